@@ -1,0 +1,92 @@
+# Everything a user needs; `make help` explains. Python's own venv and pip, so that no other tool has
+# to be there first.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+	command -v $$name && break; done | head -n 1)
+RUN := $(VENV)/bin/python -m harness
+STAMP := $(VENV)/.installed
+
+SCALE ?= digits
+CLUSTER ?= local
+SEEDS ?=
+SET ?=
+EXP ?=
+PORT ?= 5000
+FREE_GIB_NEEDED := 8
+
+.PHONY: help setup ablation report config list ui test test-slow test-all check format clean
+
+help: ## Show this list.
+	@echo "make ablation EXP=no_differential    train, measure and compare; then make report, make ui"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' \
+		| awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
+	@echo
+	@echo "Variables: EXP (which ablation), SCALE=$(SCALE), CLUSTER=$(CLUSTER), SEEDS (how many),"
+	@echo "SET=\"train.steps=50 ...\" (overrides), PORT=$(PORT) (of make ui), PYTHON=$(PYTHON)"
+
+setup: $(STAMP) ## Make the virtual environment .venv; does nothing when all is there.
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "setup: no python3 found; install Python 3.11 or newer" >&2; exit 2; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "setup: $(PYTHON) is older than Python 3.11; install a newer one, or name it:" \
+		"make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "setup: $(PYTHON) has no venv module; on Debian or Ubuntu: apt install python3-venv" >&2; \
+		exit 2; }
+	@[ -e $(VENV)/bin/python ] || \
+		[ "$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1048576)}')" -ge $(FREE_GIB_NEEDED) ] || { \
+		echo "setup: less than $(FREE_GIB_NEEDED) GiB are free in $$PWD, which PyTorch needs" >&2; \
+		exit 2; }
+	@echo "setup: installing into $(VENV); minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+	@echo "setup: done"
+
+ablation: $(STAMP) ## Run an ablation: make ablation EXP=no_differential [SCALE= SEEDS= SET=].
+	@$(if $(EXP),,echo "ablation: say which: make ablation EXP=no_differential; make list shows all" >&2; exit 2)
+	@$(RUN) ablation $(EXP) --scale $(SCALE) --cluster $(CLUSTER) $(if $(SEEDS),--seeds $(SEEDS)) $(SET)
+
+report: $(STAMP) ## Rebuild the tables and figures from MLflow: make report EXP=no_differential.
+	@$(if $(EXP),,echo "report: say which: make report EXP=no_differential; make list shows all" >&2; exit 2)
+	@$(RUN) report $(EXP) --scale $(SCALE)
+
+config: $(STAMP) ## Print the resolved trials and their hashes; run nothing.
+	@$(if $(EXP),,echo "config: say which: make config EXP=no_differential; make list shows all" >&2; exit 2)
+	@$(RUN) config $(EXP) --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(SET)
+
+list: $(STAMP) ## List ablations, scales and attention variants, each with its question.
+	@$(RUN) list
+
+ui: $(STAMP) ## Compare runs in the browser, on this machine only.
+	@$(VENV)/bin/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" \
+		--host 127.0.0.1 --port $(PORT)
+
+test: $(STAMP) ## Run the quick tests.
+	@$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: $(STAMP) ## Run the tests that take minutes.
+	@$(VENV)/bin/python -m pytest -m slow
+
+test-all: test test-slow ## Run all tests.
+
+check: $(STAMP) ## Lint, check types and the direction of imports.
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+format: $(STAMP) ## Format the code.
+	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
+
+clean: ## Remove the virtual environment and caches; keeps runs/ and mlflow.db.
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

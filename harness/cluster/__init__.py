@@ -1,0 +1,1 @@
+"""Where trials run: worker processes on this machine, and what the user sees of them."""

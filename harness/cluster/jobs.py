@@ -1,0 +1,74 @@
+"""What goes into a pool of workers and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.progress import Progress
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of the pool's target.
+
+    `payload` must be writable as JSON. `log_path` receives all that the job prints, and the
+    traceback if it fails; an existing log is continued.
+    """
+
+    key: str
+    payload: dict[str, Any]
+    log_path: Path
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended: with `value`, or with `reason`, the short text of what went wrong.
+
+    `caused_by_user` tells a `UserError` from a fault of the program or the machine. `seconds` is
+    the wall time from handing the job to a worker to its end, the worker's start included.
+    """
+
+    key: str
+    log_path: Path
+    seconds: float
+    value: Any = None
+    reason: str | None = None
+    caused_by_user: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.reason is None
+
+
+@dataclass(frozen=True)
+class JobStarted:
+    """The job was handed to a worker."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class JobProgressed:
+    """The job reported where it stands."""
+
+    key: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """The job is over, well or badly."""
+
+    result: JobResult
+
+
+@dataclass(frozen=True)
+class JobsInterrupted:
+    """Ctrl-C or SIGTERM arrived: the running jobs, by their keys, are being stopped."""
+
+    keys: tuple[str, ...]
+
+
+JobEvent = JobStarted | JobProgressed | JobEnded | JobsInterrupted

@@ -1,0 +1,114 @@
+"""What this machine offers, and how many workers and threads are made of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.config.schema import ClusterConfig
+
+NVIDIA_SMI_TIMEOUT_SECONDS = 30
+GPU_LINE = re.compile(r"^GPU \d+: .*\(UUID: (?P<uuid>GPU-[^)]+)\)")
+MIG_LINE = re.compile(r"^\s+MIG .*\(UUID: (?P<uuid>MIG-[^)]+)\)")
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may use: affinity and container quota respected."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
+def parse_gpu_list(listing: str) -> tuple[str, ...]:
+    """The UUIDs in the output of `nvidia-smi -L`; a GPU that is cut into MIG slices counts as its
+    slices."""
+    gpus: list[list[str]] = []
+    for line in listing.splitlines():
+        if gpu := GPU_LINE.match(line):
+            gpus.append([gpu["uuid"]])
+        elif (part := MIG_LINE.match(line)) and gpus:
+            gpus[-1].append(part["uuid"])
+    return tuple(name for whole, *parts in gpus for name in (parts or [whole]))
+
+
+def select_visible(installed: Sequence[str], visible: str | None) -> tuple[str, ...]:
+    """The entries of CUDA_VISIBLE_DEVICES (`visible`; None where unset) that CUDA would take.
+
+    CUDA stops at the first entry that names no device, and takes an abbreviated UUID.
+    Source: CUDA C++ Programming Guide, CUDA environment variables.
+    """
+    if visible is None:
+        return tuple(installed)
+    selected: list[str] = []
+    for entry in (part.strip() for part in visible.split(",")):
+        by_index = entry.isdigit() and int(entry) < len(installed)
+        by_uuid = entry[:4] in ("GPU-", "MIG-") and any(u.startswith(entry) for u in installed)
+        if not (by_index or by_uuid) or entry in selected:
+            break
+        selected.append(entry)
+    return tuple(selected)
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The NVIDIA GPUs this process may use, as entries of CUDA_VISIBLE_DEVICES; needs no torch."""
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "-L"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=NVIDIA_SMI_TIMEOUT_SECONDS,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return select_visible(parse_gpu_list(listing), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def resolve_workers(
+    config: ClusterConfig,
+    jobs: int,
+    *,
+    gpus: Sequence[str] | None = None,
+    on_warning: Callable[[str], None] = warnings.warn,
+) -> tuple[int, int]:
+    """How many workers, and how many CPU threads each, for this many jobs.
+
+    With GPUs `auto` is one worker a GPU. Without, it is one worker a core as long as there are
+    jobs, because two single-threaded trials side by side are faster than two trials one after the
+    other on both cores. The threads share the cores evenly. `gpus` None asks the machine; pass ()
+    where trials run on the CPU whatever the machine has.
+
+    Raises:
+        UserError: more workers than GPUs.
+    """
+    cores = usable_cores()
+    usable_gpus = visible_gpus() if gpus is None else tuple(gpus)
+    if usable_gpus and config.workers != "auto" and config.workers > len(usable_gpus):
+        raise UserError(
+            f"cluster.workers is {config.workers}, but {len(usable_gpus)} GPU(s) are visible and "
+            f"each worker needs one: set it to {len(usable_gpus)} or less, or to auto"
+        )
+    if config.workers != "auto":
+        limit = config.workers
+    elif usable_gpus:
+        limit = len(usable_gpus)
+    elif config.threads_per_worker != "auto":
+        limit = cores // config.threads_per_worker
+    else:
+        limit = cores
+    workers = max(1, min(limit, jobs))
+    even_share = max(1, cores // workers)
+    threads = even_share if config.threads_per_worker == "auto" else config.threads_per_worker
+    if workers * threads > cores:
+        on_warning(
+            f"{workers} worker(s) with {threads} thread(s) each share {cores} core(s), so they "
+            f"slow each other down: cluster.workers and cluster.threads_per_worker can be lowered"
+        )
+    return workers, threads

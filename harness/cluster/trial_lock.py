@@ -1,0 +1,59 @@
+"""At most one process runs a trial, over all pools that share the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCK_FILE = ".lock"
+HOLDER_FILE = ".lock.holder.json"
+POLL_SECONDS = 0.5
+
+
+@contextmanager
+def trial_lock(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Holds the trial's folder, which is made where missing, for the length of the context.
+
+    Where another process holds it, `on_wait` is told once, with that process's id and host, and
+    the call waits as long as it takes. Whoever waited should look whether the trial is done now.
+    The kernel frees the lock (`flock`) when the holder dies, however it dies; a process that the
+    holder forked keeps it until that ends as well.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait(f"waiting for {_describe_holder(folder)}, which runs this trial ({folder})")
+        lock.acquire(poll_interval=POLL_SECONDS)
+    try:
+        _write_holder(folder)
+        yield
+    finally:
+        (folder / HOLDER_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+def _write_holder(folder: Path) -> None:
+    # Beside the lock file, not in it: some versions of filelock empty the lock file on each try.
+    holder = {"pid": os.getpid(), "host": socket.gethostname()}
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=HOLDER_FILE, delete=False) as file:
+        json.dump(holder, file)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(folder / HOLDER_FILE)
+
+
+def _describe_holder(folder: Path) -> str:
+    try:
+        holder = json.loads((folder / HOLDER_FILE).read_text())
+        return f"process {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

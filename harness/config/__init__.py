@@ -1,0 +1,1 @@
+"""From a tree of YAML files to validated, hashed trials."""

@@ -1,0 +1,84 @@
+"""One file of `experiments/ablation/`: a question and the variants that answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from harness.config.layers import SAFE_NAME
+from harness.config.merge import nest
+from harness.config.mistakes import Mistake, nearest_name
+from harness.config.validation import validate
+from harness.config.yaml_source import Node, read_yaml
+
+QUESTION = "question"
+_SETTINGS = "settings"
+_VARIANTS = "variants"
+
+
+class _Keys(BaseModel):
+    """The keys of such a file; what settings and variants hold is the trial schema's business."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    question: str = Field(min_length=1)
+    baseline: str
+    variants: dict[str, dict[str, Any]] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(strict=False, min_length=1)
+    settings: dict[str, Any] = {}
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if repeated:
+            raise ValueError(f"seed {repeated[0]} is listed more than once")
+        return seeds
+
+
+@dataclass(frozen=True)
+class AblationFile:
+    """What the file says, its settings and variants not yet checked against the schema."""
+
+    question: str
+    baseline: str
+    seeds: tuple[int, ...]
+    settings: Node
+    """For all variants."""
+    variants: Mapping[str, Node]
+    """Differences of each variant, in the order of the file."""
+
+
+def read_ablation_file(path: Path, mistakes: list[Mistake]) -> AblationFile | None:
+    """Read an ablation.
+
+    Returns:
+        Its contents; None, and the mistakes, where the file's own keys are wrong.
+    """
+    document = read_yaml(path, mistakes)
+    if document is None:
+        return None
+    keys = validate(_Keys, [document], mistakes)
+    settings = document.find((_SETTINGS,)) or Node({}, document.origin)
+    settings = nest(settings, mistakes)
+    variants = document.find((_VARIANTS,)) or Node({}, document.origin)
+    differences = {name: nest(node, mistakes) for name, node in variants.entries().items()}
+    for name, node in variants.entries().items():
+        if not SAFE_NAME.fullmatch(name):
+            problem = f"'{name}' cannot be the name of a folder"
+            expected = "letters, digits, _, . and -, not a dot first"
+            mistakes.append(Mistake(node.origin, f"{_VARIANTS}.{name}", problem, expected))
+    if keys is None:
+        return None
+    if keys.baseline not in differences:
+        baseline = document.entries()["baseline"]
+        expected = f"one of {', '.join(differences)}"
+        nearest = nearest_name(keys.baseline, list(differences))
+        problem = f"'{keys.baseline}' is not among the variants"
+        mistakes.append(Mistake(baseline.origin, "baseline", problem, expected, nearest))
+    question = " ".join(keys.question.split())
+    return AblationFile(question, keys.baseline, keys.seeds, settings, differences)

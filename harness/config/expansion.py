@@ -1,0 +1,181 @@
+"""An ablation becomes its trials: every variant with every seed, fully resolved and hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+from pydantic import BaseModel
+
+from harness.config.ablation_file import AblationFile, read_ablation_file
+from harness.config.catalogue import find_file
+from harness.config.layers import load_layers
+from harness.config.merge import overrides_layer
+from harness.config.mistakes import COMMAND_LINE, ConfigError, Mistake
+from harness.config.schema import ClusterConfig, TrialConfig
+from harness.config.trial_hash import training_hash, trial_hash
+from harness.config.validation import check_keys, validate
+from harness.config.yaml_source import Node
+
+_CLUSTER = "cluster"
+_SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One variant with one seed."""
+
+    scale: str
+    variant: str
+    config: TrialConfig
+    hash: str
+    """Of all that can change its figures."""
+    training_hash: str
+    """Of all that its weights depend on."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of all its random streams."""
+        return self.config.seed
+
+    @property
+    def folder(self) -> PurePath:
+        """Where it lives below the runs folder: `<scale>/<variant>/seed<k>-<hash>`."""
+        return PurePath(self.scale, self.variant, f"seed{self.seed}-{self.hash}")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A question, the variants that answer it, and their trials."""
+
+    name: str
+    question: str
+    baseline: str
+    """The variant that the others are compared with."""
+    scale: str
+    variants: tuple[str, ...]
+    """In the order of the file, which is that of the tables."""
+    trials: tuple[Trial, ...]
+    """Seed by seed, so that a first comparison is complete as early as possible."""
+
+
+class _WithCluster(BaseModel):
+    """The keys as the command line names them."""
+
+    cluster: ClusterConfig
+
+
+def load_ablation(
+    name: str,
+    *,
+    scale: str,
+    seeds: int | None,
+    overrides: Sequence[str],
+    experiments_dir: Path,
+) -> Ablation:
+    """Resolve an ablation at a scale.
+
+    Weakest first: what the scale extends, the scale, the ablation's settings, the variant's
+    differences, the overrides.
+
+    Args:
+        name: of a file in `experiments/ablation`.
+        scale: of a file in `experiments/scale`.
+        seeds: run seeds 0 to `seeds` - 1 instead of the file's own.
+        overrides: `train.steps=200` and the like, for every variant. Those of `cluster.` are left
+            to `load_cluster`.
+        experiments_dir: the folder of YAML files.
+
+    Raises:
+        ConfigError: with all mistakes in files and overrides.
+    """
+    mistakes: list[Mistake] = []
+    layer = overrides_layer(overrides, mistakes)
+    layer = Node({k: node for k, node in layer.entries().items() if k != _CLUSTER}, layer.origin)
+    if seeds is not None and seeds < 1:
+        mistakes.append(Mistake(COMMAND_LINE, "seeds", f"got {seeds}", "a whole number >= 1"))
+    path = find_file("ablation", name, experiments_dir, mistakes)
+    scale_path = find_file("scale", scale, experiments_dir, mistakes)
+    file = None if path is None else read_ablation_file(path, mistakes)
+    below = None if scale_path is None else load_layers(scale_path, experiments_dir, mistakes)
+    if file is None or below is None:
+        check_keys(TrialConfig, layer, mistakes)
+        raise ConfigError(mistakes)
+    _refuse_seeds([*below[1:], file.settings, *file.variants.values(), layer], mistakes)
+    configs = {
+        variant: validate(TrialConfig, [*below, file.settings, differences, layer], mistakes)
+        for variant, differences in file.variants.items()
+    }
+    resolved = {variant: config for variant, config in configs.items() if config is not None}
+    if not mistakes:
+        _refuse_twins(file, resolved, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes)
+    trials = tuple(
+        _trial(scale, variant, config.model_copy(update={_SEED: seed}))
+        for seed in (file.seeds if seeds is None else range(seeds))
+        for variant, config in resolved.items()
+    )
+    return Ablation(name, file.question, file.baseline, scale, tuple(resolved), trials)
+
+
+def load_cluster(name: str, overrides: Sequence[str], experiments_dir: Path) -> ClusterConfig:
+    """Read where trials run.
+
+    Args:
+        name: of a file in `experiments/cluster`.
+        overrides: all of the command line's; only those of `cluster.`, such as
+            `cluster.workers=2`, are read.
+        experiments_dir: the folder of YAML files.
+
+    Raises:
+        ConfigError: with all mistakes in the file and those overrides.
+    """
+    mistakes: list[Mistake] = []
+    path = find_file("cluster", name, experiments_dir, mistakes)
+    below = None if path is None else load_layers(path, experiments_dir, mistakes)
+    config = None
+    if below is not None:
+        # Malformed overrides are told by `load_ablation`, which sees them all.
+        mine = overrides_layer(overrides, []).find((_CLUSTER,))
+        sections = [*below] if mine is None else [*below, mine]
+        layers = [Node({_CLUSTER: section}, section.origin) for section in sections]
+        config = validate(_WithCluster, layers, mistakes)
+    if config is None or mistakes:
+        raise ConfigError(map(_in_its_file, mistakes))
+    return config.cluster
+
+
+def _trial(scale: str, variant: str, config: TrialConfig) -> Trial:
+    return Trial(scale, variant, config, trial_hash(config), training_hash(config))
+
+
+def _refuse_seeds(layers: Sequence[Node], mistakes: list[Mistake]) -> None:
+    for layer in layers:
+        seed = layer.find((_SEED,))
+        if seed is not None:
+            problem = "each trial has its own seed"
+            expected = "the ablation's `seeds:` or --seeds"
+            mistakes.append(Mistake(seed.origin, _SEED, problem, expected))
+
+
+def _refuse_twins(
+    file: AblationFile, configs: dict[str, TrialConfig], mistakes: list[Mistake]
+) -> None:
+    first_with: dict[str, str] = {}
+    for variant, config in configs.items():
+        twin = first_with.setdefault(trial_hash(config), variant)
+        if twin != variant:
+            problem = f"is the same configuration as variant {twin}"
+            key = f"variants.{variant}"
+            mistakes.append(Mistake(file.variants[variant].origin, key, problem, "a difference"))
+
+
+def _in_its_file(mistake: Mistake) -> Mistake:
+    """In a cluster's file its keys do not stand below `cluster.`."""
+    if mistake.origin == COMMAND_LINE:
+        return mistake
+    prefix = f"{_CLUSTER}."
+    nearest = None if mistake.nearest is None else mistake.nearest.removeprefix(prefix)
+    return replace(mistake, key=mistake.key.removeprefix(prefix), nearest=nearest)

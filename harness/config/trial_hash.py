@@ -1,0 +1,73 @@
+"""A short name for everything that can change a trial's result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from harness.config.schema import WITHOUT_EFFECT, TrialConfig
+
+HASH_VERSION = 1
+"""Bump it when code changes so that equal configurations give other results: every trial is then
+run anew instead of reusing what older code made."""
+
+_DIGITS = 12
+_TRAINING = ("seed", "data", "model", "attention", "objective", "train")
+
+
+def trial_hash(config: TrialConfig) -> str:
+    """12 hex digits over all fields that can change a figure of the trial.
+
+    Equal configurations have equal hashes in every process and on every machine.
+    """
+    return _digest(_effective_fields(_with_exact_types(config)))
+
+
+def training_hash(config: TrialConfig) -> str:
+    """The same over the fields that the trained weights depend on, so without sampling and
+    evaluation."""
+    fields = _effective_fields(_with_exact_types(config))
+    return _digest({key: fields[key] for key in _TRAINING})
+
+
+def _with_exact_types(config: TrialConfig) -> TrialConfig:
+    """Validate once more: a default of 1 in a field of numbers becomes the 1.0 that the same value
+    from a file would be."""
+    return TrialConfig.model_validate(config.model_dump())
+
+
+def _effective_fields(section: BaseModel) -> dict[str, Any]:
+    return {
+        name: _canonical(getattr(section, name))
+        for name, field in type(section).model_fields.items()
+        if not _is_without_effect(field)
+    }
+
+
+def _is_without_effect(field: FieldInfo) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and WITHOUT_EFFECT in extra
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return _effective_fields(value)
+    if isinstance(value, tuple):
+        return [_canonical(item) for item in value]
+    # Adding zero turns -0.0 into 0.0, which it equals.
+    return value + 0.0 if isinstance(value, float) else value
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    text = json.dumps(
+        {"version": HASH_VERSION, "fields": fields},
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+        allow_nan=False,
+    )
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:_DIGITS]

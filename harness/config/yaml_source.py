@@ -1,0 +1,203 @@
+"""Strict YAML whose every value knows the file and line it was written on.
+
+Refused, each as a mistake: duplicate keys (PyYAML lets the last one win), tags, merge keys `<<`,
+keys that are not plain words, aliases that contain themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.config.core_schema import Scalar, read_plain_scalar
+from harness.config.mistakes import Mistake, Origin
+
+# Far more than the schema has, and far fewer than would exhaust memory or the stack.
+_MOST_NODES = 10_000
+_MOST_LEVELS = 20
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value and where it was written; the place of a map's entry is that of its key."""
+
+    value: Scalar | tuple[Node, ...] | Mapping[str, Node]
+    origin: Origin
+
+    def entries(self) -> Mapping[str, Node]:
+        """The entries of a map; none where the value is no map."""
+        return self.value if isinstance(self.value, Mapping) else {}
+
+    def find(self, path: Sequence[str]) -> Node | None:
+        """The node that a path of keys leads to."""
+        node: Node | None = self
+        for key in path:
+            node = node.entries().get(key) if node is not None else None
+        return node
+
+    def plain(self) -> Any:
+        """The value without its origins, in dictionaries and lists."""
+        if isinstance(self.value, Mapping):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, tuple):
+            return [node.plain() for node in self.value]
+        return self.value
+
+
+def read_yaml(path: Path, mistakes: list[Mistake]) -> Node | None:
+    """Read a file that holds one map.
+
+    Returns:
+        The map, an empty one for an empty file; None, and a mistake, where the file cannot be
+        read as YAML at all. Duplicate keys and the like are mistakes too, but leave a map.
+    """
+    origin = Origin(shown_path(path), 1)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        mistakes.append(Mistake(Origin(origin.source), "", f"cannot be read: {reason}"))
+        return None
+    except UnicodeDecodeError:
+        mistakes.append(Mistake(Origin(origin.source), "", "is not UTF-8 text"))
+        return None
+    node = _parse(text, origin, "", mistakes)
+    if node is None:
+        return None
+    if node.value is None:
+        return Node({}, origin)
+    if not isinstance(node.value, Mapping):
+        mistakes.append(Mistake(origin, "", f"is {quoted(node)}", "a map of keys to values"))
+        return None
+    return node
+
+
+def parse_value(text: str, origin: Origin, key: str, mistakes: list[Mistake]) -> Node | None:
+    """Read the value of one key given outside a file: a scalar, or a list or map in brackets.
+
+    Args:
+        text: the value, read by the same rules as in a file.
+        origin: where it was given.
+        key: the key it belongs to, for the mistakes.
+        mistakes: takes what is wrong with it.
+    """
+    return _parse(text, origin, key, mistakes)
+
+
+def shown_path(path: Path) -> str:
+    """A path as messages show it: relative to the current folder where it lies inside."""
+    plain = Path(os.path.normpath(path.absolute()))
+    return (
+        plain.relative_to(Path.cwd()).as_posix() if plain.is_relative_to(Path.cwd()) else str(plain)
+    )
+
+
+def quoted(node: Node) -> str:
+    """A value as messages show it, not too long."""
+    if isinstance(node.value, Mapping):
+        return "a map" if node.value else "an empty map"
+    if isinstance(node.value, tuple):
+        return _shortened(f"[{', '.join(map(quoted, node.value))}]")
+    if isinstance(node.value, str):
+        return f"'{_shortened(node.value)}'"
+    return _shortened(json.dumps(node.value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _parse(text: str, origin: Origin, key: str, mistakes: list[Mistake]) -> Node | None:
+    reader = _Reader(origin, mistakes)
+    try:
+        tags = [token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)]
+        document = yaml.compose(text, Loader=yaml.SafeLoader)
+        for tag in tags:
+            place = reader.place(tag.start_mark)
+            mistakes.append(Mistake(place, key, "YAML tags such as !!str are not allowed"))
+        return Node(None, origin) if document is None else reader.read(document, key)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = origin if mark is None else reader.place(mark)
+        words = ", ".join(part for part in (error.context, error.problem) if part)
+        mistakes.append(Mistake(place, key, f"not valid YAML: {words}"))
+    except yaml.YAMLError as error:
+        mistakes.append(Mistake(origin, key, f"not valid YAML: {str(error).splitlines()[0]}"))
+    except (RecursionError, _TooLargeError):
+        mistakes.append(Mistake(origin, key, "nested too deeply or too large"))
+    return None
+
+
+class _TooLargeError(Exception):
+    """A few lines of aliases can stand for billions of values."""
+
+
+@dataclass
+class _Reader:
+    """Turns one composed document into nodes."""
+
+    origin: Origin
+    mistakes: list[Mistake]
+    open_nodes: set[int] = field(default_factory=set)
+    count: int = 0
+
+    def place(self, mark: yaml.Mark) -> Origin:
+        """A place in the file; outside files there are no lines."""
+        line = None if self.origin.line is None else mark.line + 1
+        return Origin(self.origin.source, line)
+
+    def read(self, node: yaml.Node, path: str, place: Origin | None = None) -> Node:
+        """Convert a node; `place` is that of its key where it has one."""
+        place = place or self.place(node.start_mark)
+        self.count += 1
+        if self.count > _MOST_NODES or len(self.open_nodes) > _MOST_LEVELS:
+            raise _TooLargeError
+        if isinstance(node, yaml.ScalarNode):
+            return Node(self._scalar(node, path, place), place)
+        if id(node) in self.open_nodes:
+            self.mistakes.append(Mistake(place, path, "an alias must not contain itself"))
+            return Node(None, place)
+        self.open_nodes.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            result = Node(tuple(self.read(item, path) for item in node.value), place)
+        else:
+            result = Node(dict(self._entries(node, path)), place)
+        self.open_nodes.discard(id(node))
+        return result
+
+    def _scalar(self, node: yaml.ScalarNode, path: str, place: Origin) -> Scalar:
+        if node.style is not None:
+            return str(node.value)
+        try:
+            return read_plain_scalar(node.value)
+        except ValueError:
+            self.mistakes.append(Mistake(place, path, "the number has too many digits"))
+            return 0
+
+    def _entries(self, node: yaml.Node, path: str) -> Iterator[tuple[str, Node]]:
+        seen: dict[str, Origin] = {}
+        for key_node, value_node in node.value:
+            place = self.place(key_node.start_mark)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.mistakes.append(Mistake(place, path, "a key must be a word"))
+                continue
+            # The text of a key is the key: `off` and `3` are names like any other.
+            name = str(key_node.value)
+            key = f"{path}.{name}" if path else name
+            if name == "<<" and key_node.style is None:
+                problem = "merge keys are not allowed"
+                self.mistakes.append(Mistake(place, key, problem, "`extends:` or an alias"))
+            elif name in seen:
+                problem = f"duplicate key, first on line {seen[name].line}"
+                if seen[name].line is None:
+                    problem = "duplicate key"
+                self.mistakes.append(Mistake(place, key, problem))
+            else:
+                seen[name] = place
+                yield name, self.read(value_node, key, place)

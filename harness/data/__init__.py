@@ -1,0 +1,1 @@
+"""From a data set to batches whose order depends on the seed alone."""

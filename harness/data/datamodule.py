@@ -1,0 +1,72 @@
+"""Training batches for Lightning, from wherever the run stands."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from harness.config.schema import TrialConfig
+from harness.data.labelled_images import LabelledImages
+from harness.data.order import BatchOrder, Draw, DrawOrder
+from models.diffusion_module import Batch
+
+
+def to_network(images: Tensor) -> Tensor:
+    """uint8 (B, C, H, W) to float32 in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1.0)
+
+
+class DrawnImages(Dataset[Batch]):
+    """Images by draw; a whole batch is fetched at once."""
+
+    def __init__(self, source: LabelledImages) -> None:
+        self.source = source
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        return self.__getitems__([draw])
+
+    def __getitems__(self, draws: list[Draw]) -> Batch:
+        index, positions, flips = (torch.tensor(part) for part in zip(*draws, strict=True))
+        images = to_network(self.source.images[index])
+        mirrored = flips.view(-1, 1, 1, 1)
+        if flips.any():
+            images = torch.where(mirrored, images.flip(-1), images)
+        return Batch(images, self.source.labels[index], positions)
+
+
+def _keep(batch: Batch) -> Batch:
+    return batch
+
+
+class TrainingData(pl.LightningDataModule):
+    """Feeds a trainer from its current step to the last one, also after a resume."""
+
+    def __init__(self, config: TrialConfig, images: LabelledImages) -> None:
+        super().__init__()
+        self.config = config
+        self.images = images
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        trainer = self.trainer
+        if trainer is None:
+            raise RuntimeError("TrainingData serves a trainer, but none is attached")
+        train = self.config.train
+        order = DrawOrder(
+            len(self.images.labels),
+            train.batch_size,
+            self.config.seed,
+            self.config.data.horizontal_flip,
+        )
+        batches = BatchOrder(
+            order, trainer.global_step, train.steps, trainer.global_rank, trainer.world_size
+        )
+        return DataLoader(
+            DrawnImages(self.images),
+            batch_sampler=batches,
+            num_workers=self.config.data.workers,
+            persistent_workers=self.config.data.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=_keep,
+        )

@@ -1,0 +1,38 @@
+"""Handwritten digits that come with scikit-learn: 1,797 grey images of 8x8 pixels, 10 classes.
+
+Source: the test part of the UCI Optical Recognition of Handwritten Digits set (Alpaydin and
+Kaynak 1998). Pixels are 0..16 there and are scaled to 0..255 here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from harness.config.schema import DataConfig
+from harness.data.labelled_images import DataSet
+from harness.data.split import hold_out
+from models.errors import UserError
+
+_SIDE = 8
+
+
+def load(config: DataConfig) -> DataSet:
+    """The digits, held-out images drawn evenly from the classes.
+
+    Raises:
+        UserError: the configuration asks for another resolution.
+    """
+    from sklearn.datasets import load_digits
+
+    if config.resolution != _SIDE:
+        raise UserError(
+            f"data.resolution is {config.resolution}, but the digits are {_SIDE}x{_SIDE} pixels: "
+            f"set data.resolution={_SIDE}"
+        )
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)
+    images = torch.from_numpy(pixels)[:, None]
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    names = tuple(str(name) for name in digits.target_names)
+    return hold_out(images, labels, names, config.held_out)

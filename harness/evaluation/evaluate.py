@@ -1,0 +1,125 @@
+"""The quality of a set of samples, and what that figure depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.evaluation.distances import frechet_distance, inception_style_score
+from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.features import Features, extract_features
+from harness.evaluation.reference import Reference, drawn_without_order
+from harness.progress import ProgressListener, ignore_progress
+
+SHUFFLE_SEED = 0
+"""Of the splits of the Inception-style score; the same for every trial."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Figures of one set of images. Those of different identities must not be compared."""
+
+    frechet_distance: float
+    """To the reference; smaller is better."""
+    inception_score: float
+    """Mean over the splits; larger is better."""
+    inception_score_std: float
+    """Population standard deviation over the splits."""
+    identity: dict[str, str | int]
+    """Extractor, hash of its weights, resizing, counts, resolution, reference."""
+
+
+def evaluate_samples(
+    images: NDArray[np.uint8],
+    reference: Reference,
+    extractor: FeatureExtractor,
+    *,
+    inception_splits: int,
+    batch_size: int,
+    device: torch.device | str,
+    on_progress: ProgressListener = ignore_progress,
+) -> Quality:
+    """Measure samples against real images.
+
+    Args:
+        images: (N, H, W, C) uint8 with 1 or 3 channels.
+        reference: features of real images, from the same extractor.
+        extractor: in eval mode.
+        inception_splits: at most N.
+        batch_size: of the extraction.
+        device: of the extraction.
+        on_progress: told after each batch of the extraction.
+
+    Raises:
+        ValueError: too few images, or the reference is from another extractor.
+    """
+    if len(images) < max(2, inception_splits):
+        raise ValueError(f"{len(images)} images are too few for {inception_splits} splits")
+    features = extract_features(
+        images, extractor, batch_size=batch_size, device=device, on_progress=on_progress
+    )
+    return _quality(features, images.shape[1:3], reference, extractor, inception_splits)
+
+
+def real_against_real(
+    held_out: Reference,
+    resolution: tuple[int, int],
+    reference: Reference,
+    extractor: FeatureExtractor,
+    *,
+    samples: int,
+    inception_splits: int,
+) -> Quality:
+    """The floor: what held-out real images score, the best that samples can hope for.
+
+    The distance falls with the number of images, so the held-out ones are cut to the number of
+    samples; where there are fewer, the floor is somewhat too high. `identity["samples"]` is the
+    number measured.
+
+    Args:
+        held_out: real images that are not in the reference.
+        resolution: rows and columns of the held-out images.
+        reference: what samples are compared with.
+        extractor: that both come from.
+        samples: how many samples the figure is to be compared with.
+        inception_splits: at most the number of images measured.
+
+    Raises:
+        ValueError: too few images, or the references are from another extractor.
+    """
+    _check_same_extractor(held_out, extractor)
+    features = drawn_without_order(held_out, samples)
+    return _quality(features, resolution, reference, extractor, inception_splits)
+
+
+def _quality(
+    features: Features,
+    resolution: tuple[int, ...],
+    reference: Reference,
+    extractor: FeatureExtractor,
+    splits: int,
+) -> Quality:
+    _check_same_extractor(reference, extractor)
+    distance = frechet_distance(features.features, reference.features.features)
+    score = inception_style_score(features.logits, splits, SHUFFLE_SEED)
+    identity: dict[str, str | int] = {
+        "extractor": extractor.name,
+        "extractor_weights_sha256": extractor.weights_sha256,
+        "resize": extractor.resize,
+        "samples": len(features),
+        "resolution": "x".join(str(size) for size in resolution),
+        "reference_fingerprint": reference.fingerprint,
+        "reference_images": len(reference.features),
+        "inception_splits": splits,
+    }
+    return Quality(distance, score.mean, score.std, identity)
+
+
+def _check_same_extractor(reference: Reference, extractor: FeatureExtractor) -> None:
+    theirs = (reference.extractor, reference.weights_sha256)
+    ours = (extractor.name, extractor.weights_sha256)
+    if theirs != ours:
+        raise ValueError(f"the reference is from {theirs}, the samples are measured with {ours}")

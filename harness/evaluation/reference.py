@@ -1,0 +1,145 @@
+"""Features of real images: what samples are compared with, kept on disk once extracted."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from harness.atomic_file import atomic_path
+from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.features import Features, extract_features
+from harness.progress import Progress, ProgressListener, ignore_progress
+from models.randomness import generator
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Images of a data set, or of a part of one."""
+
+    images: NDArray[np.uint8]
+    """(N, H, W, C) with 1 or 3 channels."""
+    fingerprint: str
+    """A hash of the images; equal only for equal images."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Features of real images, and which images they are of."""
+
+    features: Features
+    fingerprint: str
+    extractor: str
+    weights_sha256: str
+
+
+class _DamagedError(Exception):
+    pass
+
+
+def load_reference(
+    real: RealImages,
+    extractor: FeatureExtractor,
+    *,
+    cache_dir: Path,
+    batch_size: int,
+    device: torch.device | str,
+    on_progress: ProgressListener = ignore_progress,
+) -> Reference:
+    """The features of real images, from the cache where they are there.
+
+    The file is `<extractor>-<12 digits of the weights' hash>-<12 of the fingerprint>.npz`. Of
+    several processes that need the same one, one extracts and the others wait for it. A file that
+    is damaged or of something else is made again, which `on_progress` is told.
+
+    Args:
+        real: the images.
+        extractor: in eval mode.
+        cache_dir: made where it does not exist.
+        batch_size: of the extraction.
+        device: of the extraction.
+        on_progress: told after each batch.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    name = f"{extractor.name}-{extractor.weights_sha256[:12]}-{real.fingerprint[:12]}"
+    path = cache_dir / f"{name}.npz"
+    identity = _identity(real, extractor)
+    with FileLock(cache_dir / f"{name}.lock"):
+        features = None
+        if path.exists():
+            try:
+                features = _read(path, identity, len(real.images), extractor)
+            except _DamagedError as damage:
+                note = f"{path} is made again: {damage}"
+                on_progress(Progress("features", 0, len(real.images), note))
+        if features is None:
+            features = extract_features(
+                real.images,
+                extractor,
+                batch_size=batch_size,
+                device=device,
+                on_progress=on_progress,
+            )
+            _write(path, identity, features)
+    return Reference(features, real.fingerprint, extractor.name, extractor.weights_sha256)
+
+
+def drawn_without_order(reference: Reference, count: int) -> Features:
+    """The features of `count` of the images, or of all where there are fewer.
+
+    Which ones is random but fixed, since data sets often come sorted by class.
+    """
+    stream = generator("real-against-real")
+    order = torch.randperm(len(reference.features), generator=stream)
+    return reference.features.subset(order[:count].numpy())
+
+
+def _identity(real: RealImages, extractor: FeatureExtractor) -> str:
+    """All that the features depend on, as text."""
+    return json.dumps(
+        {
+            "extractor": extractor.name,
+            "weights_sha256": extractor.weights_sha256,
+            "resize": extractor.resize,
+            "fingerprint": real.fingerprint,
+            "shape": list(real.images.shape),
+        },
+        sort_keys=True,
+    )
+
+
+def _write(path: Path, identity: str, features: Features) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            identity=np.array(identity),
+            features=features.features,
+            logits=features.logits,
+        )
+
+
+def _read(path: Path, identity: str, count: int, extractor: FeatureExtractor) -> Features:
+    """Read all of a file, which checks the checksum of each array.
+
+    Raises:
+        _DamagedError: why it is of no use.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            written = str(stored["identity"])
+            features, logits = stored["features"], stored["logits"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise _DamagedError(f"it cannot be read ({error})") from error
+    if written != identity:
+        raise _DamagedError("it is of other images or of another extractor")
+    if features.shape != (count, extractor.feature_size) or features.dtype != np.float32:
+        raise _DamagedError(f"it holds features {features.dtype} {features.shape}")
+    if logits.shape != (count, extractor.classes) or logits.dtype != np.float32:
+        raise _DamagedError(f"it holds logits {logits.dtype} {logits.shape}")
+    return Features(features, logits)

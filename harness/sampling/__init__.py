@@ -1,0 +1,1 @@
+"""From a trained network to images: samplers, guidance, grids and sample files."""

@@ -1,0 +1,60 @@
+"""Grids of samples, a row a class, for a look at what a network draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.atomic_file import atomic_path
+
+_SMALLEST_CELL = 48
+_GAP = 2
+_BACKGROUND = 255
+_MISSING = 127
+
+
+def class_grid(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], num_classes: int, per_class: int
+) -> NDArray[np.uint8]:
+    """The first images of each class, in the order of their indices.
+
+    Args:
+        images: (N, H, W, C).
+        labels: (N,).
+        num_classes: rows.
+        per_class: columns.
+
+    Returns:
+        (num_classes, per_class, H, W, C); cells of classes with fewer images are mid-grey.
+    """
+    grid = np.full((num_classes, per_class, *images.shape[1:]), _MISSING, dtype=np.uint8)
+    for label in range(num_classes):
+        chosen = images[labels == label][:per_class]
+        grid[label, : len(chosen)] = chosen
+    return grid
+
+
+def save_grid_png(path: Path, grid: NDArray[np.uint8]) -> None:
+    """Write a grid as a PNG, small images enlarged by a whole factor without smoothing.
+
+    Args:
+        path: of the PNG, written atomically.
+        grid: (rows, columns, H, W, C) uint8 with 1 or 3 channels.
+    """
+    from PIL import Image
+
+    height, width, channels = grid.shape[2:]
+    factor = max(1, -(-_SMALLEST_CELL // min(height, width)))
+    cells = grid.repeat(factor, axis=2).repeat(factor, axis=3)
+    margin = ((0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0))
+    padded = np.pad(cells, margin, constant_values=_BACKGROUND)
+    rows, columns, cell_height, cell_width, _ = padded.shape
+    # (rows, columns, h, w, C) -> (rows * h, columns * w, C)
+    picture = padded.transpose(0, 2, 1, 3, 4).reshape(
+        rows * cell_height, columns * cell_width, channels
+    )
+    framed = np.pad(picture, ((_GAP, 0), (_GAP, 0), (0, 0)), constant_values=_BACKGROUND)
+    with atomic_path(path) as temporary:
+        Image.fromarray(framed[..., 0] if channels == 1 else framed).save(temporary, format="PNG")

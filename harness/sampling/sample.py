@@ -1,0 +1,138 @@
+"""Drawing samples from a trained network, the same starting noise and labels for every network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.config.schema import SampleConfig
+from harness.progress import Progress, ProgressListener, ignore_progress
+from harness.sampling.guidance import Denoiser, GuidedDenoiser
+from harness.sampling.samplers import build_sampler
+from models.errors import UserError
+from models.objectives.base import ObjectiveConfig
+from models.randomness import generator
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Drawn images, in the order of their indices."""
+
+    images: NDArray[np.uint8]
+    """(N, H, W, C)."""
+    labels: NDArray[np.int64]
+    """(N,)."""
+    seconds: float
+    """Wall time of drawing them all."""
+    batches: tuple[tuple[int, float], ...]
+    """Images and seconds of each batch."""
+    network_evaluations: int
+    """Forward passes of the network that each image took, both passes of guidance counted."""
+
+
+def sample_labels(
+    kind: Literal["balanced", "uniform"], count: int, num_classes: int, seed: int
+) -> Tensor:
+    """The labels of samples 0..count-1, (count,) int64.
+
+    `balanced` gives sample i the label `i % num_classes`. `uniform` draws it; label i depends on
+    the seed and i alone.
+    """
+    if kind == "balanced":
+        return torch.arange(count) % num_classes
+    draws = [
+        torch.randint(num_classes, (1,), generator=generator("sample-label", seed, index))
+        for index in range(count)
+    ]
+    return torch.cat(draws)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] to uint8, rounded to the nearest of the 256 levels and clipped.
+
+    `127.5 x + 128` rounded down is `127.5 x + 127.5` rounded to the nearest; it is the exact
+    inverse of `level / 127.5 - 1`.
+    """
+    return (127.5 * images + 128.0).clamp(0, 255).to(torch.uint8)
+
+
+def draw_samples(
+    network: Denoiser,
+    config: SampleConfig,
+    objective: ObjectiveConfig,
+    *,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    count: int,
+    seed: int,
+    device: torch.device | str,
+    on_progress: ProgressListener = ignore_progress,
+) -> Samples:
+    """Draw images in float32.
+
+    Starting noise, later noise and labels depend on the seed and the sample's index alone: not on
+    the network, the batch size or the device. So cell by cell the grids of two networks compare.
+
+    Args:
+        network: in eval mode, on `device`, with float32 weights.
+        config: sampler, steps, guidance, labels and batch size.
+        objective: what the network was trained for.
+        shape: C, H, W of an image.
+        num_classes: labels are 0..num_classes-1.
+        count: N, how many images.
+        seed: of noise and labels.
+        device: where the network is.
+        on_progress: told after each batch.
+
+    Raises:
+        UserError: a pixel is not finite, or the sampler does not fit the objective.
+        ValueError: the network is in training mode.
+    """
+    if network.training:
+        raise ValueError("samples are drawn in eval mode: call network.eval() first")
+    denoiser = GuidedDenoiser(network, config.guidance_scale, config.guidance_channels, shape[0])
+    labels = sample_labels(config.labels, count, num_classes, seed)
+    channels, rows, columns = shape
+    images = np.empty((count, rows, columns, channels), dtype=np.uint8)
+    batches = []
+    evaluations = 0
+    began = time.perf_counter()
+    for start in range(0, count, config.batch_size):
+        stop = min(start + config.batch_size, count)
+        batch_began = time.perf_counter()
+        sampler = build_sampler(config.sampler, config.steps, objective)
+        evaluations = len(sampler.timesteps) * denoiser.passes
+        streams = [generator("sample-noise", seed, index) for index in range(start, stop)]
+        noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams])
+        with torch.inference_mode():
+            drawn = noise.to(device)
+            batch_labels = labels[start:stop].to(device)
+            for evaluation, timestep in enumerate(sampler.timesteps.tolist()):
+                told = torch.full((stop - start,), timestep, device=device)
+                prediction = denoiser(drawn, told, batch_labels).float()
+                drawn = sampler.step(evaluation, prediction, drawn, streams)
+            _check_finite(drawn, labels[start:stop], start)
+            images[start:stop] = to_uint8(drawn).permute(0, 2, 3, 1).cpu().numpy()
+        batches.append((stop - start, time.perf_counter() - batch_began))
+        on_progress(Progress("sample", stop, count))
+    seconds = time.perf_counter() - began
+    return Samples(images, labels.numpy(), seconds, tuple(batches), evaluations)
+
+
+def _check_finite(drawn: Tensor, labels: Tensor, start: int) -> None:
+    finite = drawn.isfinite().flatten(1).all(dim=1)
+    if finite.all():
+        return
+    broken = (~finite).nonzero().flatten().tolist()
+    first = broken[0]
+    raise UserError(
+        f"sample {start + first} (class {labels[first].item()}) has pixels that are not finite, "
+        f"and so have {len(broken) - 1} more of its batch: the network has diverged; lower "
+        "train.learning_rate, or set train.precision to 32-true"
+    )

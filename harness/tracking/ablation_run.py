@@ -1,0 +1,159 @@
+"""The parent run of an ablation, which its trials' runs hang below.
+
+It is recorded as a trial is: a journal in the ablation's folder, a publisher behind it. So it works
+while no server answers, and a repeated command goes on with the run of the same set of trials.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.tracking import names
+from harness.tracking.atomic_write import write_atomically
+from harness.tracking.journal import Journal, Status
+from harness.tracking.links import run_link
+from harness.tracking.publisher import Publisher
+from harness.tracking.store import Store
+
+TAG_NOTE = "mlflow.note.content"
+"""Markdown that MLflow's page of a run shows as its description."""
+
+
+@dataclass(frozen=True)
+class AblationMember:
+    """One trial that an ablation compares."""
+
+    variant: str
+    seed: int
+    hash: str
+    folder: Path
+    """The trial's folder, with its journal."""
+    reused: bool
+    """Whether it was finished before this command."""
+
+
+def ablation_folder(runs_dir: Path, scale: str, ablation: str, hashes: Sequence[str]) -> Path:
+    """Where the parent run of one ablation over one set of trials keeps its journal.
+
+    Args:
+        runs_dir: the folder of all outputs.
+        scale: the scale's name.
+        ablation: the ablation's name.
+        hashes: of the trials, in any order; another set is another run.
+    """
+    key = hashlib.sha256("\n".join(sorted(set(hashes))).encode()).hexdigest()[:12]
+    return runs_dir / "reports" / scale / ablation / "tracking" / key
+
+
+class AblationRun:
+    """Records an ablation. Its `folder` is what a trial's `Journal.start` takes as the parent."""
+
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        on_notice: Callable[[str], None],
+    ) -> None:
+        self.folder = folder
+        self._journal = Journal(folder)
+        self._publisher = Publisher(folder, store, on_notice)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id, or None until the store has one."""
+        return self._publisher.run_id
+
+    def start(
+        self,
+        *,
+        scale: str,
+        ablation: str,
+        question: str,
+        baseline: str,
+        provenance: Mapping[str, str],
+    ) -> None:
+        """Begin, or go on with, the run and send it in the background.
+
+        Args:
+            scale: the scale's name, which is MLflow's experiment.
+            ablation: the ablation's name, which is the run's.
+            question: what the ablation asks, in words.
+            baseline: the variant that the others are compared with.
+            provenance: from `Provenance.tags()`.
+        """
+        tags = {
+            names.TAG_KIND: names.KIND_ABLATION,
+            names.TAG_ABLATION: ablation,
+            names.TAG_SCALE: scale,
+            names.TAG_QUESTION: question,
+            names.TAG_BASELINE: baseline,
+        }
+        self._journal.start(
+            experiment=scale, run_name=ablation, tags={**provenance, **tags}, params={}
+        )
+        self._publisher.start()
+
+    def trials(
+        self,
+        members: Sequence[AblationMember],
+        floor: Mapping[str, float],
+        floor_identity: Mapping[str, object],
+    ) -> None:
+        """Record the compared trials, in table order, as `names.ARTIFACT_TRIALS`.
+
+        Args:
+            members: the trials.
+            floor: what real images score against real ones, by metric; empty where not measured.
+            floor_identity: all that these figures depend on.
+        """
+        trials = [
+            {
+                "variant": member.variant,
+                "seed": member.seed,
+                "hash": member.hash,
+                "run_id": run_link(member.folder, self.folder),
+            }
+            for member in members
+        ]
+        content = {"trials": trials, "floor": dict(floor), "floor_identity": dict(floor_identity)}
+        self._journal.text(names.ARTIFACT_TRIALS, json.dumps(content, indent=1))
+
+    def note(self, question: str, table: str, members: Sequence[AblationMember]) -> None:
+        """Describe the run on its MLflow page: question, table, where each trial is.
+
+        Args:
+            question: in words.
+            table: Markdown.
+            members: the trials, in table order.
+        """
+        lines = [f"**{question}**", "", table.strip(), "", "| variant | seed | run | |"]
+        lines.append("|---|---|---|---|")
+        for member in members:
+            link = run_link(member.folder, self.folder)
+            origin = "reused" if member.reused else "trained for this ablation"
+            lines.append(f"| {member.variant} | {member.seed} | {link} | {origin} |")
+        if any(member.reused for member in members):
+            lines += ["", "A reused trial is listed below the ablation that trained it first."]
+        self._journal.tags({TAG_NOTE: "\n".join(lines)})
+
+    def artifact(self, path: Path) -> None:
+        """Record a report file. The run keeps a copy, since a later report replaces the file."""
+        copy = self.folder / path.name
+        if path.resolve() != copy.resolve():
+            write_atomically(copy, path.read_bytes())
+        self._journal.artifact(copy.relative_to(self.folder))
+
+    def end(self, status: Status, reason: str, timeout: float = 10.0) -> bool:
+        """End the run and send what is left, for at most `timeout` seconds.
+
+        Returns:
+            Whether the store has everything.
+        """
+        self._journal.end(status, reason)
+        complete = self._publisher.close(timeout)
+        self._journal.close()
+        return complete

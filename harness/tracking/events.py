@@ -1,0 +1,146 @@
+"""What a journal holds: one JSON object a line, and the types these lines are read into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+JOURNAL_FILE = "tracking.jsonl"
+
+
+@dataclass(frozen=True)
+class Begin:
+    """First line of every journal: the run as it was when it began."""
+
+    journal: str
+    """Random and unique; the run carries it as a tag, so that it can be found again."""
+    experiment: str
+    run_name: str
+    time: int
+    """Milliseconds since the epoch, here and below."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The run goes on after an interruption or after its end."""
+
+    time: int
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters, as MLflow keeps them: texts."""
+
+    params: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Finite values of one step."""
+
+    values: dict[str, float]
+    step: int
+    time: int
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Values may hold links to other journals' runs, see `links`."""
+
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file in the journal's folder."""
+
+    path: str
+    """Relative to the journal's folder, with forward slashes."""
+    folder: str
+    """Where it goes within the run's artifacts; empty for the top."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """An artifact whose content is in the journal. It may hold links, see `links`."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class End:
+    """The run has ended, for the time being."""
+
+    status: str
+    """FINISHED, FAILED or KILLED."""
+    reason: str
+    time: int
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A line that cannot be read, for instance after a power failure."""
+
+    at: int
+    """Offset of the line in bytes."""
+
+
+Event = Begin | Resume | Params | Metrics | Tags | Artifact | Text | End
+_KINDS: dict[str, type[Event]] = {
+    "begin": Begin,
+    "resume": Resume,
+    "params": Params,
+    "metrics": Metrics,
+    "tags": Tags,
+    "artifact": Artifact,
+    "text": Text,
+    "end": End,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def encode(event: Event) -> bytes:
+    """One line with its newline.
+
+    Raises:
+        ValueError: a number in it is not finite.
+    """
+    fields = {"event": _NAMES[type(event)], **asdict(event)}
+    return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Event | None:
+    """The event of a line, or None where the line is damaged."""
+    try:
+        fields = json.loads(line)
+        return _KINDS[fields.pop("event")](**fields)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def read_events(file: BinaryIO, offset: int) -> Iterator[tuple[Event | Damaged, int]]:
+    """The events of the complete lines from byte `offset` on, each with the offset behind it.
+
+    A last line without a newline is still being written, or was torn, and is left out.
+    """
+    file.seek(offset)
+    for line in file:
+        if not line.endswith(b"\n"):
+            return
+        event = decode(line) or Damaged(offset)
+        offset += len(line)
+        yield event, offset
+
+
+def first_event(folder: Path) -> Begin | None:
+    """How the journal in `folder` begins, or None where there is none or nothing in it yet."""
+    try:
+        with (folder / JOURNAL_FILE).open("rb") as file:
+            event, _ = next(read_events(file, 0), (None, 0))
+    except FileNotFoundError:
+        return None
+    return event if isinstance(event, Begin) else None

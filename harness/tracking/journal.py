@@ -1,0 +1,235 @@
+"""The local, append-only record of one run, written before anything is sent to MLflow.
+
+Only the process that runs the trial writes it; each event is one line, written at once, so that a
+kill at any moment costs at most the line being written. Metrics are not synced to disk one by one;
+the publisher does that before it sends them, in its own thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from harness.tracking.allowed_names import LONGEST_NAME, check_name
+from harness.tracking.events import (
+    JOURNAL_FILE,
+    Artifact,
+    Begin,
+    Damaged,
+    End,
+    Event,
+    Metrics,
+    Params,
+    Resume,
+    Tags,
+    Text,
+    encode,
+    read_events,
+)
+from harness.tracking.links import run_link
+from harness.tracking.names import TAG_ENDED_BECAUSE, TAG_PARENT
+
+TAG_NON_FINITE = "harness.non_finite"
+"""Followed by a dot and the metric: where that metric was first infinite or not a number."""
+TAG_CHANGED_ON_RESUME = "harness.changed_on_resume"
+"""JSON object of the parameters that a resumed run was given with another value."""
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+def as_text(value: object) -> str:
+    """A parameter's value as YAML users write it: `true`, `null`, `[0.9, 0.999]`."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+class Journal:
+    """Events of one run, in `tracking.jsonl` in the run's folder.
+
+    Opening an existing journal cuts off a torn last line and remembers which (metric, step) pairs
+    are in it: a resumed trial that repeats the steps since its last checkpoint logs none twice.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._begin: Begin | None = None
+        self._seen: set[tuple[str, int]] = set()
+        self._params: dict[str, str] = {}
+        self._tags: dict[str, str] = {}
+        self._file = os.open(folder / JOURNAL_FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._recall()
+
+    def start(
+        self,
+        *,
+        experiment: str,
+        run_name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, object],
+        parent: Path | None = None,
+    ) -> None:
+        """Begin the run, or go on with it where the journal already has it.
+
+        A resumed run keeps its name, its parent and its parameters. Changed tags are written
+        anew; a changed parameter, which MLflow would refuse, is recorded in a tag.
+
+        Args:
+            experiment: MLflow's experiment, here the scale.
+            run_name: what MLflow lists the run as.
+            tags: values may hold `links.run_link`s.
+            params: flat; values that are not strings are written as JSON.
+            parent: folder of the parent run's journal, which must have been started before.
+        """
+        with self._lock:
+            fresh = self._begin is None
+            if fresh:
+                self._write(Begin(uuid.uuid4().hex, experiment, run_name, _now()))
+            else:
+                self._write(Resume(_now()))
+            self._write_tags(tags)
+            changed = self._write_params(params)
+            if changed:
+                self._write_tags({TAG_CHANGED_ON_RESUME: json.dumps(changed)})
+            if parent is not None and TAG_PARENT not in self._tags:
+                self._write_tags({TAG_PARENT: run_link(parent, self.folder)})
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Record metrics of one step. A (metric, step) pair already recorded is left out.
+
+        MLflow stores infinity as 1.797e308, so a value that is not finite is left out and its
+        first occurrence recorded in a tag.
+
+        Raises:
+            ValueError: MLflow would refuse a name.
+        """
+        for key in values:
+            check_name(key)
+        with self._lock:
+            new = {k: float(v) for k, v in values.items() if (k, step) not in self._seen}
+            finite = {key: value for key, value in new.items() if math.isfinite(value)}
+            if finite:
+                self._write(Metrics(finite, step, _now()))
+            for key in new.keys() - finite.keys():
+                self._seen.add((key, step))
+                tag = f"{TAG_NON_FINITE}.{key}"[:LONGEST_NAME]
+                if tag not in self._tags:
+                    self._write_tags({tag: f"{new[key]} at step {step}, left out; the first one"})
+
+    def params(self, params: Mapping[str, object]) -> None:
+        """Record parameters known only now.
+
+        Raises:
+            ValueError: one is recorded with another value, or MLflow would refuse its name.
+        """
+        with self._lock:
+            changed = self._write_params(params)
+        if changed:
+            raise ValueError(f"parameters cannot change within a run: {', '.join(changed)}")
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags; values may hold `links.run_link`s. Unchanged ones are not written again.
+
+        Raises:
+            ValueError: MLflow would refuse a name.
+        """
+        with self._lock:
+            self._write_tags(tags)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Record a file of the run's folder as an artifact. A later call sends it anew.
+
+        Args:
+            path: relative to the journal's folder, or absolute within it.
+            folder: where it goes within the run's artifacts.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file lies outside the journal's folder.
+        """
+        absolute = (self.folder / path).resolve()
+        relative = absolute.relative_to(self.folder.resolve())
+        if not absolute.is_file():
+            raise FileNotFoundError(absolute)
+        with self._lock:
+            self._write(Artifact(relative.as_posix(), folder))
+            os.fsync(self._file)
+
+    def text(self, name: str, text: str) -> None:
+        """Record an artifact called `name` by its content, which may hold `links.run_link`s."""
+        with self._lock:
+            self._write(Text(name, text))
+            os.fsync(self._file)
+
+    def end(self, status: Status, reason: str = "") -> None:
+        """End the run; `reason` says why it ended and becomes a tag."""
+        with self._lock:
+            if reason:
+                self._write_tags({TAG_ENDED_BECAUSE: reason})
+            self._write(End(status, reason, _now()))
+            os.fsync(self._file)
+
+    def close(self) -> None:
+        """Release the file. The journal can be opened again."""
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+    def _recall(self) -> None:
+        """Read what is in the file and cut off a last line that was torn."""
+        whole = 0
+        with open(self._file, "rb", closefd=False) as file:
+            for event, end in read_events(file, 0):
+                self._remember(event)
+                whole = end
+        os.ftruncate(self._file, whole)
+
+    def _remember(self, event: Event | Damaged) -> None:
+        if isinstance(event, Begin):
+            self._begin = event
+        elif isinstance(event, Params):
+            self._params.update(event.params)
+        elif isinstance(event, Tags):
+            self._tags.update(event.tags)
+        elif isinstance(event, Metrics):
+            self._seen.update((key, event.step) for key in event.values)
+
+    def _write(self, event: Event) -> None:
+        if self._begin is None and not isinstance(event, Begin):
+            raise RuntimeError(f"the journal in {self.folder} has not been started")
+        line = encode(event)
+        if os.write(self._file, line) != len(line):
+            # The next line must not be glued to half a line.
+            self._recall()
+            raise OSError(errno.ENOSPC, "no room for the whole line", self.folder / JOURNAL_FILE)
+        self._remember(event)
+
+    def _write_tags(self, tags: Mapping[str, str]) -> None:
+        for key in tags:
+            check_name(key)
+        changed = {key: value for key, value in tags.items() if self._tags.get(key) != value}
+        if changed:
+            self._write(Tags(changed))
+
+    def _write_params(self, params: Mapping[str, object]) -> dict[str, str]:
+        """Write those not yet recorded; give back those recorded with another value."""
+        for key in params:
+            check_name(key)
+        texts = {key: as_text(value) for key, value in params.items()}
+        new = {key: text for key, text in texts.items() if key not in self._params}
+        if new:
+            self._write(Params(new))
+        return {key: text for key, text in texts.items() if self._params[key] != text}
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,58 @@
+"""The names of metrics, tags and artifacts: all that reports know of the rest of the harness."""
+
+from __future__ import annotations
+
+VALIDATION_LOSS = "validation_loss"
+TRAIN_LOSS = "train_loss"
+GRADIENT_NORM = "gradient_norm"
+TRAIN_IMAGES_PER_SECOND = "train_images_per_second"
+SAMPLING_IMAGES_PER_SECOND = "sampling_images_per_second"
+PARAMETERS = "parameters"
+MACS = "macs"
+FLOPS = "flops"
+PEAK_MEMORY = "peak_memory_bytes"
+
+
+def frechet_distance(extractor: str) -> str:
+    """`fid` is the Inception figure only; on another extractor the distance carries its name."""
+    return "fid" if extractor == "inception" else f"fd_{extractor}"
+
+
+def inception_score(extractor: str) -> str:
+    """`is` is the Inception figure only."""
+    return "is" if extractor == "inception" else f"is_{extractor}"
+
+
+TAG_KIND = "harness.kind"
+KIND_ABLATION = "ablation"
+KIND_TRIAL = "trial"
+TAG_ABLATION = "harness.ablation"
+TAG_QUESTION = "harness.question"
+TAG_BASELINE = "harness.baseline"
+TAG_SCALE = "harness.scale"
+TAG_VARIANT = "harness.variant"
+TAG_SEED = "harness.seed"
+TAG_CONFIG_HASH = "harness.config_hash"
+TAG_EXTRACTOR = "harness.extractor"
+TAG_METRIC_IDENTITY = "harness.metric_identity"
+"""JSON object of all that a quality figure depends on besides the model: extractor, hash of its
+weights, resize, sample count, sampler, steps, guidance, reference (`extractor`, `samples` and `reference` are its keys for these). Figures whose identities differ
+never share a column."""
+TAG_GIT_COMMIT = "harness.git_commit"
+TAG_GIT_DIRTY = "harness.git_dirty"
+TAG_DEVICE = "harness.device"
+TAG_PRECISION = "harness.precision"
+TAG_VERSIONS = "harness.versions"
+TAG_ENDED_BECAUSE = "harness.ended_because"
+TAG_SIDE_BY_SIDE = "harness.trials_side_by_side"
+"""How many trials shared the machine while this one trained."""
+TAG_PEAK_MEMORY_KIND = "harness.peak_memory_kind"
+TAG_PARENT = "mlflow.parentRunId"
+
+ARTIFACT_CONFIG = "config.yaml"
+ARTIFACT_GRID = "samples.png"
+ARTIFACT_GRID_IMAGES = "grid.npz"
+"""Array `images`, (classes, images a class, H, W, C) uint8, and `class_names`, (classes,)."""
+ARTIFACT_TRIALS = "trials.json"
+"""On an ablation's run: `{"trials": [{"variant", "seed", "hash", "run_id"}...], "floor":
+{"fd_...": value, "is_...": value} or {}, "floor_identity": {...}}`, trials in table order."""

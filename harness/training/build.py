@@ -1,0 +1,52 @@
+"""From a configuration to the modules it describes."""
+
+from __future__ import annotations
+
+from harness.config.schema import TrialConfig
+from models.backbone import Backbone, BackboneConfig
+from models.diffusion_module import DiffusionModule, Optimization
+from models.objectives import build_objective
+
+
+def build_backbone(
+    config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int
+) -> Backbone:
+    """The freshly initialised network for images (C, H, W) of `num_classes` classes."""
+    model = config.model
+    return Backbone(
+        BackboneConfig(
+            image_shape=image_shape,
+            num_classes=num_classes,
+            depth=model.depth,
+            width=model.width,
+            heads=model.heads,
+            patch_size=model.patch_size,
+            mlp_ratio=model.mlp_ratio,
+            value_convolution=model.value_convolution,
+            attention=config.attention,
+            variance_channels=build_objective(config.objective).variance_channels,
+        ),
+        config.seed,
+    )
+
+
+def build_module(
+    config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int
+) -> DiffusionModule:
+    """The LightningModule that trains it."""
+    train = config.train
+    return DiffusionModule(
+        build_backbone(config, image_shape, num_classes),
+        build_objective(config.objective),
+        Optimization(
+            learning_rate=train.learning_rate,
+            warmup_steps=train.warmup_steps,
+            betas=train.betas,
+            weight_decay=train.weight_decay,
+            gradient_clip=train.gradient_clip,
+            ema_decay=train.ema_decay,
+            label_dropout=config.model.label_dropout,
+            batch_size=train.batch_size,
+        ),
+        config.seed,
+    )

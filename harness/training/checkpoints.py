@@ -1,0 +1,94 @@
+"""Checkpoints that are whole or not there, and which of them to resume from."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from harness.atomic_file import atomic_path, write_text
+
+_KEPT = 2
+_NAME = re.compile(r"step-(\d{8})\.ckpt")
+_log = logging.getLogger(__name__)
+
+
+class Checkpoints(pl.Callback):
+    """Saves every `every` steps and after the last one; keeps the newest two.
+
+    Args:
+        folder: of this trial's checkpoints alone.
+        every: steps between two checkpoints.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder = folder
+        self.every = every
+        self._last_saved = -1
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        step = trainer.global_step
+        if step == self._last_saved:
+            return
+        path = self.folder / f"step-{step:08d}.ckpt"
+        with atomic_path(path) as temporary:
+            trainer.save_checkpoint(temporary, weights_only=False)
+        if trainer.is_global_zero:
+            write_text(_digest_path(path), _digest(path))
+            for old in _newest_first(self.folder)[_KEPT:]:
+                old.unlink()
+                _digest_path(old).unlink(missing_ok=True)
+        self._last_saved = step
+
+
+def resumable_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint whose contents match its checksum, or None.
+
+    A damaged one is passed over with a warning; the run then resumes from the one before.
+    """
+    for path in _newest_first(folder):
+        recorded = _digest_path(path)
+        if recorded.exists() and recorded.read_text().strip() == _digest(path):
+            return path
+        _log.warning("checkpoint %s is damaged or incomplete: trying the one before it", path)
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was saved after."""
+    matched = _NAME.fullmatch(checkpoint.name)
+    if matched is None:
+        raise ValueError(f"{checkpoint.name} is not the name of a checkpoint")
+    return int(matched.group(1))
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), reverse=True)
+
+
+def _digest_path(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".sha256")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

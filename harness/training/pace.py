@@ -1,0 +1,97 @@
+"""How fast training goes, and telling those who watch."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from typing import Any
+
+import pytorch_lightning as pl
+
+from harness.progress import Progress, ProgressListener
+
+METRIC = "train_images_per_second"
+WARM_UP_STEPS = 10
+_WINDOW = 1000
+
+
+class Pace(pl.Callback):
+    """Measures the seconds of each step and reports progress.
+
+    A step lasts from its batch being asked for to its weights being updated. The first ten steps
+    of a process are left out. On a GPU, where a step returns before it is done, reading the loss
+    each step keeps the clock honest. `restart` belongs at the end of the trainer's callbacks, so
+    that validation and checkpoints between two steps do not count.
+
+    Args:
+        batch_size: images a step, over all processes.
+        listener: is told after every step.
+        log_every: steps between two logged figures.
+    """
+
+    def __init__(self, batch_size: int, listener: ProgressListener, log_every: int) -> None:
+        self.batch_size = batch_size
+        self.listener = listener
+        self.log_every = log_every
+        self.durations: deque[float] = deque(maxlen=_WINDOW)
+        self.restart = _Restart(self)
+        self._steps_in_process = 0
+        self._started = 0.0
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Batch size over the median seconds of the last 1,000 steps; None during the warm-up."""
+        if not self.durations:
+            return None
+        return self.batch_size / statistics.median(self.durations)
+
+    def start_clock(self) -> None:
+        """The next step begins now."""
+        self._started = time.perf_counter()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.start_clock()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        self._steps_in_process += 1
+        if self._steps_in_process > WARM_UP_STEPS:
+            self.durations.append(time.perf_counter() - self._started)
+        loss = float(outputs["loss"])
+        speed = self.images_per_second
+        note = f"loss {loss:.3f}" + (f"  {speed:,.0f} img/s" if speed else "")
+        total = trainer.max_steps
+        self.listener(Progress("train", trainer.global_step, total, note))
+        if speed is not None and trainer.global_step % self.log_every == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics({METRIC: speed}, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"durations": list(self.durations)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.durations.extend(state_dict["durations"])
+
+
+class _Restart(pl.Callback):
+    """Starts the clock again after all other callbacks."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        self.pace.start_clock()

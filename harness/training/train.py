@@ -1,0 +1,139 @@
+"""Training one trial, from the beginning or from where it stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
+from safetensors.torch import load_file, save_file
+
+from harness.atomic_file import atomic_path, write_text
+from harness.config.schema import TrialConfig
+from harness.data.datamodule import TrainingData
+from harness.data.labelled_images import DataSet
+from harness.progress import ProgressListener
+from harness.training.build import build_backbone, build_module
+from harness.training.checkpoints import Checkpoints, resumable_checkpoint, step_of
+from harness.training.hardware import Hardware
+from harness.training.pace import Pace
+from harness.training.validation import METRIC, Validation, held_out_loss
+from models.backbone import Backbone
+from models.errors import UserError
+
+_SUMMARY = "trained.json"
+_WEIGHTS = "ema.safetensors"
+_CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What training left behind."""
+
+    steps: int
+    validation_loss: float
+    images_per_second: float | None
+    """Median over steps; None where a run is shorter than the warm-up."""
+    precision: str
+    resumed_from_step: int | None
+
+
+def finished_training(folder: Path) -> TrainingSummary | None:
+    """The summary of a training that ended here, or None."""
+    path = folder / _SUMMARY
+    if not path.exists():
+        return None
+    return TrainingSummary(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def load_trained(
+    folder: Path, config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int
+) -> Backbone:
+    """The network with the EMA weights that training left in a folder, in evaluation mode."""
+    backbone = build_backbone(config, image_shape, num_classes)
+    backbone.load_state_dict(load_file(folder / _WEIGHTS))
+    return backbone.eval()
+
+
+def train(
+    config: TrialConfig,
+    data: DataSet,
+    folder: Path,
+    hardware: Hardware,
+    logger: Logger,
+    listener: ProgressListener,
+) -> TrainingSummary:
+    """Train to the last step, resuming from the newest whole checkpoint in the folder.
+
+    Args:
+        config: of the trial.
+        data: training and held-out images.
+        folder: of the trial; gets `checkpoints/`, `ema.safetensors` and `trained.json`.
+        hardware: device and precision.
+        logger: is given the metrics.
+        listener: is told after every step.
+
+    Raises:
+        UserError: the loss stops being finite, or the batch is larger than the data set.
+    """
+    done = finished_training(folder)
+    if done is not None:
+        return done
+    settings = config.train
+    module = build_module(config, data.train.shape, len(data.train.class_names))
+    pace = Pace(settings.batch_size, listener, settings.log_every)
+    validation = Validation(data.held_out, settings.validate_every, settings.batch_size)
+    checkpoint = resumable_checkpoint(folder / _CHECKPOINTS)
+    trainer = pl.Trainer(
+        max_steps=settings.steps,
+        accelerator="gpu" if hardware.device.type == "cuda" else "cpu",
+        devices=1,
+        precision=hardware.precision,
+        logger=logger,
+        callbacks=[
+            pace,
+            validation,
+            Checkpoints(folder / _CHECKPOINTS, settings.checkpoint_every),
+            pace.restart,
+        ],
+        log_every_n_steps=settings.log_every,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(
+        module,
+        datamodule=TrainingData(config, data.train),
+        ckpt_path=checkpoint,
+        weights_only=True,
+    )
+    if trainer.global_step < settings.steps:
+        raise UserError(f"training stopped at step {trainer.global_step} of {settings.steps}")
+    # A run that was stopped after its last checkpoint resumes with nothing left to train.
+    loss = validation.loss_after(settings.steps)
+    if loss is None:
+        loss = held_out_loss(
+            module.ema_backbone.to(hardware.device),
+            module.objective,
+            data.held_out,
+            settings.batch_size,
+            hardware.device,
+        )
+        logger.log_metrics({METRIC: loss}, step=settings.steps)
+    weights = {key: value.contiguous() for key, value in module.ema_backbone.state_dict().items()}
+    with atomic_path(folder / _WEIGHTS) as temporary:
+        save_file(weights, temporary)
+    summary = TrainingSummary(
+        steps=trainer.global_step,
+        validation_loss=loss,
+        images_per_second=pace.images_per_second,
+        precision=hardware.precision,
+        resumed_from_step=step_of(checkpoint) if checkpoint else None,
+    )
+    write_text(folder / _SUMMARY, json.dumps(asdict(summary), indent=2) + "\n")
+    return summary

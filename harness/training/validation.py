@@ -1,0 +1,90 @@
+"""The loss on held-out images, with noise and times that never change.
+
+Held-out images, noise and times are the same at every step, in every variant and for every seed,
+so that differences between two figures are differences between two networks.
+"""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from harness.data.datamodule import to_network
+from harness.data.labelled_images import LabelledImages
+from models.backbone import Backbone
+from models.diffusion_module import DiffusionModule
+from models.objectives import TrainingObjective
+from models.randomness import generator
+
+METRIC = "validation_loss"
+
+
+@torch.no_grad()
+def held_out_loss(
+    network: Backbone,
+    objective: TrainingObjective,
+    images: LabelledImages,
+    batch_size: int,
+    device: torch.device,
+) -> float:
+    """Mean loss over held-out images, averaged in float64.
+
+    Times are stratified over the objective's training distribution, so that few images suffice.
+    """
+    count = len(images.labels)
+    shuffle = torch.randperm(count, generator=generator("validation-times"))
+    times = objective.stratified_times(count)[shuffle]
+    noise = torch.randn((count, *images.shape), generator=generator("validation-noise"))
+    losses: list[Tensor] = []
+    for start in range(0, count, batch_size):
+        part = slice(start, start + batch_size)
+        clean = to_network(images.images[part]).to(device)
+        eps, when = noise[part].to(device), times[part].to(device)
+        noised = objective.add_noise(clean, eps, when)
+        prediction = network(noised.images, noised.timesteps, images.labels[part].to(device))
+        losses.append(objective.loss(prediction.float(), clean, eps, when).double().cpu())
+    return float(torch.cat(losses).mean())
+
+
+class Validation(pl.Callback):
+    """Logs the held-out loss of the EMA weights every `every` steps and after the last one."""
+
+    def __init__(self, images: LabelledImages, every: int, batch_size: int) -> None:
+        self.images = images
+        self.every = every
+        self.batch_size = batch_size
+        self._latest: tuple[int, float] | None = None
+
+    def loss_after(self, step: int) -> float | None:
+        """The loss after a step, if it was the last one validated in this process."""
+        if self._latest is None or self._latest[0] != step:
+            return None
+        return self._latest[1]
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            self._validate(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validate(trainer, pl_module)
+
+    def _validate(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        step = trainer.global_step
+        if self.loss_after(step) is not None:
+            return
+        assert isinstance(module, DiffusionModule)
+        with trainer.precision_plugin.forward_context():
+            loss = held_out_loss(
+                module.ema_backbone, module.objective, self.images, self.batch_size, module.device
+            )
+        self._latest = (step, loss)
+        for logger in trainer.loggers:
+            logger.log_metrics({METRIC: loss}, step=step)

@@ -1,0 +1,325 @@
+"""One trial: train, sample, measure, write down. The stages in order, each resumable.
+
+A stage that is done has left a file: `trained.json` beside `ema.safetensors`, `samples.npz`,
+`result.json`. What is there is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.atomic_file import atomic_path, write_text
+from harness.cluster.trial_lock import trial_lock
+from harness.config.schema import TrialConfig
+from harness.config.serialisation import flatten, to_yaml
+from harness.data.datasets import load_data_set
+from harness.data.labelled_images import DataSet, LabelledImages
+from harness.evaluation.cost import model_cost
+from harness.evaluation.evaluate import Quality, evaluate_samples, real_against_real
+from harness.evaluation.extractors import load_extractor
+from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.peak_memory import measure_peak_memory
+from harness.evaluation.reference import RealImages, Reference, load_reference
+from harness.evaluation.throughput import images_per_second
+from harness.progress import Progress, ProgressListener
+from harness.sampling.grid import class_grid, save_grid_png
+from harness.sampling.sample import draw_samples
+from harness.sampling.samples_file import load_samples, save_samples
+from harness.tracking import names
+from harness.tracking.journal import Journal
+from harness.tracking.lightning_logger import JournalLogger
+from harness.tracking.provenance import collect
+from harness.tracking.publisher import Publisher
+from harness.tracking.store import Store
+from harness.training.hardware import Hardware, choose_hardware
+from harness.training.train import TrainingSummary, load_trained, train
+from harness.trial_order import RESULT, TrialOrder, finished_result, floor_file
+from models.randomness import generator
+
+SAMPLES = "samples.npz"
+_SAMPLING_COST = "sampled.json"
+
+
+def run_job(payload: Mapping[str, Any], report: ProgressListener) -> dict[str, Any]:
+    """What a worker is called with: `{"job": "floor" or "trial", "order": a TrialOrder}`."""
+    order = TrialOrder(**payload["order"])
+    if payload["job"] == "floor":
+        return measure_floor(order, report)
+    return run_trial(order, report)
+
+
+def run_trial(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
+    """Run one trial, or what is left of it.
+
+    Returns:
+        Its result, as in `result.json`.
+
+    Raises:
+        UserError: the loss stops being finite, or data or hardware do not fit the configuration.
+    """
+    folder = Path(order.folder)
+
+    def waiting(text: str) -> None:
+        report(Progress("wait", 0, 1, text))
+
+    with trial_lock(folder, waiting):
+        # Another process may have finished it while this one waited.
+        result = finished_result(folder)
+        if result is not None:
+            return result
+        return _Trial(order, report).run()
+
+
+def measure_floor(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
+    """What held-out real images score against the reference: the best that samples can hope for.
+
+    Extracts the reference's features, which all trials then share.
+
+    Returns:
+        `metrics` and `identity`, as `AblationRun.trials` takes them.
+    """
+    config = TrialConfig.model_validate(order.config)
+    data = load_data_set(config.data)
+    extractor = load_extractor(config.evaluate.extractor)
+    device = choose_hardware(config.train).device
+
+    def features(real: RealImages) -> Reference:
+        return load_reference(
+            real,
+            extractor,
+            cache_dir=Path(order.references),
+            batch_size=config.evaluate.batch_size,
+            device=device,
+            on_progress=report,
+        )
+
+    floor = real_against_real(
+        features(_real(data.held_out, config.evaluate.samples)),
+        data.held_out.shape[1:],
+        features(_real(data.train, config.evaluate.reference_images)),
+        extractor,
+        samples=config.evaluate.samples,
+        inception_splits=config.evaluate.inception_splits,
+    )
+    measured = {"metrics": _quality_metrics(floor), "identity": _identity(floor)}
+    write_text(floor_file(config, Path(order.references)), json.dumps(measured, indent=2) + "\n")
+    return measured
+
+
+class _Trial:
+    """The stages of one trial, its lock being held."""
+
+    def __init__(self, order: TrialOrder, report: ProgressListener) -> None:
+        self.order = order
+        self.report = report
+        self.folder = Path(order.folder)
+        self.config = TrialConfig.model_validate(order.config)
+        self.hardware = choose_hardware(self.config.train)
+
+    def run(self) -> dict[str, Any]:
+        write_text(self.folder / names.ARTIFACT_CONFIG, to_yaml(self.config))
+        journal = Journal(self.folder)
+        journal.start(
+            experiment=self.order.scale,
+            run_name=f"{self.order.variant}/seed{self.config.seed}",
+            tags=self._tags(),
+            params=flatten(self.config),
+            parent=Path(self.order.parent),
+        )
+        journal.artifact(Path(names.ARTIFACT_CONFIG))
+        store = Store(self.order.store_uri, Path(self.order.root))
+        publisher = Publisher(self.folder, store, lambda text: print(text, flush=True))
+        publisher.start()
+        try:
+            result = self._stages(journal)
+        except BaseException as error:
+            # Ctrl-C and SIGTERM arrive as exceptions too; the run is resumed by the next command.
+            interrupted = not isinstance(error, Exception)
+            reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
+            journal.tags({names.TAG_ENDED_BECAUSE: reason})
+            journal.end("KILLED" if interrupted else "FAILED", reason)
+            raise
+        else:
+            journal.end("FINISHED", "finished")
+            return result
+        finally:
+            publisher.close()
+            journal.close()
+
+    def _stages(self, journal: Journal) -> dict[str, Any]:
+        data = load_data_set(self.config.data)
+        with measure_peak_memory(self.hardware.device) as peak:
+            logger = JournalLogger(journal)
+            trained = train(
+                self.config, data, self.folder, self.hardware, logger, self.report
+            )
+        images, labels, speed = self._sample(data)
+        self._save_grid(images, labels, data.train.class_names)
+        extractor = load_extractor(self.config.evaluate.extractor)
+        quality = self._measure(images, data, extractor)
+        metrics = {
+            **_quality_metrics(quality),
+            **self._costs(data, trained, speed),
+        }
+        if peak.bytes is not None:
+            metrics[names.PEAK_MEMORY] = float(peak.bytes)
+        identity = self._identity(quality)
+        tags = {
+            names.TAG_EXTRACTOR: extractor.display,
+            names.TAG_METRIC_IDENTITY: json.dumps(identity, sort_keys=True),
+            names.TAG_ENDED_BECAUSE: "finished",
+            names.TAG_PEAK_MEMORY_KIND: peak.kind,
+        }
+        journal.metrics(metrics, step=trained.steps)
+        journal.tags(tags)
+        for artifact in (names.ARTIFACT_GRID, names.ARTIFACT_GRID_IMAGES):
+            journal.artifact(Path(artifact))
+        result = {
+            "variant": self.order.variant,
+            "seed": self.config.seed,
+            "hash": self.order.hash,
+            "metrics": metrics,
+            "identity": identity,
+            "training": asdict(trained),
+            "tags": {**self._tags(), **tags},
+        }
+        write_text(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+        return result
+
+    def _sample(
+        self, data: DataSet
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], float | None]:
+        """Draw the samples, or load the ones drawn before, and how fast they were drawn."""
+        path, cost = self.folder / SAMPLES, self.folder / _SAMPLING_COST
+        if path.exists() and cost.exists():
+            speed: float | None = json.loads(cost.read_text(encoding="utf-8"))["images_per_second"]
+            return *load_samples(path), speed
+        network = load_trained(
+            self.folder, self.config, data.train.shape, len(data.train.class_names)
+        ).to(self.hardware.device)
+        samples = draw_samples(
+            network,
+            self.config.sample,
+            self.config.objective,
+            shape=data.train.shape,
+            num_classes=len(data.train.class_names),
+            count=self.config.evaluate.samples,
+            seed=self.config.seed,
+            device=self.hardware.device,
+            on_progress=self.report,
+        )
+        speed = images_per_second(samples.batches, warmup=1)
+        save_samples(path, samples.images, samples.labels)
+        measured = {
+            "images_per_second": speed,
+            "seconds": samples.seconds,
+            "network_evaluations_per_image": samples.network_evaluations,
+        }
+        write_text(cost, json.dumps(measured, indent=2) + "\n")
+        return samples.images, samples.labels, speed
+
+    def _save_grid(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: tuple[str, ...]
+    ) -> None:
+        grid = class_grid(images, labels, len(class_names), self.config.sample.grid_images)
+        save_grid_png(self.folder / names.ARTIFACT_GRID, grid)
+        with atomic_path(self.folder / names.ARTIFACT_GRID_IMAGES) as temporary:
+            np.savez_compressed(temporary, images=grid, class_names=np.array(class_names))
+
+    def _measure(
+        self, images: NDArray[np.uint8], data: DataSet, extractor: FeatureExtractor
+    ) -> Quality:
+        reference = load_reference(
+            _real(data.train, self.config.evaluate.reference_images),
+            extractor,
+            cache_dir=Path(self.order.references),
+            batch_size=self.config.evaluate.batch_size,
+            device=self.hardware.device,
+            on_progress=self.report,
+        )
+        return evaluate_samples(
+            images,
+            reference,
+            extractor,
+            inception_splits=self.config.evaluate.inception_splits,
+            batch_size=self.config.evaluate.batch_size,
+            device=self.hardware.device,
+            on_progress=self.report,
+        )
+
+    def _costs(
+        self, data: DataSet, trained: TrainingSummary, sampling_speed: float | None
+    ) -> dict[str, float]:
+        network = load_trained(
+            self.folder, self.config, data.train.shape, len(data.train.class_names)
+        )
+        cost = model_cost(network, data.train.shape, len(data.train.class_names))
+        figures = {
+            names.VALIDATION_LOSS: trained.validation_loss,
+            names.TRAIN_IMAGES_PER_SECOND: trained.images_per_second,
+            names.SAMPLING_IMAGES_PER_SECOND: sampling_speed,
+            names.PARAMETERS: cost.parameters,
+            names.MACS: cost.macs,
+            names.FLOPS: cost.flops,
+        }
+        return {name: float(value) for name, value in figures.items() if value is not None}
+
+    def _identity(self, quality: Quality) -> dict[str, Any]:
+        """All that the quality figures depend on besides the model."""
+        sample = self.config.sample
+        return {
+            **_identity(quality),
+            "objective": self.config.objective.name,
+            "sampler": sample.sampler,
+            "steps": sample.steps,
+            "guidance_scale": sample.guidance_scale,
+            "guidance_channels": sample.guidance_channels or "all",
+            "labels": sample.labels,
+        }
+
+    def _tags(self) -> dict[str, str]:
+        provenance = collect(
+            Path(self.order.root), gpu=self.hardware.device_name, threads=self.order.threads
+        )
+        return {
+            **provenance.tags(),
+            names.TAG_KIND: names.KIND_TRIAL,
+            names.TAG_SCALE: self.order.scale,
+            names.TAG_VARIANT: self.order.variant,
+            names.TAG_SEED: str(self.config.seed),
+            names.TAG_CONFIG_HASH: self.order.hash,
+            names.TAG_PRECISION: self.hardware.precision,
+            names.TAG_SIDE_BY_SIDE: str(self.order.side_by_side),
+        }
+
+
+def _quality_metrics(quality: Quality) -> dict[str, float]:
+    extractor = str(quality.identity["extractor"])
+    return {
+        names.frechet_distance(extractor): quality.frechet_distance,
+        names.inception_score(extractor): quality.inception_score,
+    }
+
+
+def _identity(quality: Quality) -> dict[str, Any]:
+    identity: dict[str, Any] = dict(quality.identity)
+    fingerprint, count = identity.pop("reference_fingerprint"), identity.pop("reference_images")
+    return {**identity, "reference": f"{fingerprint[:12]} ({count} images)"}
+
+
+def _real(images: LabelledImages, count: int | None) -> RealImages:
+    """A fixed random choice of `count` images, or all of them, as extractors take them."""
+    if count is not None and count < len(images.labels):
+        order = torch.randperm(len(images.labels), generator=generator("reference-images"))
+        chosen = order[:count].sort().values
+        images = LabelledImages(images.images[chosen], images.labels[chosen], images.class_names)
+    # (N, C, H, W) -> (N, H, W, C)
+    return RealImages(images.images.permute(0, 2, 3, 1).numpy(), images.fingerprint())

@@ -1,0 +1,56 @@
+"""What a process is told to do for one trial, and what the trial leaves behind.
+
+Kept apart from the trial itself, so that whoever hands trials out need not import what trains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config.schema import TrialConfig
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """All that a process needs to run one trial; can be written as JSON."""
+
+    config: dict[str, Any]
+    """Of the trial, plain."""
+    variant: str
+    scale: str
+    hash: str
+    folder: str
+    """Of the trial."""
+    references: str
+    """Where features of real images are kept."""
+    parent: str
+    """The folder of the ablation's journal."""
+    store_uri: str
+    root: str
+    """The repository's, for artifacts and the git commit."""
+    threads: int
+    side_by_side: int
+    """How many trials share this machine while this one runs; speeds depend on it."""
+
+
+def finished_result(folder: Path) -> dict[str, Any] | None:
+    """What a finished trial wrote down, or None."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def floor_file(config: TrialConfig, references: Path) -> Path:
+    """Where the scores of real images against real ones are kept, for all trials that share data
+    and evaluation."""
+    sections = {"data": config.data.model_dump(), "evaluate": config.evaluate.model_dump()}
+    key = hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:12]
+    return references / f"floor-{key}.json"

@@ -1,0 +1,45 @@
+"""Attention variants, found by the names of the modules in this package."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+
+from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
+
+_CONTRACT = "base"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One attention variant: its one-line description, configuration and module."""
+
+    name: str
+    question: str
+    config: type[AttentionConfig]
+    block: type[AttentionBlock]
+
+
+def variant_names() -> tuple[str, ...]:
+    """The names of all variants, sorted, found without importing them."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if name != _CONTRACT))
+
+
+def load_variant(name: str) -> Variant:
+    """Import one variant.
+
+    Raises:
+        KeyError: no module of that name is in this package.
+    """
+    if name not in variant_names():
+        raise KeyError(name)
+    module = importlib.import_module(f"{__name__}.{name}")
+    return Variant(name, module.QUESTION, module.Config, module.Attention)
+
+
+def build_attention(config: AttentionConfig, shape: AttentionShape) -> AttentionBlock:
+    """Build the block that a variant's configuration describes."""
+    block = load_variant(config.name).block
+    return block(config, shape)

@@ -1,0 +1,92 @@
+"""The contract that every attention variant fulfils.
+
+A variant is one module in this package. It defines three names:
+
+`QUESTION`   one line that says what the variant is,
+`Config`     a frozen `AttentionConfig` whose `name` is the module's name,
+`Attention`  a final subclass of `AttentionBlock` built from `(Config, AttentionShape)`.
+
+Everything outside the attention block is the same for all variants, so a block receives tokens of
+shape (B, N, D) and returns tokens of the same shape, projections included.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class ValueConvolutionConfig(BaseModel):
+    """The depth-wise convolution of V that is added before the output projection.
+
+    It belongs to the backbone's configuration, not to a variant's: alone it improves plain linear
+    attention, so a fair comparison gives it to every variant or to none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    size: int = Field(ge=0, le=15, description="odd kernel size in tokens; 0 switches it off")
+    initialization: Literal["identity", "zero", "random"]
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """What a backbone tells an attention block about its surroundings."""
+
+    width: int
+    """D, the channels of a token."""
+    heads: int
+    """The backbone's own number of heads, for variants that do not choose theirs."""
+    grid: tuple[int, int]
+    """Rows and columns of the token grid; N = rows * columns."""
+    value_convolution: ValueConvolutionConfig
+
+
+class AttentionConfig(BaseModel):
+    """Fields that only one variant has; `name` is the module's name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    name: str
+
+
+class AttentionBlock(nn.Module, ABC):
+    """Tokens (B, N, D) to tokens (B, N, D)."""
+
+    @abstractmethod
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            tokens: (B, N, D), N being the rows times the columns of the grid.
+
+        Returns:
+            (B, N, D), after the output projection.
+        """
+
+    @abstractmethod
+    def attention_weights(self, tokens: Tensor, head: int) -> Tensor:
+        """The N x N matrix `A` of one head such that the head's output is `A @ v`.
+
+        It is the naive twin of the fast path and what the oversmoothing probe looks at. Linear
+        variants materialise it; rows need not sum to one, nor be positive.
+
+        Args:
+            tokens: (B, N, D).
+            head: which head, from 0.
+
+        Returns:
+            (B, N, N).
+        """
+
+    @abstractmethod
+    def flops(self, batch: int) -> int:
+        """Floating-point operations of the matrix products and convolutions of one forward pass.
+
+        Counted as `torch.utils.flop_counter` counts: two for a multiply-add, elementwise work left
+        out.
+        """

@@ -1,0 +1,59 @@
+"""Softmax attention, quadratic in the tokens: `O = softmax(Q K^T / sqrt(d)) V`.
+
+Source: DiT (Peebles and Xie 2023); projections with bias.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
+from models.head_count import checked_head_dim
+from models.linear_product import merge_heads, split_heads
+from models.value_convolution import ValueConvolution
+
+QUESTION = "softmax attention as in DiT: what does quadratic cost buy?"
+
+
+class Config(AttentionConfig):
+    """Heads are the backbone's own."""
+
+    name: Literal["softmax"] = "softmax"
+
+
+class Attention(AttentionBlock):
+    """Scaled dot-product attention."""
+
+    def __init__(self, config: Config, shape: AttentionShape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.width = shape.width
+        self.tokens = shape.grid[0] * shape.grid[1]
+        self.head_dim = checked_head_dim(shape.width, shape.heads)
+        self.qkv = nn.Linear(shape.width, 3 * shape.width)
+        self.value_convolution = ValueConvolution(shape)
+        self.output = nn.Linear(shape.width, shape.width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
+        attended = F.scaled_dot_product_attention(
+            split_heads(queries, self.heads),
+            split_heads(keys, self.heads),
+            split_heads(values, self.heads),
+        )
+        return self.output(self.value_convolution(merge_heads(attended), values))
+
+    def attention_weights(self, tokens: Tensor, head: int) -> Tensor:
+        queries, keys, _ = self.qkv(tokens).chunk(3, dim=-1)
+        query = split_heads(queries, self.heads)[:, head]
+        key = split_heads(keys, self.heads)[:, head]
+        return torch.softmax(query @ key.mT / self.head_dim**0.5, dim=-1)
+
+    def flops(self, batch: int) -> int:
+        projections = 2 * batch * self.tokens * self.width * 4 * self.width
+        products = 2 * 2 * batch * self.tokens**2 * self.width
+        return projections + products + self.value_convolution.flops(batch)

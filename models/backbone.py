@@ -1,0 +1,136 @@
+"""The one diffusion transformer that all variants share (DiT, Peebles and Xie 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.attention import AttentionConfig, AttentionShape, build_attention
+from models.attention.base import ValueConvolutionConfig
+from models.block import Block, Modulation, modulate
+from models.embeddings import LabelEmbedding, TimestepEmbedding, position_embedding
+from models.feedforward import FeedForward
+from models.initialization import SelfInitialized, initialize
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """What fixes a backbone, besides its seed."""
+
+    image_shape: tuple[int, int, int]
+    """Channels, rows, columns of an image or latent."""
+    num_classes: int
+    depth: int
+    width: int
+    heads: int
+    patch_size: int
+    mlp_ratio: float
+    value_convolution: ValueConvolutionConfig
+    attention: AttentionConfig
+    variance_channels: int
+    """Predicted channels divided by image channels: 2 where the variance is learned, else 1."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens."""
+        _, rows, columns = self.image_shape
+        return rows // self.patch_size, columns // self.patch_size
+
+
+class PatchEmbedding(nn.Module, SelfInitialized):
+    """Images (B, C, H, W) to tokens (B, N, D)."""
+
+    def __init__(self, channels: int, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+
+    def initialize(self, generator: torch.Generator) -> None:
+        nn.init.xavier_uniform_(self.projection.weight.flatten(1), generator=generator)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.projection(images).flatten(2).transpose(1, 2)
+
+
+class FinalLayer(nn.Module, SelfInitialized):
+    """Tokens (B, N, D) to patches (B, N, p * p * channels), zero at first."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.modulation = Modulation(width, 2)
+        self.linear = nn.Linear(width, outputs)
+
+    def initialize(self, generator: torch.Generator) -> None:
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulation(condition)
+        return self.linear(modulate(self.norm(tokens), shift, scale))
+
+
+class Backbone(nn.Module):
+    """Noised images to predictions, given timesteps and labels.
+
+    Args:
+        config: sizes, attention variant and image shape.
+        seed: of the initial values; modules outside attention get the same ones in every variant.
+
+    Raises:
+        ValueError: the patch size does not divide the image.
+    """
+
+    def __init__(self, config: BackboneConfig, seed: int) -> None:
+        super().__init__()
+        channels, rows, columns = config.image_shape
+        if rows % config.patch_size or columns % config.patch_size:
+            raise ValueError(
+                f"images of {rows}x{columns} cannot be cut into patches of {config.patch_size}"
+            )
+        self.config = config
+        self.null_label = config.num_classes
+        self.patch_embedding = PatchEmbedding(channels, config.width, config.patch_size)
+        self.register_buffer(
+            "positions", position_embedding(config.width, config.grid), persistent=False
+        )
+        self.timestep_embedding = TimestepEmbedding(config.width)
+        self.label_embedding = LabelEmbedding(config.num_classes, config.width)
+        shape = AttentionShape(config.width, config.heads, config.grid, config.value_convolution)
+        hidden = round(config.width * config.mlp_ratio)
+        self.blocks = nn.ModuleList(
+            Block(
+                config.width,
+                build_attention(config.attention, shape),
+                FeedForward(config.width, hidden),
+            )
+            for _ in range(config.depth)
+        )
+        outputs = config.patch_size**2 * channels * config.variance_channels
+        self.final_layer = FinalLayer(config.width, outputs)
+        initialize(self, seed)
+
+    def forward(self, images: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        """Predict.
+
+        Args:
+            images: (B, C, H, W), noised.
+            timesteps: (B,), in 0..1000.
+            labels: (B,), in 0..num_classes, the last being the null label.
+
+        Returns:
+            (B, variance_channels * C, H, W).
+        """
+        tokens = self.patch_embedding(images) + self.positions
+        condition = self.timestep_embedding(timesteps) + self.label_embedding(labels)
+        for block in self.blocks:
+            tokens = block(tokens, condition)
+        return self._unpatchify(self.final_layer(tokens, condition))
+
+    def _unpatchify(self, patches: Tensor) -> Tensor:
+        size = self.config.patch_size
+        rows, columns = self.config.grid
+        grid = patches.unflatten(1, (rows, columns)).unflatten(-1, (size, size, -1))
+        # (B, rows, columns, p, q, C) -> (B, C, rows * p, columns * q)
+        return grid.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

@@ -1,0 +1,53 @@
+"""The token differential operator: subtract each token's redundancy (DyDiLA).
+
+`Q^_i = Q~_i - lambda_i Q'~_i`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.initialization import SelfInitialized
+from models.routing import Router, RouterGradient
+
+
+class StaticDifference(nn.Module, SelfInitialized):
+    """One learnable lambda for all tokens."""
+
+    options = 0
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.initial = initial
+        self.factor = nn.Parameter(torch.empty(()))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        nn.init.constant_(self.factor, self.initial)
+
+    def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
+        return plain - self.factor.to(plain.dtype) * redundant
+
+
+class ChosenDifference(nn.Module, SelfInitialized):
+    """One of n learnable lambdas, chosen for each row by routing on `[Q~_i, Q'~_i]`.
+
+    `options` is the number of router logits a row costs, for counting FLOPs.
+    """
+
+    def __init__(
+        self, head_dim: int, options: int, initial: float, gradient: RouterGradient
+    ) -> None:
+        super().__init__()
+        self.options = options
+        self.initial = initial
+        self.router = Router(2 * head_dim, options, gradient)
+        self.factors = nn.Parameter(torch.empty(options))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        nn.init.constant_(self.factors, self.initial)
+
+    def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
+        choice = self.router(torch.cat([plain, redundant], dim=-1))
+        factor = choice.of_values(self.factors.to(plain.dtype))
+        return plain - choice.gated(factor[..., None] * redundant)

@@ -1,0 +1,43 @@
+"""The products that make attention linear, and their precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """At least float32: half precision overflows in the sums over tokens."""
+    return tuple(t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors)
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, N, D) to (B, H, N, d)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(heads: Tensor) -> Tensor:
+    """(B, H, N, d) to (B, N, D)."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+def linear_product(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """`Q (K^T V)`, all (..., N, d); `(Q K^T) V` where N <= d, the same result for less work."""
+    if _quadratic_is_cheaper(queries.shape[-2], queries.shape[-1]):
+        return (queries @ keys.mT) @ values
+    return queries @ (keys.mT @ values)
+
+
+def linear_product_flops(batch: int, heads: int, tokens: int, head_dim: int) -> int:
+    """FLOPs of `linear_product`, two for a multiply-add."""
+    inner = tokens if _quadratic_is_cheaper(tokens, head_dim) else head_dim
+    return 2 * 2 * batch * heads * tokens * head_dim * inner
+
+
+def similarity_sums(queries: Tensor, keys: Tensor) -> Tensor:
+    """`q_i . sum_j k_j` of (..., N, d), as (..., N, 1): the row sums of `Q K^T`."""
+    return (queries * keys.sum(dim=-2, keepdim=True)).sum(dim=-1, keepdim=True)
+
+
+def _quadratic_is_cheaper(tokens: int, head_dim: int) -> bool:
+    return tokens <= head_dim

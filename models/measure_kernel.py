@@ -1,0 +1,127 @@
+"""Kernel functions phi that take the place of the exponential in linear attention.
+
+`phi_g(z) = ||relu(z)|| * relu(z)^g / ||relu(z)^g||` keeps the norm of a row and sharpens its
+direction as g grows. Source: FLatten (fixed g), DyDiLA (g chosen for each token).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from models.initialization import SelfInitialized
+from models.routing import Router, RouterGradient
+
+
+class _PowerKernel(torch.autograd.Function):
+    """The map and its derivatives in closed form.
+
+    Autograd through the formula keeps a dozen intermediate tensors and takes most of a training
+    step on a CPU; this keeps two.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, rows: Tensor, exponents: Tensor) -> Tensor:
+        positive = rows.relu()
+        # A row without a positive entry stays zero; the bound keeps its division finite.
+        peak = positive.amax(dim=-1, keepdim=True).clamp_min(_tiny(rows))
+        ratio = positive / peak
+        logarithm = (_log(ratio) * exponents[..., None]).clamp_min_(math.log(_tiny(rows)))
+        powered = logarithm.exp_().mul_(ratio.sign())
+        # In every other row the largest entry of both is 1, so neither norm is near zero.
+        norm = torch.linalg.vector_norm(ratio, dim=-1, keepdim=True).clamp_min(_tiny(rows))
+        powered_norm = torch.linalg.vector_norm(powered, dim=-1, keepdim=True)
+        direction = powered.div_(powered_norm.clamp_min_(_tiny(rows)))
+        ctx.save_for_backward(ratio, direction, norm, exponents, peak)
+        return direction * (norm * peak)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        ratio, direction, norm, exponents, peak = ctx.saved_tensors
+        along = (gradient * direction).sum(dim=-1, keepdim=True)
+        # Of the direction's derivative, what is left after projecting out the direction itself.
+        across = torch.addcmul(gradient, direction, along, value=-1.0).mul_(direction)
+        to_exponents = None
+        if ctx.needs_input_grad[1]:
+            to_exponents = (across * _log(ratio)).sum(dim=-1) * (norm * peak).squeeze(-1)
+        # The map is homogeneous, so its derivative is that at the rescaled row. Where the ratio is
+        # zero, so is `across`.
+        to_rows = across.div_(ratio.clamp_min(_tiny(ratio))).mul_(norm * exponents[..., None])
+        return to_rows.addcmul_(ratio, along / norm), to_exponents
+
+
+def _tiny(like: Tensor) -> float:
+    """Positive, and as far above the smallest normal number that its reciprocal is finite."""
+    return 1e4 * torch.finfo(like.dtype).tiny
+
+
+def _log(ratio: Tensor) -> Tensor:
+    """The logarithm with a lower bound: infinities and underflow are ten times slower on CPUs, and
+    0 times infinity is NaN."""
+    return ratio.clamp_min(_tiny(ratio)).log_()
+
+
+def power_kernel(rows: Tensor, exponents: Tensor) -> Tensor:
+    """The norm-preserving power map.
+
+    Rows are divided by their largest entry before the power, so neither large nor tiny rows leave
+    the range of float32, and a row without a positive entry maps to zero with a zero gradient.
+
+    Args:
+        rows: (..., d).
+        exponents: (...), positive.
+
+    Returns:
+        (..., d), not negative.
+    """
+    result: Tensor = _PowerKernel.apply(rows, exponents)
+    return result
+
+
+class ReluKernel(nn.Module):
+    """`phi(z) = relu(z)`."""
+
+    options = 0
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows.relu()
+
+
+class FixedPower(nn.Module):
+    """`phi_g` with one exponent that is not learned."""
+
+    options = 0
+
+    def __init__(self, exponent: float) -> None:
+        super().__init__()
+        self.exponent = exponent
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return power_kernel(rows, rows.new_full((), self.exponent).expand(rows.shape[:-1]))
+
+
+class ChosenPower(nn.Module, SelfInitialized):
+    """`phi_g` with one of n learnable exponents, chosen for each row by its own router.
+
+    `options` is the number of router logits a row costs, for counting FLOPs.
+    """
+
+    def __init__(
+        self, head_dim: int, options: int, exponent: float, gradient: RouterGradient
+    ) -> None:
+        super().__init__()
+        self.options = options
+        self.exponent = exponent
+        self.router = Router(head_dim, options, gradient)
+        self.exponents = nn.Parameter(torch.empty(options))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        nn.init.constant_(self.exponents, self.exponent)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        choice = self.router(rows)
+        return choice.gated(power_kernel(rows, choice.of_values(self.exponents.to(rows.dtype))))

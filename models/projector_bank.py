@@ -1,0 +1,49 @@
+"""Dynamic projection: one of n projectors for each token (DyDiLA).
+
+`Q'_i = X_i W^(u_i)` with `u_i = argmax_m (X_i R)_m`. All n projections are computed and one is
+kept: the straight-through gradient needs the others, and dense products are what hardware is good
+at. The cost is counted in full.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.initialization import SelfInitialized
+from models.routing import Router, RouterGradient
+
+
+class ProjectorBank(nn.Module, SelfInitialized):
+    """(B, N, D) to (B, N, D). With one projector there is no router."""
+
+    def __init__(self, width: int, projectors: int, gradient: RouterGradient) -> None:
+        super().__init__()
+        self.width = width
+        self.projectors = projectors
+        self.weight = nn.Parameter(torch.empty(projectors, width, width))
+        self.router = Router(width, projectors, gradient) if projectors > 1 else None
+
+    def initialize(self, generator: torch.Generator) -> None:
+        for projector in self.weight:
+            nn.init.xavier_uniform_(projector, generator=generator)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self.router is None:
+            return nn.functional.linear(tokens, self.weight[0])
+        choice = self.router(tokens)
+        projected = nn.functional.linear(tokens, self.weight.flatten(0, 1))
+        candidates = projected.unflatten(-1, (self.projectors, self.width))
+        # One multiply-add pass a projector; an einsum would copy the candidates first.
+        chosen = candidates[..., 0, :] * choice.weights[..., :1]
+        for option in range(1, self.projectors):
+            chosen = torch.addcmul(
+                chosen, candidates[..., option, :], choice.weights[..., option : option + 1]
+            )
+        return choice.gated(chosen)
+
+    @property
+    def multiplications(self) -> int:
+        """Multiply-adds for one token, router included."""
+        routing = self.projectors if self.router is not None else 0
+        return self.width * (self.projectors * self.width + routing)

@@ -1,0 +1,1 @@
+"""From the runs in MLflow to tables and figures. Knows the harness by its names alone."""

@@ -1,0 +1,196 @@
+"""The columns of a table: which metric, under which heading, in which unit and precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from harness.tracking import names
+
+ARROW_DOWN = "\u2193"
+ARROW_UP = "\u2191"
+
+EXTRACTOR_TITLES = {
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "inception": "Inception",
+}
+
+
+class Direction(Enum):
+    """Which end of a column is good."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    NONE = "none"
+
+
+class Kind(Enum):
+    """What a column's figures depend on besides the model."""
+
+    QUALITY = "the metric's identity; compared with the baseline by seed"
+    MACHINE = "the machine and what else ran on it"
+    COST = "nothing"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric as a table shows it."""
+
+    key: str
+    """The metric's key in MLflow and the column's name in CSV."""
+    title: str
+    """With the unit, without the arrow."""
+    direction: Direction
+    kind: Kind
+    unit: float
+    """Raw value of one shown unit: 1e9 for GFLOPs."""
+    decimals: int
+    compact: bool
+    """Whether it stands in the LaTeX table, where width is scarce."""
+
+    @property
+    def arrow(self) -> str:
+        """Which way is good; empty where neither is."""
+        return {Direction.LOWER: ARROW_DOWN, Direction.HIGHER: ARROW_UP}.get(self.direction, "")
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title} {self.arrow}".rstrip()
+
+    @property
+    def title_lines(self) -> list[str]:
+        """The title in at most two lines, broken before a parenthesis or else before a word."""
+        words, parenthesis, rest = self.title.partition(" (")
+        if parenthesis:
+            return [words, f"({rest}"]
+        return self.title.rsplit(" ", 1)
+
+    def shown(self, value: float) -> str:
+        """The raw value in the column's unit and precision."""
+        return f"{value / self.unit:.{self.decimals}f}"
+
+    def signed(self, difference: float) -> str:
+        """A difference of raw values, its sign always written."""
+        return ("-" if difference < 0 else "+") + self.shown(abs(difference))
+
+    def rounded(self, value: float) -> float:
+        """The number that `shown` prints; rankings compare these."""
+        return float(self.shown(value))
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """What is known of a metric before its values are seen."""
+
+    key: str
+    title: str
+    """`{unit}` stands where the unit's name goes."""
+    direction: Direction
+    kind: Kind
+    decimals: int | None = None
+    """Fixed; None takes `digits` significant digits of the largest value."""
+    digits: int = 3
+    units: tuple[tuple[float, str], ...] = ((1.0, ""),)
+    """From small to large; the largest that is not above the largest value is taken."""
+    compact: bool = True
+
+
+_COUNT = ((1.0, ""), (1e3, "K"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
+_OPERATIONS = _COUNT[2:]
+
+_WITHOUT_EXTRACTOR = (
+    _Measure(names.VALIDATION_LOSS, "validation loss", Direction.LOWER, Kind.QUALITY, 4),
+    _Measure(
+        names.PARAMETERS,
+        "parameters ({unit})",
+        Direction.NONE,
+        Kind.COST,
+        digits=4,
+        units=((1e3, "K"), (1e6, "M"), (1e9, "B")),
+    ),
+    _Measure(names.FLOPS, "{unit}FLOPs", Direction.NONE, Kind.COST, digits=4, units=_OPERATIONS),
+    _Measure(
+        names.MACS,
+        "{unit}MACs",
+        Direction.NONE,
+        Kind.COST,
+        digits=4,
+        units=_OPERATIONS,
+        compact=False,
+    ),
+    _Measure(names.TRAIN_IMAGES_PER_SECOND, "train images/s", Direction.HIGHER, Kind.MACHINE),
+    _Measure(names.SAMPLING_IMAGES_PER_SECOND, "sampling images/s", Direction.HIGHER, Kind.MACHINE),
+    _Measure(
+        names.PEAK_MEMORY,
+        "peak memory (MiB)",
+        Direction.LOWER,
+        Kind.MACHINE,
+        digits=4,
+        units=((2.0**20, ""),),
+        compact=False,
+    ),
+)
+
+
+def extractor_title(extractor: str) -> str:
+    """The name in print; an extractor that is not listed gets its key with words capitalised."""
+    words = extractor.replace("_", " ").split()
+    fallback = " ".join(word[0].upper() + word[1:] for word in words)
+    return EXTRACTOR_TITLES.get(extractor, fallback)
+
+
+def columns_for(values: Mapping[str, Sequence[float]]) -> tuple[Column, ...]:
+    """The columns of the metrics that have at least one finite value, in table order.
+
+    Args:
+        values: metric key to the raw figures that the column will show; they choose its unit and
+            precision.
+    """
+    finite = {
+        key: [abs(value) for value in raw if math.isfinite(value)] for key, raw in values.items()
+    }
+    measures = (
+        *_per_extractor(finite, names.frechet_distance, "FD", "FID", Direction.LOWER),
+        *_per_extractor(finite, names.inception_score, "IS", "IS", Direction.HIGHER),
+        *_WITHOUT_EXTRACTOR,
+    )
+    return tuple(
+        _column(measure, max(finite[measure.key]))
+        for measure in measures
+        if finite.get(measure.key)
+    )
+
+
+def _per_extractor(
+    keys: Iterable[str], key_of: Callable[[str], str], short: str, full: str, direction: Direction
+) -> list[_Measure]:
+    """The Inception figure under its `full` name, then the same measure on other extractors."""
+    prefix = key_of("")
+    titles = {key_of("inception"): full}
+    for key in keys:
+        if key.startswith(prefix):
+            titles[key] = f"{short} ({extractor_title(key.removeprefix(prefix))})"
+    return [_Measure(key, title, direction, Kind.QUALITY, 2) for key, title in titles.items()]
+
+
+def _column(measure: _Measure, largest: float) -> Column:
+    fitting = [unit for unit in measure.units if unit[0] <= largest]
+    unit, name = fitting[-1] if fitting else measure.units[0]
+    return Column(
+        key=measure.key,
+        title=measure.title.replace("{unit}", name),
+        direction=measure.direction,
+        kind=measure.kind,
+        unit=unit,
+        decimals=_decimals(measure, largest / unit),
+        compact=measure.compact,
+    )
+
+
+def _decimals(measure: _Measure, largest: float) -> int:
+    if measure.decimals is not None:
+        return measure.decimals
+    before_the_point = math.floor(math.log10(largest)) + 1 if largest > 0 else 1
+    return min(max(measure.digits - before_the_point, 0), 6)

@@ -1,0 +1,85 @@
+"""The sample grids of an ablation's first finished seed of each variant."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.tracking import names
+from reports.load import AblationRuns
+from reports.store import fetched_artifact, has_artifact, open_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+
+_NOT_A_GRID = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A trial's samples, the same starting noise and labels for every variant."""
+
+    variant: str
+    seed: int
+    images: np.ndarray
+    """(classes, images a class, H, W, 1 or 3) uint8."""
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SampleGrids:
+    """The grids that can stand side by side, and in words which cannot."""
+
+    grids: tuple[Grid, ...]
+    left_out: tuple[str, ...]
+
+
+def load_grids(runs: AblationRuns) -> SampleGrids:
+    """In table order. Of each variant only the grid of its first finished seed is fetched.
+
+    A grid that is missing, cannot be read, or shows other classes than the first one is left out.
+    """
+    grids: list[Grid] = []
+    left_out = []
+    first_trials = runs.trials.drop_duplicates("variant")
+    with open_store(runs.tracking_uri, f"run `{runs.command}` first") as client:
+        trials = zip(
+            first_trials["variant"], first_trials["seed"], first_trials["run_id"], strict=True
+        )
+        for variant, seed, run_id in trials:
+            if not has_artifact(client, run_id, names.ARTIFACT_GRID_IMAGES):
+                left_out.append(f"{variant}: its run holds no {names.ARTIFACT_GRID_IMAGES}")
+                continue
+            with fetched_artifact(client, run_id, names.ARTIFACT_GRID_IMAGES) as path:
+                try:
+                    grid = _read_grid(path, variant, int(seed))
+                except _NOT_A_GRID as error:
+                    problem = f"{names.ARTIFACT_GRID_IMAGES} of run {run_id} is no grid ({error})"
+                    left_out.append(f"{variant}: {problem}")
+                    continue
+            if grids and grid.class_names != grids[0].class_names:
+                left_out.append(f"{variant}: its classes are not those of {grids[0].variant}")
+                continue
+            grids.append(grid)
+    return SampleGrids(tuple(grids), tuple(left_out))
+
+
+def _read_grid(path: Path, variant: str, seed: int) -> Grid:
+    """Raises one of `_NOT_A_GRID`."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as arrays:
+        images, class_names = arrays["images"], arrays["class_names"]
+    if (
+        images.ndim != 5
+        or images.dtype != np.uint8
+        or images.shape[-1] not in (1, 3)
+        or 0 in images.shape
+        or class_names.shape != images.shape[:1]
+    ):
+        raise ValueError(f"images {images.shape} {images.dtype}, class names {class_names.shape}")
+    return Grid(variant, seed, images, tuple(str(name) for name in class_names))

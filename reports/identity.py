@@ -1,0 +1,100 @@
+"""The identity of a metric: all that a quality figure depends on besides the model.
+
+Figures whose identities differ are different quantities, and no column holds both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from models.errors import UserError
+
+EXTRACTOR = "extractor"
+SAMPLES = "samples"
+REFERENCE = "reference"
+_FLOOR_NEEDS = (EXTRACTOR, SAMPLES, REFERENCE)
+_NOT_RECORDED = "(not recorded)"
+
+Identity = Mapping[str, Any]
+
+
+def parse_identity(text: str | None, where: str) -> dict[str, Any]:
+    """Read the tag's JSON object; no tag gives an empty identity.
+
+    Raises:
+        UserError: the text is not a JSON object. `where` names the run.
+    """
+    if not text:
+        return {}
+    try:
+        identity = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: its metric identity is not JSON ({error})") from error
+    if not isinstance(identity, dict):
+        raise UserError(f"{where}: its metric identity is {text}, but a JSON object is expected")
+    return identity
+
+
+def shared_identity(identities: Mapping[str, Identity], remedy: str) -> dict[str, Any]:
+    """The one identity that all trials share; empty without trials.
+
+    Args:
+        identities: trial (in words) to its identity.
+        remedy: what the user can do about a difference.
+
+    Raises:
+        UserError: at least two differ. The message names each field, its values and whose they are.
+    """
+    fields = sorted({field for identity in identities.values() for field in identity})
+    differences = []
+    for field in fields:
+        trials_by_value: dict[str, list[str]] = {}
+        for trial, identity in identities.items():
+            trials_by_value.setdefault(_shown(identity, field), []).append(trial)
+        if len(trials_by_value) > 1:
+            values = "; ".join(
+                f"{value} ({', '.join(trials)})" for value, trials in trials_by_value.items()
+            )
+            differences.append(f"  {field}: {values}")
+    if differences:
+        raise UserError(
+            "these trials were not measured in the same way, so their figures cannot share a "
+            "column:\n" + "\n".join(differences) + f"\n{remedy}"
+        )
+    return dict(next(iter(identities.values()), {}))
+
+
+def floor_mismatch(floor: Identity, identity: Identity) -> str | None:
+    """Why the floor does not belong beside these figures; None where it does.
+
+    Extractor, sample count and reference must be recorded on both sides. All else that both sides
+    record (the hash of the weights, say) must agree as well; sampler and guidance mean nothing for
+    real images, so a floor leaves them out.
+    """
+    fields = [*_FLOOR_NEEDS, *sorted((floor.keys() & identity.keys()) - set(_FLOOR_NEEDS))]
+    for field in fields:
+        here, there = _shown(floor, field), _shown(identity, field)
+        if here != there or here == _NOT_RECORDED:
+            return f"{field} is {here} for real against real, but {there} for the trials"
+    return None
+
+
+def sample_count(identity: Identity) -> int | None:
+    """Generated images behind each quality figure; None where it was not recorded."""
+    samples = identity.get(SAMPLES)
+    return samples if isinstance(samples, int) else None
+
+
+def describe_identity(identity: Identity, without: tuple[str, ...] = ()) -> str:
+    """`sampler flow_euler, steps 50, ...` in the order in which it was recorded."""
+    return ", ".join(
+        f"{field.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
+        for field, value in identity.items()
+        if field not in without and value is not None
+    )
+
+
+def _shown(identity: Identity, field: str) -> str:
+    return json.dumps(identity[field], sort_keys=True) if field in identity else _NOT_RECORDED

@@ -1,0 +1,23 @@
+"""Whether speeds and memory of an ablation's trials can be compared at all."""
+
+from __future__ import annotations
+
+from harness.tracking import names
+from reports.load import AblationRuns
+
+TAG_SIDE_BY_SIDE = "harness.trials_side_by_side"
+"""How many trials shared the machine while this one trained; optional."""
+
+MACHINE_TAGS = {
+    names.TAG_DEVICE: "on different devices",
+    TAG_SIDE_BY_SIDE: "with different numbers of trials side by side",
+}
+
+
+def machine_differences(runs: AblationRuns) -> tuple[str, ...]:
+    """In words, what differs between the machines of the finished trials; empty where alike."""
+    return tuple(
+        f"{difference} ({', '.join(runs.tag(tag))})"
+        for tag, difference in MACHINE_TAGS.items()
+        if len(runs.tag(tag)) > 1
+    )

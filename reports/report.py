@@ -1,0 +1,104 @@
+"""One ablation's report: its tables and figures as files, and a table for the terminal."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.atomic_write import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+
+TABLE_CSV = "table.csv"
+TABLE_LATEX = "table.tex"
+TABLE_MARKDOWN = "table.md"
+SAMPLES = "samples.png"
+TRAINING_CURVES = "training_curves.png"
+TRADEOFF = "tradeoff.png"
+_DOTS_PER_INCH = 300
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    console: RenderableType
+    """Printed by a `rich.console.Console`."""
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+    """What the report lacks and why: missing trials, figures without data."""
+
+
+def write_report(
+    tracking_uri: str, ablation: str, scale: str, folder: Path, run_id: str | None = None
+) -> Report:
+    """Read an ablation's runs from MLflow and write its tables and figures to `folder`.
+
+    Each file replaces its forerunner in one step; a figure without data is removed.
+    Nothing but MLflow is read.
+
+    Args:
+        tracking_uri: of the MLflow store.
+        ablation: its name.
+        scale: its name, which is the MLflow experiment's.
+        folder: made where it is missing.
+        run_id: the ablation's own run in MLflow; left out, the one that was last at work.
+
+    Raises:
+        UserError: there are no finished runs, they were not measured alike, or the store cannot be
+            read.
+    """
+    # Imported late: pandas, scipy, matplotlib and MLflow take seconds, and the command line
+    # imports this module to say what it can do.
+    from reports.console_table import console_table
+    from reports.csv_table import csv_table
+    from reports.curves import load_validation_curves
+    from reports.facts import provenance_notes, reading_notes
+    from reports.grids import load_grids
+    from reports.latex_table import latex_table
+    from reports.load import load_ablation
+    from reports.markdown_table import markdown_table
+    from reports.plots import draw_tradeoff, draw_training_curves
+    from reports.sample_figure import draw_samples
+    from reports.tables import compare
+
+    runs = load_ablation(tracking_uri, ablation, scale, run_id)
+    comparison = compare(runs)
+    grids = load_grids(runs)
+    curves = load_validation_curves(runs)
+    figures = {
+        SAMPLES: draw_samples(grids.grids) if grids.grids else None,
+        TRAINING_CURVES: None if curves.empty else draw_training_curves(curves, runs.variants),
+        TRADEOFF: draw_tradeoff(runs, comparison),
+    }
+    contents = {name: _png(figure) for name, figure in figures.items() if figure is not None}
+    contents |= {
+        TABLE_CSV: csv_table(runs).encode(),
+        TABLE_LATEX: latex_table(runs, comparison).encode(),
+        TABLE_MARKDOWN: markdown_table(runs, comparison, pictures=tuple(contents)).encode(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    for name in figures.keys() - contents.keys():
+        (folder / name).unlink(missing_ok=True)
+    return Report(
+        console=console_table(runs, comparison),
+        files=tuple(folder / name for name in contents),
+        notes=(
+            *reading_notes(runs, comparison),
+            *provenance_notes(runs, comparison),
+            *(f"{SAMPLES} lacks {reason}." for reason in grids.left_out),
+            *([f"No {TRAINING_CURVES}: no validation loss was logged."] if curves.empty else []),
+        ),
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, bbox_inches="tight", pad_inches=0.04)
+    return buffer.getvalue()

@@ -1,0 +1,44 @@
+"""Fixtures that several parts of the tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config.expansion import load_ablation
+from harness.config.schema import TrialConfig
+from harness.paths import EXPERIMENTS, ROOT
+
+
+@pytest.fixture(scope="session")
+def trial_config() -> Callable[..., TrialConfig]:
+    """`trial_config("sana", "train.steps=5", seed=1)`: a shipped variant at the smoke scale."""
+
+    def build(variant: str, *overrides: str, seed: int = 0) -> TrialConfig:
+        name = "baselines" if variant in ("softmax", "sana", "dydila") else variant
+        ablation = load_ablation(
+            name, scale="smoke", seeds=seed + 1, overrides=overrides, experiments_dir=EXPERIMENTS
+        )
+        return next(t.config for t in ablation.trials if (t.variant, t.seed) == (variant, seed))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real images that are not part of the repository; tests that need them skip without."""
+    folder = Path(os.environ.get("HARNESS_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the real images in {folder}, which is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def subprocess_environment() -> dict[str, Any]:
+    """For child processes: one thread each, and this repository's packages."""
+    single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return {**os.environ, **single, "PYTHONPATH": str(ROOT)}

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.config.schema import TrialConfig
+from harness.config.serialisation import flatten, to_plain
+from harness.config.trial_hash import training_hash, trial_hash
+
+if TYPE_CHECKING:
+    from tests.harness.config.conftest import Tree
+
+WITHOUT_EFFECT = {
+    "data.path",
+    "data.workers",
+    "train.device",
+    "train.checkpoint_every",
+    "train.log_every",
+    "sample.batch_size",
+    "evaluate.batch_size",
+}
+CHANGES = {
+    "seed": 1,
+    "data.path": "elsewhere",
+    "data.resolution": 16,
+    "data.held_out": 50,
+    "data.horizontal_flip": True,
+    "data.workers": 1,
+    "model.depth": 5,
+    "model.width": 192,
+    "model.heads": 4,
+    "model.patch_size": 2,
+    "model.mlp_ratio": 3.0,
+    "model.label_dropout": 0.2,
+    "model.value_convolution.size": 3,
+    "model.value_convolution.initialization": "zero",
+    "attention.kernel": "relu",
+    "attention.n_kernels": 4,
+    "attention.lambda_init": 0.5,
+    "objective.logit_mean": 0.5,
+    "train.steps": 11,
+    "train.batch_size": 7,
+    "train.learning_rate": 0.5,
+    "train.warmup_steps": 3,
+    "train.betas": [0.8, 0.9],
+    "train.weight_decay": 0.5,
+    "train.gradient_clip": 0.5,
+    "train.ema_decay": 0.5,
+    "train.precision": "32-true",
+    "train.validate_every": 3,
+    "train.device": "cpu",
+    "train.checkpoint_every": 3,
+    "train.log_every": 3,
+    "sample.sampler": "flow_heun",
+    "sample.steps": 3,
+    "sample.guidance_scale": 1.25,
+    "sample.guidance_channels": 3,
+    "sample.labels": "balanced",
+    "sample.grid_images": 3,
+    "sample.batch_size": 3,
+    "evaluate.samples": 30,
+    "evaluate.inception_splits": 3,
+    "evaluate.reference_images": 30,
+    "evaluate.batch_size": 3,
+}
+"""One other value for every key that has one; the tests below see that no key is missing."""
+
+ONLY_ONE_VALUE = {"data.name", "evaluate.extractor"}
+OF_NAMES = {"model.size", "attention.name", "objective.name"}
+
+
+@pytest.fixture
+def config(tree: Tree) -> TrialConfig:
+    return tree.load().trials[0].config
+
+
+def _changed(config: TrialConfig, key: str, value: Any) -> TrialConfig:
+    plain = to_plain(config)
+    section = plain
+    *path, name = key.split(".")
+    for part in path:
+        section = section[part]
+    assert section[name] != value
+    section[name] = value
+    return TrialConfig.model_validate(plain)
+
+
+def test_every_key_of_the_schema_is_put_to_the_test(config: TrialConfig) -> None:
+    keys = {key for key in flatten(config) if not key.startswith(("attention.", "objective."))}
+    assert keys - OF_NAMES - ONLY_ONE_VALUE <= set(CHANGES)
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_the_hash_changes_with_all_that_can_change_a_result_and_nothing_else(
+    config: TrialConfig, key: str
+) -> None:
+    other = _changed(config, key, CHANGES[key])
+    section = key.partition(".")[0]
+    effective = key not in WITHOUT_EFFECT
+    assert (trial_hash(other) != trial_hash(config)) == effective
+    trains = effective and section not in ("sample", "evaluate")
+    assert (training_hash(other) != training_hash(config)) == trains
+
+
+def test_the_hash_is_sha256_of_canonical_json(config: TrialConfig) -> None:
+    """Computed a second time, by hand."""
+    plain = to_plain(config)
+    for key in WITHOUT_EFFECT:
+        section, name = key.split(".")
+        del plain[section][name]
+    for keys, digest in [
+        (list(plain), trial_hash(config)),
+        (["seed", "data", "model", "attention", "objective", "train"], training_hash(config)),
+    ]:
+        fields = {key: plain[key] for key in keys}
+        text = json.dumps({"fields": fields, "version": 1}, sort_keys=True, separators=(",", ":"))
+        assert digest == hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def test_comments_order_and_spelling_in_the_files_leave_the_hash_alone(tree: Tree) -> None:
+    before = [trial.hash for trial in tree.load().trials]
+    assert before == [trial.hash for trial in tree.load("train.log_every=3").trials]
+    tree.write(
+        "scale/small.yaml",
+        "# a comment\nmodel.mlp_ratio: 4\ntrain.weight_decay: -0.0\ntrain: {gradient_clip: 1,\n"
+        "  steps: 0xA, learning_rate: 0.1e-3}\nextends: ../base.yaml # another\n",
+    )
+    tree.write(
+        "ablation/x.yaml",
+        "variants:\n  full: {attention.gamma_init: 3}\n  plain: {'attention': {\"name\": sana}}\n"
+        "seeds: [0, 1]\nbaseline: plain\nquestion: Another?\n",
+    )
+    assert before == [trial.hash for trial in tree.load().trials]
+
+
+def test_a_default_that_is_written_out_leaves_the_hash_alone(config: TrialConfig) -> None:
+    written_out = TrialConfig.model_validate(to_plain(config))
+    assert trial_hash(written_out) == trial_hash(config)
+
+
+def test_the_ablation_and_the_variants_name_leave_the_hash_alone(tree: Tree) -> None:
+    tree.write(
+        "ablation/z.yaml", "question: q\nbaseline: other\nseeds: [1]\nvariants: {other: {}}\n"
+    )
+    assert tree.load(name="z").trials[0].hash == tree.load().trials[2].hash
+
+
+def test_the_hash_is_the_same_in_every_process(tree: Tree) -> None:
+    code = (
+        "import pathlib, sys; from harness.config.expansion import load_ablation\n"
+        "ablation = load_ablation('x', scale='small', seeds=None, overrides=[],"
+        " experiments_dir=pathlib.Path(sys.argv[1]))\n"
+        "print(*[t.hash + t.training_hash for t in ablation.trials])"
+    )
+    repository = Path(__file__).parents[3]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tree.root)],
+            cwd=repository,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("0", "4242")
+    ]
+    expected = [trial.hash + trial.training_hash for trial in tree.load().trials]
+    assert [process.communicate()[0].split() for process in processes] == [expected] * 2

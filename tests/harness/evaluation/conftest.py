@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from harness.evaluation.extractors.base import Extracted, FeatureExtractor
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the sample archives, beside the repository or where the variable says."""
+    folder = Path(os.environ.get("HARNESS_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no sample data in {folder}")
+    return folder
+
+
+@final
+class RandomProjection(FeatureExtractor):
+    """A real extractor that takes no time: fixed random linear maps of the pixels of 8x8 images."""
+
+    name = "random_projection"
+    display = "Random projection"
+    weights_sha256 = "ab" * 32
+    resize = "none"
+    feature_size = 12
+    classes = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        stream = torch.Generator().manual_seed(0)
+        self.register_buffer("projection", torch.randn(64, 12, generator=stream) / 8)
+        self.register_buffer("classifier", torch.randn(12, 5, generator=stream))
+        self.seen = 0
+        self.eval()
+
+    def extract(self, images: Tensor) -> Extracted:
+        self.seen += len(images)
+        features = (images.float().mean(dim=3).flatten(1) / 127.5 - 1) @ self.projection
+        return Extracted(features, features @ self.classifier)
+
+
+@pytest.fixture
+def projection() -> RandomProjection:
+    return RandomProjection()
+
+
+@pytest.fixture(scope="session")
+def digits() -> np.ndarray:
+    """(1797, 8, 8, 1) uint8, in the data set's order."""
+    from sklearn.datasets import load_digits
+
+    return (load_digits().images[..., None] * (255 / 16)).round().astype(np.uint8)

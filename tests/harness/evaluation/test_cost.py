@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.evaluation.cost import model_cost
+from models.attention import load_variant, variant_names
+from models.attention.base import AttentionBlock, ValueConvolutionConfig
+from models.backbone import Backbone, BackboneConfig
+from models.backbone_sizes import BACKBONE_SIZES
+
+
+def backbone(variant: str, size: str, shape: tuple[int, int, int], classes: int) -> Backbone:
+    named = BACKBONE_SIZES[size]
+    config = BackboneConfig(
+        image_shape=shape,
+        num_classes=classes,
+        depth=named.depth,
+        width=named.width,
+        heads=named.heads,
+        patch_size=2,
+        mlp_ratio=4.0,
+        value_convolution=ValueConvolutionConfig(size=0, initialization="zero"),
+        attention=load_variant(variant).config(name=variant),
+        variance_channels=2,
+    )
+    return Backbone(config, 0).eval()
+
+
+class ByHand(nn.Module):
+    """One linear layer, one depth-wise convolution, attention, and an embedding, which is free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 6)
+        self.linear = nn.Linear(6, 7)
+        self.convolution = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+
+    def forward(self, images: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        self.linear(self.embedding(labels) + timesteps.view(-1, 1))
+        tokens = self.convolution(images).flatten(2).transpose(1, 2).unsqueeze(1)
+        return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+
+
+def test_equals_a_count_by_hand() -> None:
+    cost = model_cost(ByHand(), (4, 8, 8), 5)
+    linear, convolution, attention = 6 * 7, 64 * 4 * 9, 2 * 64 * 64 * 4
+    assert cost.macs == linear + convolution + attention
+    assert cost.flops == 2 * cost.macs
+    assert cost.parameters == 5 * 6 + (6 * 7 + 7) + (4 * 9 + 4)
+
+
+@pytest.mark.parametrize(("size", "published"), [("S", 6.06), ("XL", 118.66)])
+def test_equals_the_published_figures_of_dit(size: str, published: float) -> None:
+    """GMACs at 256 pixels, that is latents of 32x32."""
+    with torch.device("meta"):
+        network = backbone("softmax", size, (4, 32, 32), 1000)
+    cost = model_cost(network, (4, 32, 32), 1000)
+    assert cost.macs / 1e9 == pytest.approx(published, rel=2e-3)
+
+
+@pytest.mark.parametrize("variant", variant_names())
+def test_equals_a_real_pass_with_each_attention_blocks_own_count(variant: str) -> None:
+    network = backbone(variant, "tiny", (1, 8, 8), 10)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
+    counts = counter.get_flop_counts()
+    blocks = {
+        name: block for name, block in network.named_modules() if isinstance(block, AttentionBlock)
+    }
+    counted = sum(sum(counts[f"Backbone.{name}"].values()) for name in blocks)
+    own = sum(block.flops(1) for block in blocks.values())
+    cost = model_cost(network, (1, 8, 8), 10)
+    assert cost.flops == counter.get_total_flops() - counted + own
+    assert cost.parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_network_stays_as_it_is() -> None:
+    network = backbone("softmax", "tiny", (1, 8, 8), 10)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    model_cost(network, (1, 8, 8), 10)
+    for name, value in network.state_dict().items():
+        assert type(value) is Tensor
+        assert value.device.type == "cpu"
+        assert torch.equal(value, before[name])

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.evaluation.distances import frechet_distance, inception_style_score
+from harness.evaluation.evaluate import Quality, evaluate_samples, real_against_real
+from harness.evaluation.extractors import load_extractor
+from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.features import extract_features
+from harness.evaluation.reference import Reference
+
+REAL_FINGERPRINT = "0123456789abcdef"
+
+
+def reference_of(images: np.ndarray, extractor: FeatureExtractor) -> Reference:
+    features = extract_features(images, extractor, batch_size=16, device="cpu")
+    return Reference(features, REAL_FINGERPRINT, extractor.name, extractor.weights_sha256)
+
+
+def measure(
+    images: np.ndarray, reference: Reference, extractor: FeatureExtractor, splits: int = 1
+) -> Quality:
+    return evaluate_samples(
+        images, reference, extractor, inception_splits=splits, batch_size=16, device="cpu"
+    )
+
+
+def noisy(images: np.ndarray, amount: float) -> np.ndarray:
+    """Normal noise whose standard deviation is that part of the range from black to white."""
+    noise = np.random.default_rng(0).normal(scale=amount * 255, size=images.shape)
+    return (images + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def test_figures_are_those_of_features_and_logits(projection, digits: np.ndarray) -> None:
+    reference = reference_of(digits[:300], projection)
+    quality = measure(digits[300:400], reference, projection, splits=3)
+    features = extract_features(digits[300:400], projection, batch_size=100, device="cpu")
+    expected = frechet_distance(features.features, reference.features.features)
+    score = inception_style_score(features.logits, 3, seed=0)
+    assert quality.frechet_distance == pytest.approx(expected, rel=1e-5)
+    assert quality.inception_score == pytest.approx(score.mean, rel=1e-5)
+    assert quality.inception_score_std == pytest.approx(score.std, rel=1e-4)
+
+
+def test_identity_names_all_that_the_figures_depend_on(projection, digits: np.ndarray) -> None:
+    quality = measure(digits[300:400], reference_of(digits[:300], projection), projection, splits=2)
+    assert quality.identity == {
+        "extractor": "random_projection",
+        "extractor_weights_sha256": "ab" * 32,
+        "resize": "none",
+        "samples": 100,
+        "resolution": "8x8",
+        "reference_fingerprint": REAL_FINGERPRINT,
+        "reference_images": 300,
+        "inception_splits": 2,
+    }
+
+
+def test_the_floor_measures_as_many_images_as_there_are_samples(
+    projection, digits: np.ndarray
+) -> None:
+    reference = reference_of(digits[:900], projection)
+    held_out = reference_of(digits[900:], projection)
+    floors = {
+        count: real_against_real(
+            held_out, (8, 8), reference, projection, samples=count, inception_splits=1
+        )
+        for count in (30, 300, 5000)
+    }
+    assert [floor.identity["samples"] for floor in floors.values()] == [30, 300, 897]
+    distances = [floor.frechet_distance for floor in floors.values()]
+    assert distances[0] > distances[1] > distances[2]
+    whole = measure(digits[900:], reference, projection)
+    assert floors[5000].frechet_distance == pytest.approx(whole.frechet_distance, rel=1e-5)
+    assert {**floors[5000].identity} == whole.identity
+
+
+def test_too_few_images_are_refused_before_any_extraction(projection, digits: np.ndarray) -> None:
+    reference = reference_of(digits[:50], projection)
+    seen = projection.seen
+    with pytest.raises(ValueError, match="3 images are too few for 4 splits"):
+        measure(digits[:3], reference, projection, splits=4)
+    with pytest.raises(ValueError, match="1 images are too few"):
+        measure(digits[:1], reference, projection)
+    assert projection.seen == seen
+
+
+def test_a_reference_from_another_extractor_is_refused(projection, digits: np.ndarray) -> None:
+    reference = replace(reference_of(digits[:50], projection), weights_sha256="cd" * 32)
+    with pytest.raises(ValueError, match="the reference is from"):
+        measure(digits[50:90], reference, projection)
+    with pytest.raises(ValueError, match="the reference is from"):
+        real_against_real(reference, (8, 8), reference, projection, samples=10, inception_splits=1)
+
+
+def test_efficientnet_tells_real_digits_from_ever_noisier_ones(digits: np.ndarray) -> None:
+    extractor = load_extractor("efficientnet_lite0")
+    reference = reference_of(digits[0:240:2], extractor)
+    others = digits[1:240:2]
+    distances = [
+        measure(noisy(others, amount), reference, extractor).frechet_distance
+        for amount in (0, 0.05, 0.1, 0.2)
+    ]
+    assert distances == sorted(distances)
+    assert distances[3] > 2 * distances[0]

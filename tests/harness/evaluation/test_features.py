@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from harness.evaluation.features import extract_features
+from harness.progress import Progress
+
+
+def test_rows_are_those_of_the_images_in_order(projection, digits: np.ndarray) -> None:
+    seen: list[Progress] = []
+    result = extract_features(
+        digits[:10], projection, batch_size=4, device="cpu", on_progress=seen.append
+    )
+    assert len(result) == 10
+    assert result.features.dtype == result.logits.dtype == np.float32
+    pixels = digits[:10].reshape(10, 64).astype(np.float64) / 127.5 - 1
+    expected = pixels @ projection.projection.numpy().astype(np.float64)
+    np.testing.assert_allclose(result.features, expected, atol=1e-5)
+    assert seen == [Progress("features", done, 10) for done in (4, 8, 10)]
+
+
+def test_batches_change_nothing(projection, digits: np.ndarray) -> None:
+    one, all_at_once = (
+        extract_features(digits[:9], projection, batch_size=size, device="cpu") for size in (1, 9)
+    )
+    np.testing.assert_allclose(one.features, all_at_once.features, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(one.logits, all_at_once.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_images_that_are_views_are_read_right(projection, digits: np.ndarray) -> None:
+    channels_first = np.ascontiguousarray(digits[:6].transpose(0, 3, 1, 2))
+    view = channels_first.transpose(0, 2, 3, 1)[::2]
+    straight = extract_features(digits[:6:2], projection, batch_size=4, device="cpu")
+    result = extract_features(view, projection, batch_size=4, device="cpu")
+    assert np.array_equal(result.features, straight.features)
+
+
+def test_a_subset_keeps_rows_together(projection, digits: np.ndarray) -> None:
+    result = extract_features(digits[:6], projection, batch_size=6, device="cpu")
+    some = result.subset(np.array([4, 1]))
+    assert np.array_equal(some.features, result.features[[4, 1]])
+    assert np.array_equal(some.logits, result.logits[[4, 1]])
+
+
+def test_no_images_are_refused(projection, digits: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="no images"):
+        extract_features(digits[:0], projection, batch_size=4, device="cpu")
+
+
+def test_features_that_are_not_finite_are_an_error(projection, digits: np.ndarray) -> None:
+    projection.classifier[0, 0] = torch.inf
+    with pytest.raises(FloatingPointError, match="random_projection"):
+        extract_features(digits[:4], projection, batch_size=4, device="cpu")

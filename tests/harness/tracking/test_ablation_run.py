@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.tracking.ablation_run import AblationMember, AblationRun, ablation_folder
+from harness.tracking.pending import publish_pending, run_id_of, wait_published
+from harness.tracking.store import Store
+
+WriteTrial = Callable[..., Path]
+PROVENANCE = {"harness.git_commit": "abc", "harness.device": "a CPU"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return ablation_folder(tmp_path / "runs", "digits", "no_kernel", ["h1", "h0"])
+
+
+def record(
+    folder: Path, store: Store, members: list[AblationMember], table: Path, notices: list[str]
+) -> str | None:
+    ablation = AblationRun(folder, store, notices.append)
+    ablation.start(
+        scale="digits",
+        ablation="no_kernel",
+        question="Does the dynamic kernel matter?",
+        baseline="dydila",
+        provenance=PROVENANCE,
+    )
+    ablation.trials(members, {"fd_x": 3.5}, {"extractor": "x"})
+    ablation.note("Does the dynamic kernel matter?", "| a |\n|---|\n| 1 |", members)
+    ablation.artifact(table)
+    assert ablation.end("FINISHED", "all trials finished", timeout=60)
+    return ablation.run_id
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "runs" / "reports" / "digits" / "no_kernel" / "table.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("variant,seed\n")
+    return path
+
+
+@pytest.fixture
+def members(write_trial: WriteTrial, folder: Path) -> list[AblationMember]:
+    return [
+        AblationMember("dydila", 0, "h0", write_trial("seed0", parent=folder), reused=False),
+        AblationMember("sana", 1, "h1", write_trial("seed1"), reused=True),
+    ]
+
+
+def test_the_folder_depends_on_the_set_of_trials_only(tmp_path: Path, folder: Path) -> None:
+    def of(hashes: list[str], ablation: str = "no_kernel") -> Path:
+        return ablation_folder(tmp_path / "runs", "digits", ablation, hashes)
+
+    assert of(["h0", "h1"]) == of(["h1", "h0", "h1"]) == folder
+    assert len({of(["h0", "h1"]), of(["h0"]), of(["h0", "h2"]), of(["h0", "h1"], "other")}) == 4
+
+
+def test_the_parent_says_what_it_compares_and_where(
+    store: Store,
+    folder: Path,
+    members: list[AblationMember],
+    table: Path,
+    tmp_path: Path,
+    notices: list[str],
+) -> None:
+    run_id = record(folder, store, members, table, notices)
+    trial_ids = wait_published([member.folder for member in members], store, notices.append)
+    assert run_id is not None
+    client = store.client()
+    run = client.get_run(run_id)
+    expected = {
+        "harness.kind": "ablation",
+        "harness.ablation": "no_kernel",
+        "harness.scale": "digits",
+        "harness.question": "Does the dynamic kernel matter?",
+        "harness.baseline": "dydila",
+        **PROVENANCE,
+    }
+    assert expected.items() <= run.data.tags.items()
+    assert run.info.status == "FINISHED"
+    trials = json.loads(Path(client.download_artifacts(run_id, "trials.json")).read_text())
+    assert trials == {
+        "trials": [
+            {"variant": m.variant, "seed": m.seed, "hash": m.hash, "run_id": trial_ids[m.folder]}
+            for m in members
+        ],
+        "floor": {"fd_x": 3.5},
+        "floor_identity": {"extractor": "x"},
+    }
+    note = run.data.tags["mlflow.note.content"]
+    assert "| 1 |" in note
+    assert f"| sana | 1 | {trial_ids[members[1].folder]} | reused |" in note
+    assert f"| dydila | 0 | {trial_ids[members[0].folder]} | trained for this ablation |" in note
+    assert Path(client.download_artifacts(run_id, "table.csv")).read_text() == "variant,seed\n"
+    child = client.get_run(str(trial_ids[members[0].folder]))
+    assert child.data.tags["mlflow.parentRunId"] == run_id
+    assert notices == []
+
+
+def test_the_same_set_of_trials_continues_the_same_run(
+    store: Store, folder: Path, members: list[AblationMember], table: Path, notices: list[str]
+) -> None:
+    first = record(folder, store, members, table, notices)
+    table.write_text("variant,seed,fd\n")
+    assert record(folder, store, members, table, notices) == first
+    client = store.client()
+    copy = Path(client.download_artifacts(str(first), "table.csv"))
+    assert copy.read_text() == "variant,seed,fd\n"
+    runs = client.search_runs(
+        [store.experiment_id(client, "digits")], "tags.`harness.kind` = 'ablation'"
+    )
+    assert [run.info.run_id for run in runs] == [first]
+
+
+def test_a_fresh_store_gets_the_links_of_its_own_runs(
+    make_store: Callable[[str], Store],
+    folder: Path,
+    members: list[AblationMember],
+    table: Path,
+    tmp_path: Path,
+    notices: list[str],
+) -> None:
+    record(folder, make_store("first"), members, table, notices)
+    # Replaced by another set's report since: the run keeps its own.
+    table.write_text("another table")
+    fresh = make_store("fresh")
+    assert publish_pending(tmp_path / "runs", fresh, notices.append)
+    client = fresh.client()
+    run_id = str(run_id_of(folder, fresh))
+    trials = json.loads(Path(client.download_artifacts(run_id, "trials.json")).read_text())
+    assert [trial["run_id"] for trial in trials["trials"]] == [
+        run_id_of(member.folder, fresh) for member in members
+    ]
+    assert Path(client.download_artifacts(run_id, "table.csv")).read_text() == "variant,seed\n"
+    child = client.get_run(str(run_id_of(members[0].folder, fresh)))
+    assert child.data.tags["mlflow.parentRunId"] == run_id

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import Timeout
+
+from harness.tracking.delivery import Delivery
+from harness.tracking.events import JOURNAL_FILE
+from harness.tracking.journal import Journal
+from harness.tracking.links import run_link
+from harness.tracking.published import PUBLISHED_FILE, is_complete, load_published, save_published
+from harness.tracking.store import Store
+
+WriteTrial = Callable[..., Path]
+
+
+def send(folder: Path, store: Store, notices: list[str]) -> str:
+    Delivery(folder, store, notices.append).send()
+    published = load_published(folder, store.name)
+    assert published is not None
+    return published.run_id
+
+
+def history(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in store.client().get_metric_history(run_id, metric)]
+
+
+def runs_of(store: Store, experiment: str = "digits") -> list[str]:
+    client = store.client()
+    runs = client.search_runs([store.experiment_id(client, experiment)])
+    return [run.info.run_id for run in runs]
+
+
+def test_a_run_arrives_whole(store: Store, write_trial: WriteTrial, notices: list[str]) -> None:
+    folder = write_trial(steps=3)
+    run_id = send(folder, store, notices)
+    client = store.client()
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "sana/seed0"
+    assert run.info.start_time <= run.info.end_time
+    assert run.data.params == {"train.steps": "3"}
+    assert run.data.tags["harness.variant"] == "sana"
+    assert run.data.tags["harness.ended_because"] == "all steps done"
+    assert history(store, run_id, "train_loss") == [(0, 1.0), (1, 1 / 2), (2, 1 / 3)]
+    copy = Path(client.download_artifacts(run_id, "samples.png"))
+    assert copy.read_bytes() == b"picture of seed0"
+    assert is_complete(folder, store.name)
+    assert notices == []
+
+
+def test_sending_everything_again_changes_nothing(
+    store: Store, write_trial: WriteTrial, notices: list[str]
+) -> None:
+    folder = write_trial()
+    run_id = send(folder, store, notices)
+    before = store.client().get_run(run_id).to_dictionary()
+    published = load_published(folder, store.name)
+    assert published is not None
+    save_published(folder, store.name, type(published)(published.experiment_id, run_id, 0))
+    assert send(folder, store, notices) == run_id
+    assert store.client().get_run(run_id).to_dictionary() == before
+    assert len(history(store, run_id, "train_loss")) == 3
+
+
+def test_a_lost_note_of_the_run_id_does_not_make_a_second_run(
+    store: Store, write_trial: WriteTrial, notices: list[str]
+) -> None:
+    folder = write_trial()
+    run_id = send(folder, store, notices)
+    (folder / PUBLISHED_FILE).unlink()
+    assert send(folder, store, notices) == run_id
+    assert runs_of(store) == [run_id]
+
+
+def test_a_resumed_trial_continues_its_own_run(
+    store: Store, write_trial: WriteTrial, notices: list[str]
+) -> None:
+    folder = write_trial(steps=3)
+    run_id = send(folder, store, notices)
+    journal = Journal(folder)
+    journal.start(experiment="digits", run_name="x", tags={}, params={"train.steps": 3})
+    for step in range(1, 5):
+        journal.metrics({"train_loss": 1 / (step + 1)}, step)
+    assert send(folder, store, notices) == run_id
+    assert store.client().get_run(run_id).info.status == "RUNNING"
+    assert history(store, run_id, "train_loss") == [(s, 1 / (s + 1)) for s in range(5)]
+    journal.end("KILLED", "stopped by the user")
+    send(folder, store, notices)
+    assert store.client().get_run(run_id).info.status == "KILLED"
+    assert runs_of(store) == [run_id]
+
+
+def test_a_run_deleted_by_the_user_is_filled_in_again(
+    store: Store, write_trial: WriteTrial, notices: list[str]
+) -> None:
+    folder = write_trial()
+    delivery = Delivery(folder, store, notices.append)
+    delivery.send()
+    deleted = runs_of(store)[0]
+    store.client().delete_run(deleted)
+    # The same delivery, as in the middle of a training: it learns of the deletion by the refusal.
+    journal = Journal(folder)
+    journal.start(experiment="digits", run_name="x", tags={}, params={})
+    journal.metrics({"train_loss": 0.5}, 9)
+    delivery.send()
+    (new,) = runs_of(store)
+    assert new != deleted
+    assert [step for step, _ in history(store, new, "train_loss")] == [0, 1, 2, 9]
+    assert notices == []
+
+
+def test_more_than_one_request_holds_arrives_whole(
+    store: Store, tmp_path: Path, notices: list[str]
+) -> None:
+    journal = Journal(tmp_path / "trial")
+    params = {f"p{i}": i for i in range(230)}
+    tags = {f"t{i}": str(i) for i in range(130)}
+    journal.start(experiment="digits", run_name="r", tags=tags, params=params)
+    for step in range(600):
+        journal.metrics({"a": float(step), "b": -float(step)}, step)
+    run_id = send(journal.folder, store, notices)
+    run = store.client().get_run(run_id)
+    assert run.data.params == {key: str(value) for key, value in params.items()}
+    assert tags.items() <= run.data.tags.items()
+    assert history(store, run_id, "a") == [(step, float(step)) for step in range(600)]
+    assert history(store, run_id, "b") == [(step, -float(step)) for step in range(600)]
+
+
+def test_what_the_store_refuses_is_named_and_holds_up_nothing(
+    store: Store, write_trial: WriteTrial, notices: list[str]
+) -> None:
+    folder = write_trial()
+    run_id = send(folder, store, notices)
+    # A parameter that the journal does not know to be there already.
+    store.client().log_param(run_id, "by_hand", "1")
+    journal = Journal(folder)
+    journal.start(experiment="digits", run_name="x", tags={}, params={})
+    journal.params({"by_hand": 2, "flops": 3})
+    journal.metrics({"validation_loss": 0.25}, 9)
+    send(folder, store, notices)
+    run = store.client().get_run(run_id)
+    assert run.data.params == {"train.steps": "3", "by_hand": "1", "flops": "3"}
+    assert run.data.metrics["validation_loss"] == 0.25
+    assert run.data.tags["harness.not_sent"].startswith("parameter by_hand: ")
+    assert len(notices) == 1
+    assert "by_hand" in notices[0]
+
+
+def test_a_damaged_line_is_named_and_the_rest_is_sent(
+    store: Store, write_trial: WriteTrial, notices: list[str]
+) -> None:
+    folder = write_trial(steps=5)
+    lines = (folder / JOURNAL_FILE).read_bytes().splitlines(keepends=True)
+    at = sum(len(line) for line in lines[:5])
+    lines[5] = b"\0" * (len(lines[5]) - 1) + b"\n"
+    (folder / JOURNAL_FILE).write_bytes(b"".join(lines))
+    run_id = send(folder, store, notices)
+    run = store.client().get_run(run_id)
+    assert [step for step, _ in history(store, run_id, "train_loss")] == [0, 1, 3, 4]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["harness.not_sent"] == f"the line at byte {at}: it cannot be read"
+
+
+def test_a_missing_artifact_is_named_and_the_rest_is_sent(
+    store: Store, write_trial: WriteTrial, notices: list[str]
+) -> None:
+    folder = write_trial()
+    (folder / "samples.png").unlink()
+    run_id = send(folder, store, notices)
+    run = store.client().get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert "samples.png" in run.data.tags["harness.not_sent"]
+    assert is_complete(folder, store.name)
+
+
+def test_an_artifact_store_out_of_order_holds_up_no_metrics(
+    store: Store, write_trial: WriteTrial, notices: list[str]
+) -> None:
+    store.prepare("digits", notices.append)
+    blocked = store.root / "mlruns"
+    blocked.write_text("a file where MLflow needs a folder")
+    folder = write_trial()
+    run_id = send(folder, store, notices)
+    client = store.client()
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert len(history(store, run_id, "train_loss")) == 3
+    assert len(notices) == 1
+    assert "samples.png" in notices[0]
+    assert not is_complete(folder, store.name)
+    blocked.unlink()
+    Delivery(folder, store, notices.append).send_postponed()
+    assert [entry.path for entry in client.list_artifacts(run_id)] == ["samples.png"]
+    assert is_complete(folder, store.name)
+
+
+def test_parent_and_child_find_each_other_in_every_store_and_in_any_order(
+    make_store: Callable[[str], Store], write_trial: WriteTrial, tmp_path: Path, notices: list[str]
+) -> None:
+    parent_folder = tmp_path / "runs" / "reports" / "ablation"
+    child_folder = write_trial(parent=parent_folder)
+    parent = Journal(parent_folder)
+    parent.start(experiment="digits", run_name="ablation", tags={}, params={})
+    parent.text("trials.json", f'{{"run_id": "{run_link(child_folder, parent_folder)}"}}')
+    for name, order in [
+        ("one", [child_folder, parent_folder]),
+        ("two", [parent_folder, child_folder]),
+    ]:
+        store = make_store(name)
+        ids = {folder: send(folder, store, notices) for folder in order}
+        client = store.client()
+        assert sorted(runs_of(store)) == sorted(ids.values())
+        child = client.get_run(ids[child_folder])
+        assert child.data.tags["mlflow.parentRunId"] == ids[parent_folder]
+        text = Path(client.download_artifacts(ids[parent_folder], "trials.json")).read_text()
+        assert text == f'{{"run_id": "{ids[child_folder]}"}}'
+
+
+def test_a_link_to_a_removed_trial_is_left_out(
+    store: Store, write_trial: WriteTrial, tmp_path: Path, notices: list[str]
+) -> None:
+    trial = write_trial()
+    journal = Journal(tmp_path / "ablation")
+    journal.start(experiment="digits", run_name="ablation", tags={}, params={})
+    link = run_link(trial, journal.folder)
+    journal.tags({"text": f"<{link}>", "link": link})
+    shutil.rmtree(trial)
+    run = store.client().get_run(send(journal.folder, store, notices))
+    assert run.data.tags["text"] == "<>"
+    assert "link" not in run.data.tags
+
+
+def test_two_deliveries_of_one_journal_exclude_each_other(
+    store: Store, write_trial: WriteTrial, notices: list[str]
+) -> None:
+    folder = write_trial()
+    with Delivery(folder, store, notices.append).lock(), pytest.raises(Timeout):
+        Delivery(folder, store, notices.append).lock().acquire()
+    Delivery(folder, store, notices.append).lock().acquire()

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.tracking.provenance import collect
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
+
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("1\n")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    return tmp_path
+
+
+def test_a_clean_checkout_gives_its_commit(checkout: Path) -> None:
+    provenance = collect(checkout)
+    head = (checkout / ".git" / (checkout / ".git" / "HEAD").read_text().split()[1]).read_text()
+    assert provenance.commit == head.strip()
+    assert provenance.dirty is False
+    assert provenance.tags()["harness.git_dirty"] == "false"
+
+
+@pytest.mark.parametrize("file", ["code.py", "new_variant.py"])
+def test_changed_and_new_files_make_it_dirty(checkout: Path, file: str) -> None:
+    (checkout / file).write_text("2\n")
+    assert collect(checkout).dirty is True
+    assert collect(checkout).tags()["harness.git_dirty"] == "true"
+
+
+def test_outside_a_checkout_there_is_no_commit(tmp_path: Path) -> None:
+    provenance = collect(tmp_path)
+    assert (provenance.commit, provenance.dirty) == (None, None)
+    assert provenance.tags()["harness.git_commit"] == "not a git checkout"
+    assert "harness.git_dirty" not in provenance.tags()
+
+
+def test_a_folder_within_another_project_is_no_checkout(checkout: Path) -> None:
+    (checkout / "unpacked").mkdir()
+    assert collect(checkout / "unpacked").commit is None
+
+
+def test_versions_and_device_are_named_and_the_machine_is_not(tmp_path: Path) -> None:
+    import mlflow
+    import numpy
+
+    tags = collect(tmp_path, threads=3).tags()
+    versions = json.loads(tags["harness.versions"])
+    assert versions["python"] == platform.python_version()
+    assert versions["mlflow"] == mlflow.__version__
+    assert versions["numpy"] == numpy.__version__
+    assert tags["harness.device"].endswith(", 3 CPU threads")
+    assert collect(tmp_path, gpu="NVIDIA H100").device == "NVIDIA H100"
+    assert socket.gethostname() not in json.dumps(tags)
+
+
+def test_the_light_parts_import_neither_mlflow_nor_torch() -> None:
+    program = """
+import sys
+import harness.tracking.ablation_run, harness.tracking.pending, harness.tracking.provenance
+assert not {"mlflow", "torch", "pandas", "pytorch_lightning"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.tracking.store import Store, open_store
+from models.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_the_default_is_where_a_bare_mlflow_ui_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store, notices: list[str]
+) -> None:
+    import mlflow
+
+    assert store.prepare("digits", notices.append)
+    # The folder that prepare leaves must not turn `mlflow ui` to its old file store.
+    (store.root / "mlruns" / "digits" / "run" / "artifacts").mkdir(parents=True)
+    monkeypatch.chdir(store.root)
+    assert open_store(store.root).uri == store.uri == mlflow.get_tracking_uri()
+    assert notices == []
+
+
+def test_the_users_own_uri_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert open_store(tmp_path).uri == "http://127.0.0.1:5000"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    assert open_store(Path("/")).database == tmp_path / "elsewhere.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("file:///tmp/mlruns", "folder"),
+        ("./mlruns", "folder"),
+        ("/tmp/mlruns", "folder"),
+        ("htp://host", "no kind"),
+        ("sqlite://", "memory"),
+        ("sqlite:///:memory:", "memory"),
+    ],
+)
+def test_an_unusable_uri_is_refused_with_what_to_use_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, says: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match=rf"MLFLOW_TRACKING_URI.*{says}.*sqlite:////"):
+        open_store(tmp_path)
+
+
+def test_the_name_holds_no_credentials(tmp_path: Path) -> None:
+    store = Store("https://user:secret@host:5000/x", tmp_path)
+    assert store.name == "https://host:5000/x"
+
+
+def test_a_folder_name_with_odd_characters_works(blank_database: Path) -> None:
+    with sqlite3.connect(blank_database) as database:
+        tables = database.execute("SELECT name FROM sqlite_master").fetchall()
+    assert ("runs",) in tables
+
+
+def test_preparing_again_keeps_the_experiment(store: Store, notices: list[str]) -> None:
+    assert store.prepare("digits", notices.append)
+    assert store.prepare("digits", notices.append)
+    experiments = store.client().search_experiments(filter_string="name = 'digits'")
+    assert len(experiments) == 1
+    assert experiments[0].artifact_location == (store.root / "mlruns" / "digits").as_uri()
+
+
+def test_a_deleted_experiment_is_explained(store: Store, notices: list[str]) -> None:
+    store.prepare("digits", notices.append)
+    client = store.client()
+    client.delete_experiment(store.experiment_id(client, "digits"))
+    with pytest.raises(UserError, match="mlflow experiments restore"):
+        store.prepare("digits", notices.append)
+
+
+def test_a_broken_database_is_explained(tmp_path: Path, notices: list[str]) -> None:
+    store = open_store(tmp_path)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        database.execute("INSERT INTO alembic_version VALUES ('unknown')")
+    with pytest.raises(UserError, match=r"mlflow\.db.*Move the file away"):
+        store.prepare("digits", notices.append)
+
+
+def test_a_database_of_another_mlflow_is_explained(store: Store, notices: list[str]) -> None:
+    assert store.database is not None
+    with sqlite3.connect(store.database) as database:
+        # The revision before the last one that MLflow 3.17 knows is enough to look outdated.
+        database.execute("UPDATE alembic_version SET version_num = '0'")
+    with pytest.raises(UserError, match="mlflow db upgrade sqlite:///"):
+        store.prepare("digits", notices.append)
+
+
+def test_runs_of_the_old_file_store_are_pointed_out(store: Store, notices: list[str]) -> None:
+    (store.root / "mlruns" / "0").mkdir(parents=True)
+    (store.root / "mlruns" / "0" / "meta.yaml").write_text("name: Default")
+    assert store.prepare("digits", notices.append)
+    assert len(notices) == 1
+    assert "--backend-store-uri sqlite:///mlflow.db" in notices[0]
+
+
+def test_an_unreachable_server_is_told_quickly_and_not_an_error(
+    tmp_path: Path, notices: list[str]
+) -> None:
+    store = Store("http://127.0.0.1:9", tmp_path)
+    began = time.monotonic()
+    assert not store.prepare("digits", notices.append)
+    assert time.monotonic() - began < 10
+    assert len(notices) == 1
+    assert "does not answer" in notices[0]

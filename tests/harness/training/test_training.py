@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning.loggers.logger import DummyLogger
+
+from harness.config.schema import TrialConfig
+from harness.data.datamodule import DrawnImages, to_network
+from harness.data.datasets import load_data_set
+from harness.data.order import BatchOrder, DrawOrder
+from harness.progress import Progress, ignore_progress
+from harness.training.build import build_module
+from harness.training.hardware import choose_hardware
+from harness.training.train import finished_training, load_trained, train
+from harness.training.validation import held_out_loss
+from models.diffusion_module import DiffusionModule
+from models.errors import UserError
+
+
+class RecordingLogger(DummyLogger):
+    """Keeps what it is given; Lightning's own interface, no stand-in for a service."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.rows.append((step, metrics))
+
+    def series(self, name: str) -> dict[int, float]:
+        return {step: row[name] for step, row in self.rows if name in row}
+
+
+def run(config: TrialConfig, folder: Path, listener: Any = ignore_progress) -> RecordingLogger:
+    logger = RecordingLogger()
+    hardware = choose_hardware(config.train)
+    train(config, load_data_set(config.data), folder, hardware, logger, listener)
+    return logger
+
+
+def test_loss_goes_down_and_everything_is_logged(
+    trial_config: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    heard: list[Progress] = []
+    config = trial_config("sana", "train.steps=60", "train.log_every=1", "train.batch_size=32")
+    logger = run(config, tmp_path, heard.append)
+    losses = list(logger.series("train_loss").values())
+    assert len(losses) == 60
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert all(norm > 0 for norm in logger.series("gradient_norm").values())
+    validated = logger.series("validation_loss")
+    assert list(validated) == list(range(10, 61, 10))
+    assert validated[60] < validated[10]
+    assert [progress.done for progress in heard] == list(range(1, 61))
+    assert re.fullmatch(r"loss \d\.\d{3}  [\d,]+ img/s", heard[-1].note)
+    summary = finished_training(tmp_path)
+    assert summary is not None
+    assert summary.validation_loss == validated[60]
+
+
+def test_saved_weights_are_the_average_that_was_validated(
+    trial_config: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    config = trial_config("dydila", "train.steps=6", "train.batch_size=16")
+    run(config, tmp_path)
+    data = load_data_set(config.data)
+    network = load_trained(tmp_path, config, data.train.shape, 10)
+    objective = build_module(config, data.train.shape, 10).objective
+    loss = held_out_loss(network, objective, data.held_out, 7, torch.device("cpu"))
+    assert loss == pytest.approx(json.loads((tmp_path / "trained.json").read_text())["validation_loss"])
+
+
+def test_ema_is_the_running_average_of_the_weights(
+    trial_config: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    config = trial_config(
+        "sana", "train.steps=5", "train.batch_size=16", "train.ema_decay=0.8",
+        "train.checkpoint_every=1",
+    )
+    averages: list[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
+
+    def look(progress: Progress) -> None:
+        path = tmp_path / "checkpoints" / f"step-{progress.done - 1:08d}.ckpt"
+        if path.exists():
+            state = torch.load(path, weights_only=True)["state_dict"]
+            weights.append(state["backbone.final_layer.linear.bias"])
+            averages.append(state["ema.module.final_layer.linear.bias"])
+
+    run(config, tmp_path, look)
+    expected = weights[0]
+    assert torch.equal(averages[0], expected)
+    for weight, average in zip(weights[1:], averages[1:], strict=True):
+        expected = 0.8 * expected + 0.2 * weight
+        torch.testing.assert_close(average, expected)
+
+
+def test_variants_see_the_same_images_noise_times_and_dropout(
+    trial_config: Callable[..., TrialConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[torch.Tensor]] = {}
+    for variant in ("softmax", "sana", "dydila"):
+        config = trial_config(variant)
+        data = load_data_set(config.data)
+        module = build_module(config, data.train.shape, 10)
+        order = DrawOrder(len(data.train.labels), config.train.batch_size, config.seed, False)
+        # Other draws in between must change nothing.
+        torch.randn(len(variant))
+        record: list[torch.Tensor] = []
+        forward = module.backbone.forward
+
+        def spy(images: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor) -> Any:
+            record.extend([images, timesteps, labels])  # noqa: B023
+            return forward(images, timesteps, labels)  # noqa: B023
+
+        monkeypatch.setattr(module.backbone, "forward", spy)
+        for batch in BatchOrder(order, 3, 5):
+            module._losses(DrawnImages(data.train).__getitems__(batch))
+        seen[variant] = record
+    assert len(seen["sana"]) == 6
+    for variant in ("softmax", "dydila"):
+        for mine, other in zip(seen[variant], seen["sana"], strict=True):
+            assert torch.equal(mine, other)
+
+
+def test_two_halves_of_a_batch_have_the_losses_of_the_whole(
+    trial_config: Callable[..., TrialConfig],
+) -> None:
+    config = trial_config("sana")
+    data = load_data_set(config.data)
+    module = build_module(config, data.train.shape, 10)
+    torch.nn.init.normal_(module.backbone.final_layer.linear.weight)
+    order = DrawOrder(len(data.train.labels), config.train.batch_size, config.seed, False)
+
+    def losses(module: DiffusionModule, rank: int, ranks: int) -> torch.Tensor:
+        (draws,) = BatchOrder(order, 7, 8, rank, ranks)
+        return module._losses(DrawnImages(data.train).__getitems__(draws))
+
+    whole = losses(module, 0, 1)
+    torch.testing.assert_close(losses(module, 0, 2), whole[0::2])
+    torch.testing.assert_close(losses(module, 1, 2), whole[1::2])
+
+
+def test_validation_loss_of_the_zero_network_is_the_power_of_the_target(
+    trial_config: Callable[..., TrialConfig],
+) -> None:
+    config = trial_config("sana")
+    data = load_data_set(config.data)
+    module = build_module(config, data.train.shape, 10)
+    loss = held_out_loss(
+        module.backbone, module.objective, data.held_out, 16, torch.device("cpu")
+    )
+    # The untrained network predicts zero, so the flow loss is E|noise - image|^2 a pixel.
+    power = 1.0 + to_network(data.held_out.images).square().mean()
+    assert loss == pytest.approx(power.item(), rel=0.05)
+
+
+def test_non_finite_loss_stops_with_one_clear_line(
+    trial_config: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    config = trial_config(
+        "sana", "train.steps=40", "train.learning_rate=1", "train.warmup_steps=0",
+        "train.gradient_clip=0", "train.batch_size=8", "attention.eps=1e-30",
+    )
+    data = load_data_set(config.data)
+    module = build_module(config, data.train.shape, 10)
+    with torch.no_grad():
+        module.backbone.final_layer.linear.bias.fill_(float("nan"))
+    batch = DrawnImages(data.train).__getitems__(
+        next(iter(BatchOrder(DrawOrder(100, 8, 0, False), 0, 1)))
+    )
+    with pytest.raises(UserError, match=r"loss became nan at step 0; lower train\.learning_rate"):
+        module.training_step(batch, 0)
+
+
+def test_cuda_where_there_is_none_is_refused(trial_config: Callable[..., TrialConfig]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(UserError, match="no usable CUDA device"):
+        choose_hardware(trial_config("sana", "train.device=cuda").train)
+
+
+def test_ddpm_trains_with_learned_variance(
+    trial_config: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    config = trial_config(
+        "sana", "train.steps=30", "train.batch_size=32", "train.log_every=1",
+        "objective.name=ddpm", "sample.sampler=ddim",
+    )
+    losses = list(run(config, tmp_path).series("train_loss").values())
+    assert sum(losses[-5:]) < sum(losses[:5])

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from harness.tracking import names
+from reports.columns import Column, Direction, Kind, columns_for, extractor_title
+
+
+def column(key: str, *values: float) -> Column:
+    (found,) = columns_for({key: values})
+    return found
+
+
+def test_the_inception_figure_alone_is_called_fid_and_is() -> None:
+    assert column(names.frechet_distance("inception"), 1.0).heading == "FID \u2193"
+    assert column(names.inception_score("inception"), 1.0).heading == "IS \u2191"
+    other = column(names.frechet_distance("efficientnet_lite0"), 1.0)
+    assert other.heading == "FD (EfficientNet-Lite0) \u2193"
+    assert other.key == "fd_efficientnet_lite0"
+    score = column(names.inception_score("efficientnet_lite0"), 1.0)
+    assert score.heading == "IS (EfficientNet-Lite0) \u2191"
+
+
+def test_an_unknown_extractor_gets_a_readable_name() -> None:
+    assert extractor_title("some_net_v2") == "Some Net V2"
+    assert column("fd_some_net_v2", 1.0).title == "FD (Some Net V2)"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "title", "shown"),
+    [
+        (names.PARAMETERS, 118_661_234.0, "parameters (M)", "118.7"),
+        (names.PARAMETERS, 1_250_000.0, "parameters (M)", "1.250"),
+        (names.PARAMETERS, 96_500.0, "parameters (K)", "96.50"),
+        (names.FLOPS, 6.06e9, "GFLOPs", "6.060"),
+        (names.FLOPS, 2.31e7, "MFLOPs", "23.10"),
+        (names.FLOPS, 2.1e5, "MFLOPs", "0.2100"),
+        (names.MACS, 118.66e9, "GMACs", "118.7"),
+        (names.PEAK_MEMORY, 3 * 2.0**20, "peak memory (MiB)", "3.000"),
+        (names.TRAIN_IMAGES_PER_SECOND, 1234.6, "train images/s", "1235"),
+        (names.SAMPLING_IMAGES_PER_SECOND, 41.26, "sampling images/s", "41.3"),
+        (names.VALIDATION_LOSS, 0.34889, "validation loss", "0.3489"),
+        ("fd_efficientnet_lite0", 7.888, "FD (EfficientNet-Lite0)", "7.89"),
+    ],
+)
+def test_units_and_precision_fit_the_values(key: str, value: float, title: str, shown: str) -> None:
+    found = column(key, value)
+    assert found.title == title
+    assert found.shown(value) == shown
+
+
+def test_the_largest_value_chooses_the_unit_for_the_whole_column() -> None:
+    found = column(names.FLOPS, 2e8, 3e9)
+    assert found.title == "GFLOPs"
+    assert found.shown(2e8) == "0.200"
+
+
+def test_columns_stand_in_table_order_and_only_where_there_are_values() -> None:
+    values = {
+        names.SAMPLING_IMAGES_PER_SECOND: [1.0],
+        names.PARAMETERS: [1.0],
+        names.VALIDATION_LOSS: [1.0],
+        names.FLOPS: [math.nan],
+        "is_efficientnet_lite0": [1.0],
+        "fd_efficientnet_lite0": [1.0],
+        "fid": [1.0],
+        names.GRADIENT_NORM: [1.0],
+    }
+    assert [found.key for found in columns_for(values)] == [
+        "fid",
+        "fd_efficientnet_lite0",
+        "is_efficientnet_lite0",
+        names.VALIDATION_LOSS,
+        names.PARAMETERS,
+        names.SAMPLING_IMAGES_PER_SECOND,
+    ]
+
+
+def test_counts_have_no_direction_and_quality_is_told_from_speed() -> None:
+    assert column(names.PARAMETERS, 1.0).direction is Direction.NONE
+    assert column(names.PARAMETERS, 1.0).heading == "parameters (K)"
+    assert column(names.VALIDATION_LOSS, 1.0).kind is Kind.QUALITY
+    assert column(names.TRAIN_IMAGES_PER_SECOND, 1.0).kind is Kind.MACHINE
+
+
+def test_a_difference_always_shows_its_sign() -> None:
+    loss = column(names.VALIDATION_LOSS, 1.0)
+    assert loss.signed(0.25) == "+0.2500"
+    assert loss.signed(-0.25) == "-0.2500"
