@@ -13,12 +13,14 @@ from rich.console import Console
 
 from harness.cluster.display import JobDisplay
 from harness.cluster.jobs import Job, JobResult
-from harness.cluster.local import resolve_workers, run_jobs
+from harness.cluster.local import resolve_workers, run_jobs, visible_gpus
 from harness.config.expansion import Ablation, Trial
 from harness.config.schema import ClusterConfig
 from harness.config.serialisation import to_plain
 from harness.paths import ROOT
 from harness.tracking.ablation_run import AblationMember, AblationRun, ablation_folder
+from harness.tracking.events import first_event
+from harness.tracking.journal import Journal
 from harness.tracking.pending import publish_pending, wait_published
 from harness.tracking.provenance import collect
 from harness.tracking.store import Store, open_store
@@ -155,8 +157,10 @@ class _AblationInProgress:
         measure_floor = not floor_known.exists()
         results: list[JobResult] = []
         if left or measure_floor:
+            wants_gpu = any(trial.config.train.device != "cpu" for trial in self.ablation.trials)
+            gpus = visible_gpus() if wants_gpu else ()
             workers, threads = resolve_workers(
-                self.cluster, len(left) + measure_floor, on_warning=self.notice
+                self.cluster, len(left) + measure_floor, gpus=gpus, on_warning=self.notice
             )
             jobs = [self._job("trial", trial, tracked, threads, workers) for trial in left]
             if measure_floor:
@@ -169,12 +173,25 @@ class _AblationInProgress:
                     workers=workers,
                     threads_per_worker=threads,
                     on_event=display.event,
+                    gpus=gpus,
                 )
         floor: dict[str, Any] = {}
         if floor_known.exists():
             floor = json.loads(floor_known.read_text(encoding="utf-8"))
         tracked.trials(self._members(), floor.get("metrics", {}), floor.get("identity", {}))
-        return tuple(result for result in results if not result.ok)
+        failed = tuple(result for result in results if not result.ok)
+        self._end_runs_of_killed_workers(failed)
+        return failed
+
+    def _end_runs_of_killed_workers(self, failed: tuple[JobResult, ...]) -> None:
+        """Say in MLflow how a trial ended whose process had no time to say it."""
+        reasons = {result.key: result.reason or "" for result in failed if not result.caused_by_user}
+        for trial in self.ablation.trials:
+            folder = self.folders[trial.hash]
+            if _key(trial) in reasons and first_event(folder) is not None:
+                journal = Journal(folder)
+                journal.end("FAILED", reasons[_key(trial)])
+                journal.close()
 
     def _job(
         self, kind: str, trial: Trial, tracked: AblationRun, threads: int, workers: int
@@ -193,7 +210,7 @@ class _AblationInProgress:
             threads=threads,
             side_by_side=workers,
         )
-        key, log = f"{trial.variant}/seed{trial.seed}", folder / _LOG
+        key, log = _key(trial), folder / _LOG
         if kind == "floor":
             key, log = _FLOOR, self.references / _LOG
         return Job(key, {"job": kind, "order": asdict(order)}, log)
@@ -236,6 +253,10 @@ class _AblationInProgress:
         table = (folder / TABLE_MARKDOWN).read_text(encoding="utf-8")
         tracked.note(ablation.question, table, self._members())
         _show(report, self.console)
+
+
+def _key(trial: Trial) -> str:
+    return f"{trial.variant}/seed{trial.seed}"
 
 
 def _show(report: Report, console: Console) -> None:

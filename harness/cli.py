@@ -15,6 +15,8 @@ from models.errors import UserError
 
 if TYPE_CHECKING:
     from harness.config.catalogue import Listed
+    from harness.config.expansion import Ablation
+    from harness.config.schema import ClusterConfig
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 1 where trials failed, 2 where the input is wrong, 130 after Ctrl-C.
     """
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         return int(options.command(options))
@@ -41,6 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand before and after options, which argparse alone does not take."""
+    parser = _parser()
+    options, left = parser.parse_known_args(arguments)
+    unknown = [word for word in left if word.startswith("-") or "overrides" not in options]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if left:
+        options.overrides += left
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,9 +82,6 @@ def _add_ablation(commands: _Commands[argparse.ArgumentParser]) -> None:
         epilog="Example: python -m harness ablation no_differential --seeds 3 train.steps=200",
     )
     _add_selection(command)
-    command.add_argument(
-        "--cluster", default="local", help="where trials run: a file in experiments/cluster"
-    )
     command.set_defaults(command=_ablation)
 
 
@@ -122,6 +133,9 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seeds", type=int, metavar="N", help="run seeds 0 to N-1 instead of the ablation's own"
     )
+    command.add_argument(
+        "--cluster", default="local", help="where trials run: a file in experiments/cluster"
+    )
     _add_runs_dir(command)
     _add_experiments_dir(command)
 
@@ -148,16 +162,8 @@ def _ablation(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from harness.ablation import run_ablation
-    from harness.config.expansion import load_ablation, load_cluster
 
-    ablation = load_ablation(
-        options.name,
-        scale=options.scale,
-        seeds=options.seeds,
-        overrides=options.overrides,
-        experiments_dir=options.experiments_dir,
-    )
-    cluster = load_cluster(options.cluster, options.overrides, options.experiments_dir)
+    ablation, cluster = _load(options)
     failed = run_ablation(ablation, cluster, options.runs_dir, Console())
     if failed and all(result.caused_by_user for result in failed):
         return EXIT_BAD_INPUT
@@ -185,16 +191,9 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
-    from harness.config.expansion import load_ablation
     from harness.config.serialisation import to_yaml
 
-    ablation = load_ablation(
-        options.name,
-        scale=options.scale,
-        seeds=options.seeds,
-        overrides=options.overrides,
-        experiments_dir=options.experiments_dir,
-    )
+    ablation, _ = _load(options)
     print(f"# {ablation.name} at {ablation.scale}: {ablation.question}")
     print(f"# {len(ablation.trials)} trials; the others are compared with {ablation.baseline}")
     for trial in ablation.trials:
@@ -211,6 +210,31 @@ def _report(options: argparse.Namespace) -> int:
 
     rebuild_report(options.name, options.scale, options.runs_dir, Console())
     return 0
+
+
+def _load(options: argparse.Namespace) -> tuple[Ablation, ClusterConfig]:
+    """The ablation and where it runs, the mistakes of both told at once."""
+    from harness.config.expansion import load_ablation, load_cluster
+    from harness.config.mistakes import ConfigError, Mistake
+
+    mistakes: list[Mistake] = []
+    try:
+        cluster = load_cluster(options.cluster, options.overrides, options.experiments_dir)
+    except ConfigError as error:
+        mistakes += error.mistakes
+    try:
+        ablation = load_ablation(
+            options.name,
+            scale=options.scale,
+            seeds=options.seeds,
+            overrides=options.overrides,
+            experiments_dir=options.experiments_dir,
+        )
+    except ConfigError as error:
+        raise ConfigError([*error.mistakes, *mistakes]) from None
+    if mistakes:
+        raise ConfigError(mistakes)
+    return ablation, cluster
 
 
 def _catalogue_rows(listed: Sequence[Listed]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ A stage that is done has left a file: `trained.json` beside `ema.safetensors`, `
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -39,8 +40,13 @@ from harness.tracking.lightning_logger import JournalLogger
 from harness.tracking.provenance import collect
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
-from harness.training.hardware import Hardware, choose_hardware
-from harness.training.train import TrainingSummary, load_trained, train
+from harness.training.hardware import choose_device
+from harness.training.train import (
+    TrainingSummary,
+    load_trained,
+    resolve_precision,
+    train,
+)
 from harness.trial_order import RESULT, TrialOrder, finished_result, floor_file
 from models.randomness import generator
 
@@ -89,7 +95,7 @@ def measure_floor(order: TrialOrder, report: ProgressListener) -> dict[str, Any]
     config = TrialConfig.model_validate(order.config)
     data = load_data_set(config.data)
     extractor = load_extractor(config.evaluate.extractor)
-    device = choose_hardware(config.train).device
+    device = choose_device(config.train).device
 
     def features(real: RealImages) -> Reference:
         return load_reference(
@@ -122,7 +128,8 @@ class _Trial:
         self.report = report
         self.folder = Path(order.folder)
         self.config = TrialConfig.model_validate(order.config)
-        self.hardware = choose_hardware(self.config.train)
+        hardware = choose_device(self.config.train)
+        self.device, self.gpu = hardware.device, hardware.gpu
 
     def run(self) -> dict[str, Any]:
         write_text(self.folder / names.ARTIFACT_CONFIG, to_yaml(self.config))
@@ -156,10 +163,11 @@ class _Trial:
 
     def _stages(self, journal: Journal) -> dict[str, Any]:
         data = load_data_set(self.config.data)
-        with measure_peak_memory(self.hardware.device) as peak:
+        with measure_peak_memory(self.device) as peak:
             logger = JournalLogger(journal)
+            precision = resolve_precision(self.config, data, self.device, self._precision_file())
             trained = train(
-                self.config, data, self.folder, self.hardware, logger, self.report
+                self.config, data, self.folder, self.device, precision, logger, self.report
             )
         images, labels, speed = self._sample(data)
         self._save_grid(images, labels, data.train.class_names)
@@ -173,6 +181,7 @@ class _Trial:
             metrics[names.PEAK_MEMORY] = float(peak.bytes)
         identity = self._identity(quality)
         tags = {
+            names.TAG_PRECISION: trained.precision,
             names.TAG_EXTRACTOR: extractor.display,
             names.TAG_METRIC_IDENTITY: json.dumps(identity, sort_keys=True),
             names.TAG_ENDED_BECAUSE: "finished",
@@ -204,7 +213,7 @@ class _Trial:
             return *load_samples(path), speed
         network = load_trained(
             self.folder, self.config, data.train.shape, len(data.train.class_names)
-        ).to(self.hardware.device)
+        ).to(self.device)
         samples = draw_samples(
             network,
             self.config.sample,
@@ -213,7 +222,7 @@ class _Trial:
             num_classes=len(data.train.class_names),
             count=self.config.evaluate.samples,
             seed=self.config.seed,
-            device=self.hardware.device,
+            device=self.device,
             on_progress=self.report,
         )
         speed = images_per_second(samples.batches, warmup=1)
@@ -242,7 +251,7 @@ class _Trial:
             extractor,
             cache_dir=Path(self.order.references),
             batch_size=self.config.evaluate.batch_size,
-            device=self.hardware.device,
+            device=self.device,
             on_progress=self.report,
         )
         return evaluate_samples(
@@ -251,7 +260,7 @@ class _Trial:
             extractor,
             inception_splits=self.config.evaluate.inception_splits,
             batch_size=self.config.evaluate.batch_size,
-            device=self.hardware.device,
+            device=self.device,
             on_progress=self.report,
         )
 
@@ -285,9 +294,18 @@ class _Trial:
             "labels": sample.labels,
         }
 
+    def _precision_file(self) -> Path:
+        """Shared by all trials of this size, whatever their variant, so that all of them are
+        trained in the same precision."""
+        size = json.dumps(
+            [self.config.data.model_dump(), self.config.model.model_dump()], sort_keys=True
+        )
+        key = hashlib.sha256(size.encode()).hexdigest()[:12]
+        return Path(self.order.references) / f"precision-{self.order.threads}-{key}.json"
+
     def _tags(self) -> dict[str, str]:
         provenance = collect(
-            Path(self.order.root), gpu=self.hardware.device_name, threads=self.order.threads
+            Path(self.order.root), gpu=self.gpu, threads=self.order.threads
         )
         return {
             **provenance.tags(),
@@ -296,7 +314,6 @@ class _Trial:
             names.TAG_VARIANT: self.order.variant,
             names.TAG_SEED: str(self.config.seed),
             names.TAG_CONFIG_HASH: self.order.hash,
-            names.TAG_PRECISION: self.hardware.precision,
             names.TAG_SIDE_BY_SIDE: str(self.order.side_by_side),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,11 @@ from models.attention import AttentionConfig, AttentionShape, build_attention
 from models.attention.base import ValueConvolutionConfig
 from models.block import Block, Modulation, modulate
 from models.embeddings import LabelEmbedding, TimestepEmbedding, position_embedding
-from models.feedforward import FeedForward
+from models.errors import UserError
+from models.feedforward import FeedForwardKind, build_feedforward
 from models.initialization import SelfInitialized, initialize
 
+Positions = Literal["sincos", "none"]
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -26,7 +29,11 @@ class BackboneConfig:
     width: int
     heads: int
     patch_size: int
+    feedforward: FeedForwardKind
     mlp_ratio: float
+    """Channels inside the feed-forward part divided by the width."""
+    positions: Positions
+    qk_norm: bool
     value_convolution: ValueConvolutionConfig
     attention: AttentionConfig
     variance_channels: int
@@ -79,31 +86,39 @@ class Backbone(nn.Module):
         seed: of the initial values; modules outside attention get the same ones in every variant.
 
     Raises:
-        ValueError: the patch size does not divide the image.
+        UserError: the patch size does not divide the image.
     """
 
     def __init__(self, config: BackboneConfig, seed: int) -> None:
         super().__init__()
         channels, rows, columns = config.image_shape
         if rows % config.patch_size or columns % config.patch_size:
-            raise ValueError(
+            raise UserError(
                 f"images of {rows}x{columns} cannot be cut into patches of {config.patch_size}"
             )
         self.config = config
         self.null_label = config.num_classes
         self.patch_embedding = PatchEmbedding(channels, config.width, config.patch_size)
-        self.register_buffer(
-            "positions", position_embedding(config.width, config.grid), persistent=False
-        )
+        positions = position_embedding(config.width, config.grid)
+        if config.positions == "none":
+            # Adding zeros keeps the residual stream in float32 under autocast, as positions do.
+            positions = torch.zeros_like(positions)
+        self.register_buffer("positions", positions, persistent=False)
         self.timestep_embedding = TimestepEmbedding(config.width)
         self.label_embedding = LabelEmbedding(config.num_classes, config.width)
-        shape = AttentionShape(config.width, config.heads, config.grid, config.value_convolution)
+        shape = AttentionShape(
+            width=config.width,
+            heads=config.heads,
+            grid=config.grid,
+            value_convolution=config.value_convolution,
+            qk_norm=config.qk_norm,
+        )
         hidden = round(config.width * config.mlp_ratio)
         self.blocks = nn.ModuleList(
             Block(
                 config.width,
                 build_attention(config.attention, shape),
-                FeedForward(config.width, hidden),
+                build_feedforward(config.feedforward, config.width, hidden, config.grid),
             )
             for _ in range(config.depth)
         )
@@ -121,7 +136,15 @@ class Backbone(nn.Module):
 
         Returns:
             (B, variance_channels * C, H, W).
+
+        Raises:
+            UserError: the images have another shape than the network was built for.
         """
+        if tuple(images.shape[1:]) != self.config.image_shape:
+            raise UserError(
+                f"the network was built for images of shape {self.config.image_shape} "
+                f"(channels, rows, columns), but got {tuple(images.shape[1:])}"
+            )
         tokens = self.patch_embedding(images) + self.positions
         condition = self.timestep_embedding(timesteps) + self.label_embedding(labels)
         for block in self.blocks:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.factors import InitialFactors
 from models.initialization import SelfInitialized
-from models.routing import Router, RouterGradient
+from models.routing import Router, RouterLearning
 
 
 class StaticDifference(nn.Module, SelfInitialized):
@@ -35,17 +36,15 @@ class ChosenDifference(nn.Module, SelfInitialized):
     `options` is the number of router logits a row costs, for counting FLOPs.
     """
 
-    def __init__(
-        self, head_dim: int, options: int, initial: float, gradient: RouterGradient
-    ) -> None:
+    def __init__(self, head_dim: int, initial: InitialFactors, learning: RouterLearning) -> None:
         super().__init__()
-        self.options = options
+        self.options = initial.options
         self.initial = initial
-        self.router = Router(2 * head_dim, options, gradient)
-        self.factors = nn.Parameter(torch.empty(options))
+        self.router = Router(2 * head_dim, initial.options, learning)
+        self.factors = nn.Parameter(torch.empty(initial.options))
 
     def initialize(self, generator: torch.Generator) -> None:
-        nn.init.constant_(self.factors, self.initial)
+        self.factors.copy_(self.initial.values())
 
     def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
         choice = self.router(torch.cat([plain, redundant], dim=-1))

@@ -80,7 +80,7 @@ class DiffusionModule(pl.LightningModule):
         return backbone
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        loss = self._losses(batch).mean()
+        loss = self.batch_losses(batch).mean()
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the training loss became {loss.item()} at step {self.global_step}; lower "
@@ -127,8 +127,8 @@ class DiffusionModule(pl.LightningModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.ema.update_parameters(self.backbone)
 
-    def _losses(self, batch: Batch) -> Tensor:
-        """The loss of each image, (B,)."""
+    def batch_losses(self, batch: Batch) -> Tensor:
+        """The loss of each image of a batch, (B,)."""
         size = self.optimization.batch_size
         step = int(batch.positions[0]) // size
         rows = batch.positions.cpu() - step * size

@@ -22,16 +22,26 @@ def merge_heads(heads: Tensor) -> Tensor:
 
 
 def linear_product(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """`Q (K^T V)`, all (..., N, d); `(Q K^T) V` where N <= d, the same result for less work."""
-    if _quadratic_is_cheaper(queries.shape[-2], queries.shape[-1]):
-        return (queries @ keys.mT) @ values
-    return queries @ (keys.mT @ values)
+    """`Q (K^T V)`, all (..., N, d); `(Q K^T) V` where N <= d, the same result for less work.
+
+    In the precision of the arguments, whatever the autocast.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        if _quadratic_is_cheaper(queries.shape[-2], queries.shape[-1]):
+            return (queries @ keys.mT) @ values
+        return queries @ (keys.mT @ values)
 
 
 def linear_product_flops(batch: int, heads: int, tokens: int, head_dim: int) -> int:
     """FLOPs of `linear_product`, two for a multiply-add."""
     inner = tokens if _quadratic_is_cheaper(tokens, head_dim) else head_dim
     return 2 * 2 * batch * heads * tokens * head_dim * inner
+
+
+def similarities(queries: Tensor, keys: Tensor) -> Tensor:
+    """`Q K^T` of (..., N, d), as (..., N, N); in their precision, whatever the autocast."""
+    with torch.autocast(queries.device.type, enabled=False):
+        return queries @ keys.mT
 
 
 def similarity_sums(queries: Tensor, keys: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from models.factors import InitialFactors
 from models.initialization import SelfInitialized
-from models.routing import Router, RouterGradient
+from models.routing import Router, RouterLearning
 
 
 class _PowerKernel(torch.autograd.Function):
@@ -29,8 +30,11 @@ class _PowerKernel(torch.autograd.Function):
         # A row without a positive entry stays zero; the bound keeps its division finite.
         peak = positive.amax(dim=-1, keepdim=True).clamp_min(_tiny(rows))
         ratio = positive / peak
-        logarithm = (_log(ratio) * exponents[..., None]).clamp_min_(math.log(_tiny(rows)))
-        powered = logarithm.exp_().mul_(ratio.sign())
+        logarithm = _log(ratio) * exponents[..., None]
+        floor = math.log(_tiny(rows))
+        # What falls to the floor is zero, so that its derivative is zero as well.
+        kept = (logarithm > floor) & (ratio > 0)
+        powered = logarithm.clamp_min_(floor).exp_().mul_(kept)
         # In every other row the largest entry of both is 1, so neither norm is near zero.
         norm = torch.linalg.vector_norm(ratio, dim=-1, keepdim=True).clamp_min(_tiny(rows))
         powered_norm = torch.linalg.vector_norm(powered, dim=-1, keepdim=True)
@@ -107,21 +111,46 @@ class FixedPower(nn.Module):
 class ChosenPower(nn.Module, SelfInitialized):
     """`phi_g` with one of n learnable exponents, chosen for each row by its own router.
 
-    `options` is the number of router logits a row costs, for counting FLOPs.
+    `options` is the number of router logits a row costs, for counting FLOPs. An exponent that
+    training takes below `SMALLEST_EXPONENT` counts as that: at 0 every positive entry counts alike,
+    and below it the smallest ones most.
+
+    Args:
+        head_dim: channels of a row.
+        initial: the exponents.
+        learning: of the router.
+        heads: H gives each head of rows (B, H, N, d) its own exponents and its own router; 1 shares
+            both between them.
     """
 
+    SMALLEST_EXPONENT = 0.1
+
     def __init__(
-        self, head_dim: int, options: int, exponent: float, gradient: RouterGradient
+        self, head_dim: int, initial: InitialFactors, learning: RouterLearning, heads: int = 1
     ) -> None:
         super().__init__()
-        self.options = options
-        self.exponent = exponent
-        self.router = Router(head_dim, options, gradient)
-        self.exponents = nn.Parameter(torch.empty(options))
+        self.options = initial.options
+        self.initial = initial
+        self.router = Router(head_dim, initial.options, learning, heads)
+        shape = (initial.options,) if heads == 1 else (heads, initial.options)
+        self.exponents = nn.Parameter(torch.empty(shape))
 
     def initialize(self, generator: torch.Generator) -> None:
-        nn.init.constant_(self.exponents, self.exponent)
+        self.exponents.copy_(self.initial.values().expand_as(self.exponents))
 
     def forward(self, rows: Tensor) -> Tensor:
         choice = self.router(rows)
-        return choice.gated(power_kernel(rows, choice.of_values(self.exponents.to(rows.dtype))))
+        exponents = self.exponents.to(rows.dtype).clamp_min(self.SMALLEST_EXPONENT)
+        if exponents.dim() > 1:
+            exponents = exponents[:, None]
+        return choice.gated(power_kernel(rows, choice.of_values(exponents)))
+
+
+def share_exponents(model: nn.Module) -> None:
+    """Make all `ChosenPower` kernels in a module use the first one's exponents.
+
+    Each keeps a router of its own.
+    """
+    kernels = [module for module in model.modules() if isinstance(module, ChosenPower)]
+    for kernel in kernels[1:]:
+        kernel.exponents = kernels[0].exponents

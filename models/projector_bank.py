@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.initialization import SelfInitialized
-from models.routing import Router, RouterGradient
+from models.routing import Router, RouterLearning
 
 
 class ProjectorBank(nn.Module, SelfInitialized):
     """(B, N, D) to (B, N, D). With one projector there is no router."""
 
-    def __init__(self, width: int, projectors: int, gradient: RouterGradient) -> None:
+    def __init__(self, width: int, projectors: int, learning: RouterLearning) -> None:
         super().__init__()
         self.width = width
         self.projectors = projectors
         self.weight = nn.Parameter(torch.empty(projectors, width, width))
-        self.router = Router(width, projectors, gradient) if projectors > 1 else None
+        self.router = Router(width, projectors, learning) if projectors > 1 else None
 
     def initialize(self, generator: torch.Generator) -> None:
         for projector in self.weight:
@@ -30,15 +31,16 @@ class ProjectorBank(nn.Module, SelfInitialized):
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self.router is None:
-            return nn.functional.linear(tokens, self.weight[0])
+            return F.linear(tokens, self.weight[0])
         choice = self.router(tokens)
-        projected = nn.functional.linear(tokens, self.weight.flatten(0, 1))
+        projected = F.linear(tokens, self.weight.flatten(0, 1))
         candidates = projected.unflatten(-1, (self.projectors, self.width))
+        weights = choice.weights.to(projected.dtype)
         # One multiply-add pass a projector; an einsum would copy the candidates first.
-        chosen = candidates[..., 0, :] * choice.weights[..., :1]
+        chosen = candidates[..., 0, :] * weights[..., :1]
         for option in range(1, self.projectors):
             chosen = torch.addcmul(
-                chosen, candidates[..., option, :], choice.weights[..., option : option + 1]
+                chosen, candidates[..., option, :], weights[..., option : option + 1]
             )
         return choice.gated(chosen)
 

@@ -15,8 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from models.initialization import SelfInitialized
+from models.linear_product import full_precision
 
 RouterGradient = Literal["straight_through", "gate"]
+
+
+@dataclass(frozen=True)
+class RouterLearning:
+    """How a router learns."""
+
+    gradient: RouterGradient
+    balance_weight: float
+    """Of the load-balancing loss; 0 leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +37,14 @@ class Choice:
     """(..., n): one-hot in value; carries the straight-through gradient."""
     gate: Tensor | None
     """(...): the probability of the chosen option, or None where nothing is gated."""
+    logits: Tensor
+    """(..., n): what the choice is the argmax of."""
 
     def of_values(self, values: Tensor) -> Tensor:
-        """The chosen one of n learnable values, (n,) to (...); not gated."""
+        """The chosen one of n learnable values, (n,) to (...); not gated.
+
+        Values that differ between heads are (H, 1, n) and the choice is one of (B, H, N).
+        """
         return (self.weights * values).sum(dim=-1)
 
     def gated(self, chosen: Tensor) -> Tensor:
@@ -43,17 +58,20 @@ class Router(nn.Module, SelfInitialized):
     Args:
         channels: of the input.
         options: n.
-        gradient: how the router learns.
+        learning: how the router learns.
         groups: 1 shares one map; H has one for each head of an input (B, H, N, channels).
     """
 
     def __init__(
-        self, channels: int, options: int, gradient: RouterGradient, groups: int = 1
+        self, channels: int, options: int, learning: RouterLearning, groups: int = 1
     ) -> None:
         super().__init__()
-        self.gradient = gradient
+        self.options = options
+        self.learning = learning
         self.groups = groups
         self.weight = nn.Parameter(torch.empty(groups, channels, options))
+        self.balance_term: Tensor | None = None
+        """Of the last forward pass in training mode, where it has a weight: see load_balance.py."""
 
     def initialize(self, generator: torch.Generator) -> None:
         for group in self.weight:
@@ -61,14 +79,30 @@ class Router(nn.Module, SelfInitialized):
 
     def forward(self, inputs: Tensor) -> Choice:
         """(..., channels) to a choice of (...); computed in float32 at least."""
+        (inputs,) = full_precision(inputs)
         weight = self.weight[0] if self.groups == 1 else self.weight
-        logits = inputs @ weight.to(inputs.dtype)
+        with torch.autocast(inputs.device.type, enabled=False):
+            logits = inputs @ weight.to(inputs.dtype)
         index = logits.argmax(dim=-1, keepdim=True)
         hard = torch.zeros_like(logits).scatter_(-1, index, 1.0)
-        if not torch.is_grad_enabled() and self.gradient == "straight_through":
-            return Choice(hard, None)
+        straight_through = self.learning.gradient == "straight_through"
+        if straight_through and not torch.is_grad_enabled():
+            return Choice(hard, None, logits)
         probabilities = logits.softmax(dim=-1)
-        if self.gradient == "gate":
-            return Choice(hard, probabilities.gather(-1, index).squeeze(-1))
+        if self.training and self.learning.balance_weight and torch.is_grad_enabled():
+            self.balance_term = self._imbalance(hard, probabilities)
+        if not straight_through:
+            return Choice(hard, probabilities.gather(-1, index).squeeze(-1), logits)
         # The bracket is exactly zero in value, so that the choice stays exactly one-hot.
-        return Choice(hard + (probabilities - probabilities.detach()), None)
+        return Choice(hard + (probabilities - probabilities.detach()), None, logits)
+
+    def _imbalance(self, hard: Tensor, probabilities: Tensor) -> Tensor:
+        """`n sum_m f_m P_m`, with f the share of tokens and P the mean probability of an option.
+
+        It is 1 where all options are used alike and n where one takes everything; the mean over
+        groups. Source: Switch Transformers (Fedus et al. 2021), equation 4.
+        """
+        grouped = self.groups > 1
+        pooled = [axis for axis in range(hard.dim() - 1) if not (grouped and axis == 1)]
+        shares, means = hard.mean(dim=pooled), probabilities.mean(dim=pooled)
+        return self.options * (shares * means).sum(dim=-1).mean()

@@ -52,7 +52,7 @@ class ValueConvolution(nn.Module, SelfInitialized):
             return attended
         rows, columns = self.grid
         if values.shape[1] != rows * columns:
-            raise ValueError(
+            raise UserError(
                 f"the convolution of V is made for {rows}x{columns} = {rows * columns} tokens, "
                 f"but got {values.shape[1]}"
             )

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
 from harness.tracking import names
 from reports.columns import extractor_title
-from reports.identity import EXTRACTOR, SAMPLES, describe_identity, sample_count
+from reports.identity import EXTRACTOR, SAMPLES, describe_identity, sample_count, short_hash
 from reports.load import AblationRuns
-from reports.machine import TAG_SIDE_BY_SIDE, machine_differences
+from reports.machine import machine_differences
 from reports.tables import FLOOR_LABEL, PLUS_MINUS, Comparison
 
 ENOUGH_SAMPLES = 10_000
-CAPTION_FIELDS = ("objective", "sampler", "steps", "guidance", "guidance_scale")
+CAPTION_FIELDS = ("objective", "sampler", "steps", "guidance_scale")
 """What a caption tells of the identity besides samples and extractor; the rest is provenance."""
 CHANGED = " with uncommitted changes"
 FLOOR_SENTENCE = (
     f"{FLOOR_LABEL.capitalize()}: as many held-out real images against the reference, the figure "
     "of a model without fault."
 )
-_COMMIT_HASH = re.compile(r"^([0-9a-f]{12})[0-9a-f]+$")
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,10 @@ def provenance(runs: AblationRuns) -> tuple[Fact, ...]:
             "train images/s",
             " and ".join(
                 f"measured with {count} trial{'' if count == '1' else 's'} side by side"
-                for count in runs.tag(TAG_SIDE_BY_SIDE)
+                for count in runs.tag(names.TAG_SIDE_BY_SIDE)
             ),
         ),
+        Fact("peak memory", " and ".join(runs.tag(names.TAG_PEAK_MEMORY_KIND))),
         Fact("rebuild this table", f"make report EXP={runs.ablation} SCALE={runs.scale}"),
     )
     return tuple(fact for fact in facts if fact.value)
@@ -159,7 +158,7 @@ def _commits(runs: AblationRuns) -> list[str]:
         else [False] * len(trials)
     )
     commits = (
-        _COMMIT_HASH.sub(r"\1", commit) + (CHANGED if changed else "")
+        short_hash(commit) + (CHANGED if changed else "")
         for commit, changed in zip(trials[names.TAG_GIT_COMMIT], dirty, strict=True)
         if isinstance(commit, str)
     )

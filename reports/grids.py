@@ -1,4 +1,4 @@
-"""The sample grids of an ablation's first finished seed of each variant."""
+"""The sample grids of an ablation, one a variant, all of one seed where that can be."""
 
 from __future__ import annotations
 
@@ -32,40 +32,52 @@ class Grid:
 
 @dataclass(frozen=True)
 class SampleGrids:
-    """The grids that can stand side by side, and in words which cannot."""
+    """The grids that stand side by side, and in words what is wrong with the picture."""
 
     grids: tuple[Grid, ...]
-    left_out: tuple[str, ...]
+    faults: tuple[str, ...]
 
 
 def load_grids(runs: AblationRuns) -> SampleGrids:
-    """In table order. Of each variant only the grid of its first finished seed is fetched.
+    """In table order. Of each variant only the grid of one seed is fetched.
 
-    A grid that is missing, cannot be read, or shows other classes than the first one is left out.
+    It is the first seed that all variants have finished, since equal seeds share noise and labels,
+    else each variant's first. A grid that is missing, cannot be read, or shows other classes than
+    the first one is left out.
     """
     grids: list[Grid] = []
-    left_out = []
-    first_trials = runs.trials.drop_duplicates("variant")
+    faults = []
+    seed_in_common = _seed_in_common(runs)
+    if seed_in_common is None:
+        chosen = runs.trials.drop_duplicates("variant")
+        faults.append("shows different seeds, so cells do not share their noise")
+    else:
+        chosen = runs.trials[runs.trials["seed"] == seed_in_common]
     with open_store(runs.tracking_uri, f"run `{runs.command}` first") as client:
-        trials = zip(
-            first_trials["variant"], first_trials["seed"], first_trials["run_id"], strict=True
-        )
+        trials = zip(chosen["variant"], chosen["seed"], chosen["run_id"], strict=True)
         for variant, seed, run_id in trials:
             if not has_artifact(client, run_id, names.ARTIFACT_GRID_IMAGES):
-                left_out.append(f"{variant}: its run holds no {names.ARTIFACT_GRID_IMAGES}")
+                faults.append(f"lacks {variant}: its run holds no {names.ARTIFACT_GRID_IMAGES}")
                 continue
             with fetched_artifact(client, run_id, names.ARTIFACT_GRID_IMAGES) as path:
                 try:
                     grid = _read_grid(path, variant, int(seed))
                 except _NOT_A_GRID as error:
                     problem = f"{names.ARTIFACT_GRID_IMAGES} of run {run_id} is no grid ({error})"
-                    left_out.append(f"{variant}: {problem}")
+                    faults.append(f"lacks {variant}: {problem}")
                     continue
             if grids and grid.class_names != grids[0].class_names:
-                left_out.append(f"{variant}: its classes are not those of {grids[0].variant}")
+                faults.append(f"lacks {variant}: its classes are not those of {grids[0].variant}")
                 continue
             grids.append(grid)
-    return SampleGrids(tuple(grids), tuple(left_out))
+    return SampleGrids(tuple(grids), tuple(faults))
+
+
+def _seed_in_common(runs: AblationRuns) -> int | None:
+    """The first seed, in the order of the trials, that every variant with any trial has."""
+    counts = runs.trials.groupby("seed", sort=False)["variant"].nunique()
+    complete = counts[counts == runs.trials["variant"].nunique()]
+    return None if complete.empty else int(complete.index[0])
 
 
 def _read_grid(path: Path, variant: str, seed: int) -> Grid:

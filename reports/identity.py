@@ -6,6 +6,7 @@ Figures whose identities differ are different quantities, and no column holds bo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ EXTRACTOR = "extractor"
 SAMPLES = "samples"
 REFERENCE = "reference"
 _FLOOR_NEEDS = (EXTRACTOR, SAMPLES, REFERENCE)
+_HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _NOT_RECORDED = "(not recorded)"
 
 Identity = Mapping[str, Any]
@@ -90,10 +92,16 @@ def sample_count(identity: Identity) -> int | None:
 def describe_identity(identity: Identity, without: tuple[str, ...] = ()) -> str:
     """`sampler flow_euler, steps 50, ...` in the order in which it was recorded."""
     return ", ".join(
-        f"{field.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
+        f"{field.replace('_', ' ')} "
+        f"{short_hash(value) if isinstance(value, str) else json.dumps(value)}"
         for field, value in identity.items()
         if field not in without and value is not None
     )
+
+
+def short_hash(text: str) -> str:
+    """The first 12 digits of a SHA-1 or SHA-256 in hexadecimal; any other text as it is."""
+    return text[:12] if _HASH.fullmatch(text) else text
 
 
 def _shown(identity: Identity, field: str) -> str:

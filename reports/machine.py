@@ -5,12 +5,9 @@ from __future__ import annotations
 from harness.tracking import names
 from reports.load import AblationRuns
 
-TAG_SIDE_BY_SIDE = "harness.trials_side_by_side"
-"""How many trials shared the machine while this one trained; optional."""
-
 MACHINE_TAGS = {
     names.TAG_DEVICE: "on different devices",
-    TAG_SIDE_BY_SIDE: "with different numbers of trials side by side",
+    names.TAG_SIDE_BY_SIDE: "with different numbers of trials side by side",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reports.facts import (
     FLOOR_SENTENCE,
@@ -26,8 +26,8 @@ _RULE = (
 )
 
 
-def markdown_table(runs: AblationRuns, comparison: Comparison, pictures: Sequence[str] = ()) -> str:
-    """The whole document. `pictures` are file names beside it."""
+def markdown_table(runs: AblationRuns, comparison: Comparison, pictures: Mapping[str, str]) -> str:
+    """The whole document. `pictures` are files beside it, by name, with what they show."""
     parts = [
         f"# {markdown_text(runs.ablation)} ({markdown_text(runs.scale)})",
         markdown_text(runs.question),
@@ -44,7 +44,7 @@ def markdown_table(runs: AblationRuns, comparison: Comparison, pictures: Sequenc
         *_differences(runs, comparison),
         "## How it was measured",
         _bullets([f"{fact.name}: {fact.value}" for fact in provenance(runs)]),
-        *(f"![{picture}]({picture})" for picture in pictures),
+        *(f"![{caption}]({file})" for file, caption in pictures.items()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

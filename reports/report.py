@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.atomic_write import write_atomically
+from harness.atomic_file import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +19,11 @@ TABLE_MARKDOWN = "table.md"
 SAMPLES = "samples.png"
 TRAINING_CURVES = "training_curves.png"
 TRADEOFF = "tradeoff.png"
+_CAPTIONS = {
+    SAMPLES: "Samples of one seed of each variant: a row a class, a block a variant",
+    TRAINING_CURVES: "Validation loss over training",
+    TRADEOFF: "Quality against cost",
+}
 _DOTS_PER_INCH = 300
 
 
@@ -79,11 +84,13 @@ def write_report(
     contents |= {
         TABLE_CSV: csv_table(runs).encode(),
         TABLE_LATEX: latex_table(runs, comparison).encode(),
-        TABLE_MARKDOWN: markdown_table(runs, comparison, pictures=tuple(contents)).encode(),
+        TABLE_MARKDOWN: markdown_table(
+            runs, comparison, pictures={name: _CAPTIONS[name] for name in contents}
+        ).encode(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        write_atomically(folder / name, content)
+        write_bytes(folder / name, content)
     for name in figures.keys() - contents.keys():
         (folder / name).unlink(missing_ok=True)
     return Report(
@@ -92,7 +99,7 @@ def write_report(
         notes=(
             *reading_notes(runs, comparison),
             *provenance_notes(runs, comparison),
-            *(f"{SAMPLES} lacks {reason}." for reason in grids.left_out),
+            *(f"{SAMPLES} {fault}." for fault in grids.faults),
             *([f"No {TRAINING_CURVES}: no validation loss was logged."] if curves.empty else []),
         ),
     )

@@ -46,7 +46,7 @@ class Interruption:
         for number, previous in self._previous.items():
             signal.signal(number, previous)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self._received += 1
         if self._received == 2:
             raise KeyboardInterrupt

@@ -47,6 +47,7 @@ def run_jobs(
         jobs: their keys must differ and their payloads be writable as JSON.
         target: "package.module:function", imported in the worker and called as
             `function(payload, report)`; what it returns must be writable as JSON.
+        workers: how many jobs run at once at most.
         threads_per_worker: CPU threads of each worker.
         on_event: called in this thread; what it raises stops all jobs.
         gpus: entries of CUDA_VISIBLE_DEVICES, shared out among the workers in turn; None takes all

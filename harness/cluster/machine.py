@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import warnings
 from collections.abc import Callable, Sequence
@@ -58,9 +59,12 @@ def select_visible(installed: Sequence[str], visible: str | None) -> tuple[str, 
 
 def visible_gpus() -> tuple[str, ...]:
     """The NVIDIA GPUs this process may use, as entries of CUDA_VISIBLE_DEVICES; needs no torch."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
     try:
         listing = subprocess.run(
-            ["nvidia-smi", "-L"],
+            [tool, "-L"],
             capture_output=True,
             text=True,
             check=True,

@@ -49,7 +49,7 @@ class Termination:
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         if not self.requested:
             self.requested = True
             raise SystemExit(128 + number)
@@ -61,24 +61,28 @@ class ParentWatch:
     def __init__(self, connection: socket.socket, parent_pid: int) -> None:
         self.messages: SimpleQueue[Message] = SimpleQueue()
         self._inbox = Inbox(connection)
-        self._orphaned = False
+        self._parent_pid = parent_pid
+        self._disconnected = False
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        self._parent_died_earlier = os.getppid() != parent_pid
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        while not self._inbox.closed and not self._parent_died_earlier:
+        while not self._orphaned():
             for message in self._inbox.wait():
                 self.messages.put(message)
-        self._orphaned = True
+            self._disconnected = self._inbox.closed
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(ORPHAN_GRACE_SECONDS)
         self.kill_orphans()
 
+    def _orphaned(self) -> bool:
+        # The kernel's SIGTERM can end the main thread before the other one sees the socket close.
+        return self._disconnected or os.getppid() != self._parent_pid
+
     def kill_orphans(self) -> None:
         """Kills the whole session, this process included; a parent that lives does it itself."""
-        if self._orphaned:
+        if self._orphaned():
             os.killpg(os.getpid(), signal.SIGKILL)
 
 
@@ -90,10 +94,13 @@ class Exit:
         self.all_jobs_done = False
         self._termination = termination
         self._watch = watch
+        self._pid = os.getpid()
         # Handlers run in the reverse order of their registration, so this one runs last.
         atexit.register(self._leave)
 
     def _leave(self) -> None:
+        if os.getpid() != self._pid:
+            return  # a fork of the worker
         sys.stdout.flush()
         sys.stderr.flush()
         self._watch.kill_orphans()

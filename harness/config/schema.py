@@ -11,11 +11,13 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from models.attention import load_variant, variant_names
-from models.attention.base import AttentionConfig, ValueConvolutionConfig
+from models.attention import build_attention, load_variant, variant_names
+from models.attention.base import AttentionConfig, AttentionShape, ValueConvolutionConfig
 from models.backbone_sizes import BACKBONE_SIZES
+from models.errors import UserError
 from models.objectives import objective_config, objective_names
 from models.objectives.base import ObjectiveConfig
 
@@ -65,7 +67,10 @@ class ModelConfig(Section):
     width: int = Field(ge=8, le=8192, multiple_of=4)
     heads: int = Field(ge=1, le=256, description="for variants that do not choose their own")
     patch_size: int = Field(ge=1, le=32)
+    feedforward: Literal["mlp", "mix"] = Field(description="of DiT, or SANA's with a convolution")
     mlp_ratio: float = Field(gt=0, le=16)
+    positions: Literal["sincos", "none"]
+    qk_norm: bool = Field(description="RMSNorm of queries and keys, over all channels")
     label_dropout: float = Field(ge=0, lt=1)
     value_convolution: ValueConvolutionConfig
 
@@ -163,6 +168,8 @@ class TrialConfig(Section):
                 f"model.patch_size must divide data.resolution, but "
                 f"{self.data.resolution} / {self.model.patch_size} leaves a rest"
             )
+        elif (problem := self._attention_problem()) is not None:
+            problems.append(problem)
         if self.evaluate.inception_splits > self.evaluate.samples:
             problems.append("evaluate.inception_splits must not exceed evaluate.samples")
         flow = self.sample.sampler.startswith("flow_")
@@ -175,6 +182,23 @@ class TrialConfig(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _attention_problem(self) -> str | None:
+        """Why the attention block cannot be built; asked of the block itself, without memory."""
+        side = self.data.resolution // self.model.patch_size
+        shape = AttentionShape(
+            width=self.model.width,
+            heads=self.model.heads,
+            grid=(side, side),
+            value_convolution=self.model.value_convolution,
+            qk_norm=self.model.qk_norm,
+        )
+        try:
+            with torch.device("meta"):
+                build_attention(self.attention, shape)
+        except UserError as error:
+            return str(error)
+        return None
 
 
 class ClusterConfig(Section):

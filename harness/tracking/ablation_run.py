@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.tracking import names
-from harness.tracking.atomic_write import write_atomically
+from harness.atomic_file import write_bytes
 from harness.tracking.journal import Journal, Status
 from harness.tracking.links import run_link
 from harness.tracking.publisher import Publisher
@@ -144,7 +144,7 @@ class AblationRun:
         """Record a report file. The run keeps a copy, since a later report replaces the file."""
         copy = self.folder / path.name
         if path.resolve() != copy.resolve():
-            write_atomically(copy, path.read_bytes())
+            write_bytes(copy, path.read_bytes())
         self._journal.artifact(copy.relative_to(self.folder))
 
     def end(self, status: Status, reason: str, timeout: float = 10.0) -> bool:

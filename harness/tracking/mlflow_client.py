@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,7 +49,12 @@ def error_code(error: Exception) -> str:
     return str(error.error_code) if isinstance(error, MlflowException) else ""
 
 
+def without_credentials(text: str) -> str:
+    """`text` without the user and password of any URL in it."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
 def first_line(error: Exception) -> str:
-    """An error in one short line."""
+    """An error in one short line, fit to be shown: MLflow's own texts repeat the whole URL."""
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:300]
+    return without_credentials(f"{type(error).__name__}: {lines[0]}")[:300]

@@ -35,9 +35,9 @@ TAG_SEED = "harness.seed"
 TAG_CONFIG_HASH = "harness.config_hash"
 TAG_EXTRACTOR = "harness.extractor"
 TAG_METRIC_IDENTITY = "harness.metric_identity"
-"""JSON object of all that a quality figure depends on besides the model: extractor, hash of its
-weights, resize, sample count, sampler, steps, guidance, reference (`extractor`, `samples` and `reference` are its keys for these). Figures whose identities differ
-never share a column."""
+"""JSON object of all that a quality figure depends on besides the model: `extractor`, hash of its
+weights, resize, `samples` (their count), sampler, steps, guidance, `reference`. Figures whose
+identities differ never share a column."""
 TAG_GIT_COMMIT = "harness.git_commit"
 TAG_GIT_DIRTY = "harness.git_dirty"
 TAG_DEVICE = "harness.device"

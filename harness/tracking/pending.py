@@ -100,8 +100,8 @@ def _unsent(folders: Iterable[Path], store: Store) -> list[Path]:
         else:
             sent[published.experiment_id][published.run_id] = folder
     for experiment_id, by_run_id in sent.items():
-        for run_id in by_run_id.keys() - _run_ids(store, experiment_id):
-            unsent.append(by_run_id[run_id])
+        gone = by_run_id.keys() - _run_ids(store, experiment_id)
+        unsent.extend(by_run_id[run_id] for run_id in gone)
     return sorted(unsent)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.tracking.atomic_write import write_atomically
+from harness.atomic_file import write_bytes
 from harness.tracking.events import JOURNAL_FILE
 
 PUBLISHED_FILE = "tracking.json"
@@ -43,7 +43,7 @@ def save_published(folder: Path, store_name: str, published: Published | None) -
     entries.pop(store_name, None)
     if published is not None:
         entries[store_name] = asdict(published)
-    write_atomically(folder / PUBLISHED_FILE, json.dumps(entries, indent=1).encode())
+    write_bytes(folder / PUBLISHED_FILE, json.dumps(entries, indent=1).encode())
 
 
 def is_complete(folder: Path, store_name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,12 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from harness.tracking.mlflow_client import error_code, first_line, mlflow_client
+from harness.tracking.mlflow_client import (
+    error_code,
+    first_line,
+    mlflow_client,
+    without_credentials,
+)
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ class Store:
     @property
     def name(self) -> str:
         """The URI without credentials, for messages and files."""
-        return re.sub(r"//[^/@]*@", "//", self.uri)
+        return without_credentials(self.uri)
 
     @property
     def database(self) -> Path | None:

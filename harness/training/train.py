@@ -7,17 +7,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import Logger
 from safetensors.torch import load_file, save_file
 
 from harness.atomic_file import atomic_path, write_text
 from harness.config.schema import TrialConfig
-from harness.data.datamodule import TrainingData
+from harness.data.datamodule import DrawnImages, TrainingData
 from harness.data.labelled_images import DataSet
+from harness.data.order import BatchOrder, DrawOrder
 from harness.progress import ProgressListener
 from harness.training.build import build_backbone, build_module
 from harness.training.checkpoints import Checkpoints, resumable_checkpoint, step_of
-from harness.training.hardware import Hardware
+from harness.training.hardware import Precision, choose_precision
 from harness.training.pace import Pace
 from harness.training.validation import METRIC, Validation, held_out_loss
 from models.backbone import Backbone
@@ -57,11 +59,30 @@ def load_trained(
     return backbone.eval()
 
 
+def resolve_precision(
+    config: TrialConfig, data: DataSet, device: torch.device, decision: Path
+) -> Precision:
+    """The precision to train in. See `choose_precision` for `auto` and `decision`."""
+
+    def step() -> torch.Tensor:
+        module.zero_grad(set_to_none=True)
+        loss = module.batch_losses(batch).mean()
+        loss.backward()
+        return loss.detach()
+
+    module = build_module(config, data.train.shape, len(data.train.class_names))
+    order = DrawOrder(len(data.train.labels), config.train.batch_size, config.seed, False)
+    (draws,) = BatchOrder(order, 0, 1)
+    batch = DrawnImages(data.train).__getitems__(draws)
+    return choose_precision(config.train, device, step, decision)
+
+
 def train(
     config: TrialConfig,
     data: DataSet,
     folder: Path,
-    hardware: Hardware,
+    device: torch.device,
+    precision: Precision,
     logger: Logger,
     listener: ProgressListener,
 ) -> TrainingSummary:
@@ -71,7 +92,8 @@ def train(
         config: of the trial.
         data: training and held-out images.
         folder: of the trial; gets `checkpoints/`, `ema.safetensors` and `trained.json`.
-        hardware: device and precision.
+        device: where to train.
+        precision: resolved, as `resolve_precision` gives it.
         logger: is given the metrics.
         listener: is told after every step.
 
@@ -88,9 +110,9 @@ def train(
     checkpoint = resumable_checkpoint(folder / _CHECKPOINTS)
     trainer = pl.Trainer(
         max_steps=settings.steps,
-        accelerator="gpu" if hardware.device.type == "cuda" else "cpu",
+        accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
-        precision=hardware.precision,
+        precision=precision,
         logger=logger,
         callbacks=[
             pace,
@@ -118,11 +140,11 @@ def train(
     loss = validation.loss_after(settings.steps)
     if loss is None:
         loss = held_out_loss(
-            module.ema_backbone.to(hardware.device),
+            module.ema_backbone.to(device),
             module.objective,
             data.held_out,
             settings.batch_size,
-            hardware.device,
+            device,
         )
         logger.log_metrics({METRIC: loss}, step=settings.steps)
     weights = {key: value.contiguous() for key, value in module.ema_backbone.state_dict().items()}
@@ -132,7 +154,7 @@ def train(
         steps=trainer.global_step,
         validation_loss=loss,
         images_per_second=pace.images_per_second,
-        precision=hardware.precision,
+        precision=precision,
         resumed_from_step=step_of(checkpoint) if checkpoint else None,
     )
     write_text(folder / _SUMMARY, json.dumps(asdict(summary), indent=2) + "\n")

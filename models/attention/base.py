@@ -14,10 +14,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from models.value_convolution import ValueConvolution
 
 
 class ValueConvolutionConfig(BaseModel):
@@ -44,6 +47,8 @@ class AttentionShape:
     grid: tuple[int, int]
     """Rows and columns of the token grid; N = rows * columns."""
     value_convolution: ValueConvolutionConfig
+    qk_norm: bool
+    """Whether queries and keys pass an RMSNorm over all D channels before the head split."""
 
 
 class AttentionConfig(BaseModel):
@@ -55,7 +60,20 @@ class AttentionConfig(BaseModel):
 
 
 class AttentionBlock(nn.Module, ABC):
-    """Tokens (B, N, D) to tokens (B, N, D)."""
+    """Tokens (B, N, D) to tokens (B, N, D).
+
+    Queries, keys and values come from one projection, and the output is
+    `output(value_convolution(heads side by side, values))`, where a head is `A @ v` of the values.
+    """
+
+    width: int
+    """D."""
+    heads: int
+    """H, a divisor of D."""
+    qkv: nn.Linear
+    """(B, N, D) to queries, keys and values side by side, (B, N, 3 D)."""
+    value_convolution: ValueConvolution
+    output: nn.Linear
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Tensor:

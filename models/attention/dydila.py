@@ -12,25 +12,27 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
 from models.differential import ChosenDifference, StaticDifference
+from models.factors import InitialFactors
 from models.head_count import checked_heads
 from models.linear_product import (
     full_precision,
     linear_product,
     linear_product_flops,
     merge_heads,
+    similarities,
     similarity_sums,
     split_heads,
 )
-from models.measure_kernel import ChosenPower, FixedPower, ReluKernel
+from models.measure_kernel import ChosenPower, FixedPower, ReluKernel, share_exponents
 from models.projector_bank import ProjectorBank
-from models.routing import RouterGradient
+from models.routing import RouterGradient, RouterLearning
 from models.value_convolution import ValueConvolution
+from models.width_norm import WidthNorm
 
 QUESTION = "dynamic differential linear attention: does mending over-smoothed weights pay?"
 
@@ -55,11 +57,40 @@ class Config(AttentionConfig):
     n_projectors: int = Field(default=3, ge=1)
     n_kernels: int = Field(default=9, ge=1)
     n_differentials: int = Field(default=9, ge=1)
+    kernel_sharing_roles: Literal["separate", "shared"] = Field(
+        default="separate", description="exponents of their own for Q, K, Q', K', or the same ones"
+    )
+    kernel_per_head: bool = Field(
+        default=False, description="exponents and router of its own for each head"
+    )
     router_gradient: RouterGradient = "straight_through"
+    load_balance_weight: float = Field(
+        default=0.0, ge=0, description="of each router's load-balancing loss"
+    )
     static_exponent: float = Field(default=3.0, gt=0)
-    gamma_init: float = Field(default=3.0, gt=0)
-    lambda_init: float = 0.01
+    gamma_init: float = Field(default=3.0, gt=0, description="centre of the initial exponents")
+    gamma_spread: float = Field(
+        default=0.0, ge=0, description="initial exponents: evenly over gamma_init +- this"
+    )
+    lambda_init: float = Field(default=0.01, description="centre of the initial lambdas")
+    lambda_spread: float = Field(
+        default=0.0, ge=0, description="initial lambdas: evenly over lambda_init +- this"
+    )
     eps: float = Field(default=1e-8, gt=0)
+
+    @model_validator(mode="after")
+    def _exponents_are_positive(self) -> Config:
+        if self.gamma_spread >= self.gamma_init:
+            raise ValueError(
+                f"attention.gamma_spread must be less than attention.gamma_init, so that all "
+                f"initial exponents are positive, but {self.gamma_spread} >= {self.gamma_init}"
+            )
+        return self
+
+    @property
+    def router_learning(self) -> RouterLearning:
+        """Of every router."""
+        return RouterLearning(self.router_gradient, self.load_balance_weight)
 
 
 class Attention(AttentionBlock):
@@ -72,12 +103,16 @@ class Attention(AttentionBlock):
         self.width = shape.width
         self.tokens = shape.grid[0] * shape.grid[1]
         self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=False)
-        self.query_kernel = _kernel(config)
-        self.key_kernel = _kernel(config)
+        self.query_norm = WidthNorm(shape)
+        self.key_norm = WidthNorm(shape)
+        self.query_kernel = _kernel(config, self.heads)
+        self.key_kernel = _kernel(config, self.heads)
         self.differential = config.differential != "off"
         if self.differential:
-            self.redundant_query = _Redundancy(config, shape.width)
-            self.redundant_key = _Redundancy(config, shape.width)
+            self.redundant_query = _Redundancy(config, shape, self.heads)
+            self.redundant_key = _Redundancy(config, shape, self.heads)
+        if config.kernel_sharing_roles == "shared":
+            share_exponents(self)
         if config.normalizer == "rms":
             self.rms_norm = nn.RMSNorm(config.head_dim, eps=1e-6)
         self.value_convolution = ValueConvolution(shape)
@@ -85,28 +120,27 @@ class Attention(AttentionBlock):
 
     def forward(self, tokens: Tensor) -> Tensor:
         queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
-        with torch.autocast(tokens.device.type, enabled=False):
-            query, key, similarity = self._features(tokens, queries, keys)
-            (value,) = full_precision(split_heads(values, self.heads))
-            attended = linear_product(query, key, value)
-            attended = attended / self._denominator(query, key, similarity)
-            if self.config.normalizer == "rms":
-                attended = self.rms_norm(attended)
+        query, key, similarity = self._features(tokens, queries, keys)
+        (value,) = full_precision(split_heads(values, self.heads))
+        attended = linear_product(query, key, value)
+        attended = attended / self._denominator(query, key, similarity)
+        if self.config.normalizer == "rms":
+            attended = self.rms_norm(attended)
         merged = merge_heads(attended).to(values.dtype)
         return self.output(self.value_convolution(merged, values))
 
     def attention_weights(self, tokens: Tensor, head: int) -> Tensor:
         queries, keys, _ = self.qkv(tokens).chunk(3, dim=-1)
         query, key, (plain_query, plain_key) = self._features(tokens, queries, keys)
-        differenced = query[:, head] @ key[:, head].mT
-        plain = plain_query[:, head] @ plain_key[:, head].mT
-        row_sums = {
-            "similarity": plain.sum(dim=-1, keepdim=True) + self.config.eps,
-            "difference": differenced.sum(dim=-1, keepdim=True) + self.config.eps,
-            "none": self.tokens,
-            "rms": self.tokens,
-        }
-        return differenced / row_sums[self.config.normalizer]
+        differenced = similarities(query[:, head], key[:, head])
+        match self.config.normalizer:
+            case "similarity":
+                plain = similarities(plain_query[:, head], plain_key[:, head])
+                return differenced / (plain.sum(dim=-1, keepdim=True) + self.config.eps)
+            case "difference":
+                return differenced / (differenced.sum(dim=-1, keepdim=True) + self.config.eps)
+            case "none" | "rms":
+                return differenced / self.tokens
 
     def flops(self, batch: int) -> int:
         rows = 2 * batch * self.tokens
@@ -122,8 +156,9 @@ class Attention(AttentionBlock):
         self, tokens: Tensor, queries: Tensor, keys: Tensor
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Differenced queries and keys, and the pair before the difference: (B, H, N, d) each."""
-        query, key = full_precision(*(split_heads(part, self.heads) for part in (queries, keys)))
-        plain_query, plain_key = self.query_kernel(query), self.key_kernel(key)
+        queries, keys = full_precision(self.query_norm(queries), self.key_norm(keys))
+        plain_query = self.query_kernel(split_heads(queries, self.heads))
+        plain_key = self.key_kernel(split_heads(keys, self.heads))
         if not self.differential:
             return plain_query, plain_key, (plain_query, plain_key)
         return (
@@ -147,24 +182,27 @@ class Attention(AttentionBlock):
 class _Redundancy(nn.Module):
     """What one side (queries or keys) subtracts from itself."""
 
-    def __init__(self, config: Config, width: int) -> None:
+    def __init__(self, config: Config, shape: AttentionShape, heads: int) -> None:
         super().__init__()
-        self.heads = width // config.head_dim
+        self.heads = heads
+        learning = config.router_learning
         projectors = config.n_projectors if config.projection == "dynamic" else 1
-        self.projectors = ProjectorBank(width, projectors, config.router_gradient)
-        self.kernel = _kernel(config)
+        self.projectors = ProjectorBank(shape.width, projectors, learning)
+        self.norm = WidthNorm(shape)
+        self.kernel = _kernel(config, heads)
         self.difference: ChosenDifference | StaticDifference
         if config.differential == "dynamic":
-            self.difference = ChosenDifference(
-                config.head_dim, config.n_differentials, config.lambda_init, config.router_gradient
+            initial = InitialFactors(
+                config.n_differentials, config.lambda_init, config.lambda_spread
             )
+            self.difference = ChosenDifference(config.head_dim, initial, learning)
         else:
             self.difference = StaticDifference(config.lambda_init)
 
     def subtract_from(self, plain: Tensor, tokens: Tensor) -> Tensor:
         """`Q~ - lambda Q'~`; plain (B, H, N, d), tokens (B, N, D)."""
-        (redundant,) = full_precision(split_heads(self.projectors(tokens), self.heads))
-        return self.difference(plain, self.kernel(redundant))
+        (redundant,) = full_precision(self.norm(self.projectors(tokens)))
+        return self.difference(plain, self.kernel(split_heads(redundant, self.heads)))
 
     @property
     def multiplications(self) -> int:
@@ -174,11 +212,14 @@ class _Redundancy(nn.Module):
         return self.projectors.multiplications + width * options
 
 
-def _kernel(config: Config) -> ChosenPower | FixedPower | ReluKernel:
+def _kernel(config: Config, heads: int) -> ChosenPower | FixedPower | ReluKernel:
     match config.kernel:
         case "dynamic":
             return ChosenPower(
-                config.head_dim, config.n_kernels, config.gamma_init, config.router_gradient
+                config.head_dim,
+                InitialFactors(config.n_kernels, config.gamma_init, config.gamma_spread),
+                config.router_learning,
+                heads if config.kernel_per_head else 1,
             )
         case "static":
             return FixedPower(config.static_exponent)

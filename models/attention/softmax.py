@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
 from models.head_count import checked_head_dim
-from models.linear_product import merge_heads, split_heads
+from models.linear_product import full_precision, merge_heads, similarities, split_heads
 from models.value_convolution import ValueConvolution
+from models.width_norm import WidthNorm
 
 QUESTION = "softmax attention as in DiT: what does quadratic cost buy?"
 
@@ -35,25 +36,28 @@ class Attention(AttentionBlock):
         self.tokens = shape.grid[0] * shape.grid[1]
         self.head_dim = checked_head_dim(shape.width, shape.heads)
         self.qkv = nn.Linear(shape.width, 3 * shape.width)
+        self.query_norm = WidthNorm(shape)
+        self.key_norm = WidthNorm(shape)
         self.value_convolution = ValueConvolution(shape)
         self.output = nn.Linear(shape.width, shape.width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
-        attended = F.scaled_dot_product_attention(
-            split_heads(queries, self.heads),
-            split_heads(keys, self.heads),
-            split_heads(values, self.heads),
-        )
+        query, key, values = self._projected(tokens)
+        attended = F.scaled_dot_product_attention(query, key, split_heads(values, self.heads))
         return self.output(self.value_convolution(merge_heads(attended), values))
 
     def attention_weights(self, tokens: Tensor, head: int) -> Tensor:
-        queries, keys, _ = self.qkv(tokens).chunk(3, dim=-1)
-        query = split_heads(queries, self.heads)[:, head]
-        key = split_heads(keys, self.heads)[:, head]
-        return torch.softmax(query @ key.mT / self.head_dim**0.5, dim=-1)
+        query, key = full_precision(*(part[:, head] for part in self._projected(tokens)[:2]))
+        return torch.softmax(similarities(query, key) / self.head_dim**0.5, dim=-1)
 
     def flops(self, batch: int) -> int:
         projections = 2 * batch * self.tokens * self.width * 4 * self.width
         products = 2 * 2 * batch * self.tokens**2 * self.width
         return projections + products + self.value_convolution.flops(batch)
+
+    def _projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, (B, H, N, d) each, and values (B, N, D)."""
+        queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
+        query = split_heads(self.query_norm(queries), self.heads)
+        key = split_heads(self.key_norm(keys), self.heads)
+        return query, key, values

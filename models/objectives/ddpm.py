@@ -45,7 +45,9 @@ class Objective(TrainingObjective):
         posterior = betas * (1.0 - previous) / (1.0 - products)
         # The posterior variance is 0 at the first step; its logarithm borrows the second's.
         posterior[0] = posterior[1]
-        self._products = products
+        # Rooted in double precision: in single, 1 - product has four digits left at the first step.
+        self._signal = products.sqrt()
+        self._noise = (1.0 - products).sqrt()
         self._clean_weight = betas * previous.sqrt() / (1.0 - products)
         self._noisy_weight = (1.0 - previous) * alphas.sqrt() / (1.0 - products)
         self._smallest_log_variance = posterior.log()
@@ -59,8 +61,8 @@ class Objective(TrainingObjective):
         return (quantiles * self.steps).long()
 
     def add_noise(self, images: Tensor, noise: Tensor, times: Tensor) -> Noised:
-        product = _at(self._products, times, images)
-        noised = product.sqrt() * images + (1.0 - product).sqrt() * noise
+        signal = _at(self._signal, times, images)
+        noised = signal * images + _at(self._noise, times, images) * noise
         return Noised(noised, times.to(images.dtype))
 
     def loss(self, prediction: Tensor, images: Tensor, noise: Tensor, times: Tensor) -> Tensor:
@@ -74,8 +76,8 @@ class Objective(TrainingObjective):
     ) -> Tensor:
         """One term of the bound, (B,), in bits a dimension."""
         noised = self.add_noise(images, noise, times).images
-        product = _at(self._products, times, images)
-        clean = (noised - (1.0 - product).sqrt() * predicted_noise) / product.sqrt()
+        predicted_part = _at(self._noise, times, images) * predicted_noise
+        clean = (noised - predicted_part) / _at(self._signal, times, images)
         clean_weight = _at(self._clean_weight, times, images)
         noisy_weight = _at(self._noisy_weight, times, images)
         true_mean = clean_weight * images + noisy_weight * noised

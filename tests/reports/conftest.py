@@ -20,15 +20,18 @@ from reports.load import AblationRuns, Floor
 
 IDENTITY: dict[str, Any] = {
     "extractor": "efficientnet_lite0",
-    "weights": "0a1b2c",
+    "extractor_weights_sha256": "0a1b2c3d4e5f" + "7" * 52,
+    "resize": "bilinear to 224",
     "samples": 500,
+    "reference": "digits-train-9f (1500 images)",
+    "objective": "flow",
     "sampler": "flow_euler",
     "steps": 50,
-    "guidance": 1.5,
-    "reference": "digits-train-9f",
+    "guidance_scale": 1.5,
+    "guidance_channels": "all",
 }
 FLOOR_IDENTITY: dict[str, Any] = {
-    key: IDENTITY[key] for key in ("extractor", "weights", "samples", "reference")
+    key: IDENTITY[key] for key in ("extractor", "extractor_weights_sha256", "samples", "reference")
 }
 
 

@@ -19,7 +19,11 @@ Build = Callable[..., Any]
 FD = names.frechet_distance("efficientnet_lite0")
 LOSS = names.VALIDATION_LOSS
 HOSTILE = "_a_b%&#$x$ {\\input} ^~<>|\"'`"
-FLOOR_IDENTITY = {"extractor": "efficientnet_lite0", "samples": 500, "reference": "digits-train-9f"}
+FLOOR_IDENTITY = {
+    "extractor": "efficientnet_lite0",
+    "samples": 500,
+    "reference": "digits-train-9f (1500 images)",
+}
 
 
 def example(build_runs: Build, *variants: str) -> Any:
@@ -89,7 +93,7 @@ def test_the_caption_says_what_the_marks_and_figures_mean(build_runs: Build) -> 
         "EfficientNet-Lite0",
         r"sampler flow\_euler",
         "steps 50",
-        "guidance 1.5",
+        "guidance scale 1.5",
         "device cpu, 2 cores",
         r"b seed 2 (failed: 50\% of disk)",
         "only comparable within this table",

@@ -85,14 +85,29 @@ def test_a_refused_report_leaves_the_old_one_alone(stored: Any, tmp_path: Path) 
     assert (tmp_path / "table.md").read_text() == "old"
 
 
-def test_grids_come_from_the_first_finished_seed(stored: Any) -> None:
-    stored.trial("a", 0, {FD: 1.0}, status="FAILED", grid=grid(10))
+def test_grids_are_of_the_first_seed_that_all_variants_finished(stored: Any) -> None:
+    stored.trial("a", 0, {FD: 1.0}, grid=grid(10))
     stored.trial("a", 1, {FD: 1.0}, grid=grid(11))
-    stored.trial("a", 2, {FD: 1.0}, grid=grid(12))
+    stored.trial("b", 0, {FD: 1.0}, status="FAILED", grid=grid(20))
+    stored.trial("b", 1, {FD: 1.0}, grid=grid(21))
+    stored.list_trial("c", 0, None)
     stored.finish("a")
     loaded = load_grids(load_ablation(stored.uri, stored.ablation, stored.scale))
-    (only,) = loaded.grids
-    assert (only.seed, only.images.max(), only.class_names[0]) == (1, 11, "class 0")
+    assert [(one.variant, one.seed, one.images.max()) for one in loaded.grids] == [
+        ("a", 1, 11),
+        ("b", 1, 21),
+    ]
+    assert loaded.grids[0].class_names == ("class 0", "class 1", "class 2")
+    assert loaded.faults == ()
+
+
+def test_grids_of_different_seeds_are_said_to_be_so(stored: Any) -> None:
+    stored.trial("a", 0, {FD: 1.0}, grid=grid(10))
+    stored.trial("b", 1, {FD: 1.0}, grid=grid(21))
+    stored.finish("a")
+    loaded = load_grids(load_ablation(stored.uri, stored.ablation, stored.scale))
+    assert [(one.variant, one.seed) for one in loaded.grids] == [("a", 0), ("b", 1)]
+    assert loaded.faults == ("shows different seeds, so cells do not share their noise",)
 
 
 def test_grids_that_cannot_stand_beside_the_others_are_left_out(stored: Any) -> None:
@@ -108,7 +123,7 @@ def test_grids_that_cannot_stand_beside_the_others_are_left_out(stored: Any) -> 
     stored.finish("a")
     loaded = load_grids(load_ablation(stored.uri, stored.ablation, stored.scale))
     assert [found.variant for found in loaded.grids] == ["a"]
-    assert [reason.split(":")[0] for reason in loaded.left_out] == [
+    assert [fault.removeprefix("lacks ").split(":")[0] for fault in loaded.faults] == [
         "none", "classes", "shape", "names", "broken", "pickled",
     ]  # fmt: skip
 

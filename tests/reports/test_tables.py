@@ -9,7 +9,6 @@ from scipy import stats
 
 from harness.tracking import names
 from reports.load import Floor
-from reports.machine import TAG_SIDE_BY_SIDE
 from reports.statistics import Place, Verdict
 from reports.tables import Comparison, compare
 
@@ -17,7 +16,11 @@ Build = Callable[..., Any]
 FD = names.frechet_distance("efficientnet_lite0")
 IS = names.inception_score("efficientnet_lite0")
 SPEED = names.TRAIN_IMAGES_PER_SECOND
-FLOOR_IDENTITY = {"extractor": "efficientnet_lite0", "samples": 500, "reference": "digits-train-9f"}
+FLOOR_IDENTITY = {
+    "extractor": "efficientnet_lite0",
+    "samples": 500,
+    "reference": "digits-train-9f (1500 images)",
+}
 
 
 def column_of(comparison: Comparison, key: str) -> dict[str, tuple[str, Place]]:
@@ -84,7 +87,7 @@ def test_a_variant_without_a_finished_trial_keeps_its_row(build_runs: Build) -> 
     assert column_of(compare(runs), FD)["b"] == ("--", Place.OTHER)
 
 
-@pytest.mark.parametrize("tag", [names.TAG_DEVICE, TAG_SIDE_BY_SIDE])
+@pytest.mark.parametrize("tag", [names.TAG_DEVICE, names.names.TAG_SIDE_BY_SIDE])
 def test_speeds_from_different_machines_are_not_ranked(build_runs: Build, tag: str) -> None:
     figures = {"a": {0: {SPEED: 100.0, FD: 1.0}}, "b": {0: {SPEED: 200.0, FD: 2.0}}}
     same = compare(build_runs(figures, tags={("a", 0): {tag: "1"}, ("b", 0): {tag: "1"}}))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Iterator
 from typing import final
 
 import numpy as np
@@ -11,16 +10,14 @@ from torch import Tensor
 
 from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 
-ROOT = Path(__file__).parents[3]
 
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder with the sample archives, beside the repository or where the variable says."""
-    folder = Path(os.environ.get("HARNESS_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no sample data in {folder}")
-    return folder
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Threads that wait for one another on a busy machine cost many times what they bring."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @final

@@ -1,32 +1,38 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.config.schema import TrialConfig
 from harness.evaluation.cost import model_cost
+from harness.training.build import build_backbone
 from models.attention import load_variant, variant_names
-from models.attention.base import AttentionBlock, ValueConvolutionConfig
-from models.backbone import Backbone, BackboneConfig
-from models.backbone_sizes import BACKBONE_SIZES
+from models.attention.base import AttentionBlock
+from models.backbone import Backbone
 
 
-def backbone(variant: str, size: str, shape: tuple[int, int, int], classes: int) -> Backbone:
-    named = BACKBONE_SIZES[size]
-    config = BackboneConfig(
-        image_shape=shape,
-        num_classes=classes,
-        depth=named.depth,
-        width=named.width,
-        heads=named.heads,
-        patch_size=2,
-        mlp_ratio=4.0,
-        value_convolution=ValueConvolutionConfig(size=0, initialization="zero"),
-        attention=load_variant(variant).config(name=variant),
-        variance_channels=2,
+def backbone(
+    trial_config: Callable[..., TrialConfig],
+    variant: str,
+    size: str,
+    shape: tuple[int, int, int],
+    classes: int,
+) -> Backbone:
+    config = trial_config(
+        "softmax",
+        f"model.size={size}",
+        "model.patch_size=2",
+        "model.value_convolution.size=0",
+        "objective.name=ddpm",
+        "sample.sampler=ddim",
     )
-    return Backbone(config, 0).eval()
+    attention = load_variant(variant).config(name=variant)
+    other = config.model_copy(update={"attention": attention})
+    return build_backbone(other, shape, classes).eval()
 
 
 class ByHand(nn.Module):
@@ -53,17 +59,17 @@ def test_equals_a_count_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("size", "published"), [("S", 6.06), ("XL", 118.66)])
-def test_equals_the_published_figures_of_dit(size: str, published: float) -> None:
+def test_equals_the_published_figures_of_dit(trial_config, size: str, published: float) -> None:
     """GMACs at 256 pixels, that is latents of 32x32."""
     with torch.device("meta"):
-        network = backbone("softmax", size, (4, 32, 32), 1000)
+        network = backbone(trial_config, "softmax", size, (4, 32, 32), 1000)
     cost = model_cost(network, (4, 32, 32), 1000)
     assert cost.macs / 1e9 == pytest.approx(published, rel=2e-3)
 
 
 @pytest.mark.parametrize("variant", variant_names())
-def test_equals_a_real_pass_with_each_attention_blocks_own_count(variant: str) -> None:
-    network = backbone(variant, "tiny", (1, 8, 8), 10)
+def test_equals_a_real_pass_with_each_blocks_own_count(trial_config, variant: str) -> None:
+    network = backbone(trial_config, variant, "tiny", (1, 8, 8), 10)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         network(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
@@ -78,8 +84,8 @@ def test_equals_a_real_pass_with_each_attention_blocks_own_count(variant: str) -
     assert cost.parameters == sum(parameter.numel() for parameter in network.parameters())
 
 
-def test_the_network_stays_as_it_is() -> None:
-    network = backbone("softmax", "tiny", (1, 8, 8), 10)
+def test_the_network_stays_as_it_is(trial_config) -> None:
+    network = backbone(trial_config, "softmax", "tiny", (1, 8, 8), 10)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     model_cost(network, (1, 8, 8), 10)
     for name, value in network.state_dict().items():

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.config.schema import SampleConfig
+from harness.config.schema import SampleConfig, TrialConfig
 from harness.progress import Progress
 from harness.sampling.sample import Samples, draw_samples, sample_labels, to_uint8
-from models.attention.base import ValueConvolutionConfig
-from models.attention.softmax import Config as SoftmaxConfig
-from models.backbone import Backbone, BackboneConfig
+from harness.training.build import build_backbone
+from models.backbone import Backbone
 from models.errors import UserError
 from models.objectives.ddpm import Config as DdpmConfig
 from models.objectives.flow import Config as FlowConfig
@@ -33,25 +34,16 @@ def sample_config(**changes: object) -> SampleConfig:
     return SampleConfig.model_validate({**values, **changes})
 
 
-def random_backbone(seed: int, variance_channels: int = 1) -> Backbone:
+def random_backbone(trial_config: Callable[..., TrialConfig], objective: str = "flow") -> Backbone:
     """A real one, with weights that are not zero where training would start from zero."""
-    config = BackboneConfig(
-        image_shape=SHAPE,
-        num_classes=3,
-        depth=2,
-        width=32,
-        heads=2,
-        patch_size=2,
-        mlp_ratio=2.0,
-        value_convolution=ValueConvolutionConfig(size=0, initialization="zero"),
-        attention=SoftmaxConfig(),
-        variance_channels=variance_channels,
-    )
-    backbone = Backbone(config, seed)
-    stream = generator("test-weights", seed)
+    sampler = "flow_euler" if objective == "flow" else "ddim"
+    overrides = [f"objective.name={objective}", f"sample.sampler={sampler}", "model.depth=2"]
+    backbone = build_backbone(trial_config("softmax", *overrides), SHAPE, num_classes=3)
+    stream = generator("test-weights")
     with torch.no_grad():
         for parameter in backbone.parameters():
-            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=stream))
+            scale = 0.7 * parameter.shape[-1] ** -0.5
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=stream))
     return backbone.eval()
 
 
@@ -87,8 +79,8 @@ def starting_noise(network: Recorder, batches: int) -> Tensor:
 
 
 @pytest.mark.parametrize("sampler", ["flow_euler", "flow_heun", "ddim", "dpm_solver", "ddpm"])
-def test_samples_do_not_depend_on_the_batch_size(sampler: str) -> None:
-    network = random_backbone(0, 1 if sampler.startswith("flow_") else 2)
+def test_samples_do_not_depend_on_the_batch_size(trial_config, sampler: str) -> None:
+    network = random_backbone(trial_config, "flow" if sampler.startswith("flow_") else "ddpm")
     config = {"sampler": sampler, "guidance_scale": 1.5, "steps": 5}
     one, three, all_at_once = (
         draw(network, sample_config(batch_size=size, **config)) for size in (1, 3, 7)
@@ -121,8 +113,8 @@ def test_starting_noise_is_standard_normal_and_differs_between_samples_and_seeds
     assert not torch.isclose(noise, other).any()
 
 
-def test_fewer_samples_are_the_first_of_more() -> None:
-    network = random_backbone(0)
+def test_fewer_samples_are_the_first_of_more(trial_config) -> None:
+    network = random_backbone(trial_config)
     config = sample_config(labels="uniform", batch_size=5)
     few, many = draw(network, config, count=5), draw(network, config, count=10)
     assert np.array_equal(few.images, many.images[:5])

@@ -169,7 +169,7 @@ def test_changed_parameters_within_a_run_are_refused(tmp_path: Path) -> None:
 def test_artifacts_must_be_files_of_the_folder(tmp_path: Path) -> None:
     journal = started(tmp_path / "trial")
     (tmp_path / "outside.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match="outside.png"):
+    with pytest.raises(ValueError, match=r"outside\.png"):
         journal.artifact(tmp_path / "outside.png")
     with pytest.raises(FileNotFoundError):
         journal.artifact(Path("missing.png"))

@@ -55,9 +55,11 @@ def test_an_unusable_uri_is_refused_with_what_to_use_instead(
         open_store(tmp_path)
 
 
-def test_the_name_holds_no_credentials(tmp_path: Path) -> None:
-    store = Store("https://user:secret@host:5000/x", tmp_path)
-    assert store.name == "https://host:5000/x"
+def test_credentials_in_the_uri_are_never_shown(tmp_path: Path, notices: list[str]) -> None:
+    store = Store("http://user:secret@127.0.0.1:9/x", tmp_path)
+    assert store.name == "http://127.0.0.1:9/x"
+    assert not store.prepare("digits", notices.append)
+    assert "secret" not in notices[0]
 
 
 def test_a_folder_name_with_odd_characters_works(blank_database: Path) -> None:

@@ -10,7 +10,6 @@ from pytorch_lightning.loggers import CSVLogger
 
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
-from harness.training.hardware import choose_hardware
 from harness.training.train import train
 
 torch.set_num_threads(1)
@@ -20,7 +19,8 @@ summary = train(
     config,
     load_data_set(config.data),
     folder,
-    choose_hardware(config.train),
+    torch.device("cpu"),
+    "32-true",
     CSVLogger(folder),
     lambda progress: print(progress.done, flush=True),
 )

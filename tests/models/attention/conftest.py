@@ -43,14 +43,14 @@ class Case:
             heads=HEADS,
             grid=grid,
             value_convolution=ValueConvolutionConfig(size=convolution, initialization="random"),
-            **({"qk_norm": qk_norm} if "qk_norm" in AttentionShape.__dataclass_fields__ else {}),
+            qk_norm=qk_norm,
         )
         block = build_attention(self.config, shape)
         initialize(block, seed=1)
         stream = torch.Generator().manual_seed(2)
         with torch.no_grad():
             for parameter in block.parameters():
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=stream))
+                parameter.add_(0.03 * torch.randn(parameter.shape, generator=stream))
         return block.to(device, dtype)
 
     def tokens(
@@ -69,6 +69,16 @@ PARTS = {
     "differential": ("dynamic", "static", "off"),
     "normalizer": ("similarity", "difference", "none", "rms"),
     "router_gradient": ("straight_through", "gate"),
+}
+
+KERNEL_BANKS = {
+    "shared_over_roles": {"kernel_sharing_roles": "shared", "gamma_spread": 1.0},
+    "kernel_per_head": {"kernel_per_head": True, "lambda_spread": 0.05},
+    "both_and_balanced": {
+        "kernel_sharing_roles": "shared",
+        "kernel_per_head": True,
+        "load_balance_weight": 0.1,
+    },
 }
 
 
@@ -108,9 +118,11 @@ def _cases(dydila: list[dict[str, str]]) -> list[Case]:
     """The defaults of every variant, and `dydila` with these parts."""
     cases = [Case(name, load_variant(name).config()) for name in variant_names()]
     config = load_variant("dydila").config
+    for name, bank in KERNEL_BANKS.items():
+        cases.append(Case(f"dydila-{name}", config(**bank)))
     for parts in dydila:
         label = "-".join(("dydila", *parts.values()))
-        cases.append(Case(label, config(**parts, lambda_init=0.3)))
+        cases.append(Case(label, config(**parts, lambda_init=0.1)))
     return cases
 
 

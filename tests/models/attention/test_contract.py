@@ -51,9 +51,14 @@ def output_and_gradients(
 
 
 def assert_agree(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    """Each entry to within `tolerance` of the largest magnitude in it, or of 1 where less."""
+    """Each entry to within `tolerance` of the largest magnitude in it.
+
+    Gradients that are next to nothing beside the others (that of a key's bias in softmax attention
+    is zero but for rounding) are measured by 1e-3 of the largest.
+    """
+    least = 1e-3 * max(reference.abs().max().item() for reference in expected.values())
     for name, reference in expected.items():
-        scale = max(reference.abs().max().item(), 1.0)
+        scale = max(reference.abs().max().item(), least)
         difference = (actual[name] - reference).abs().max().item()
         assert difference <= tolerance * scale, f"{name}: {difference:g} of {scale:g}"
 
@@ -69,7 +74,7 @@ def test_output_and_gradients_equal_the_naive_twin_in_every_configuration(any_ca
 def test_output_and_gradients_equal_the_naive_twin_in_double_precision(
     case: Case, grid: tuple[int, int], device: str
 ) -> None:
-    block = case.build(grid, convolution=3, device=device)
+    block = case.build(grid, convolution=3, qk_norm=grid == (4, 4), device=device)
     tokens = case.tokens(grid, device=device).requires_grad_()
     fast = output_and_gradients(block, tokens, block(tokens))
     assert_agree(fast, output_and_gradients(block, tokens, naive(block, tokens)), 1e-9)
