@@ -1,0 +1,1 @@
+"""From an experiment file to figures in MLflow, each stage a package of its own."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from harness.tracking.events import first_event
 from harness.tracking.journal import Journal
 from harness.tracking.pending import publish_pending, wait_published
 from harness.tracking.provenance import collect
-from harness.tracking.store import Store, open_store
+from harness.tracking.store import open_store
 from harness.trial_order import TrialOrder, finished_result, floor_file
 from models.errors import UserError
 from reports.report import TABLE_MARKDOWN, Report, write_report
@@ -185,7 +184,9 @@ class _AblationInProgress:
 
     def _end_runs_of_killed_workers(self, failed: tuple[JobResult, ...]) -> None:
         """Say in MLflow how a trial ended whose process had no time to say it."""
-        reasons = {result.key: result.reason or "" for result in failed if not result.caused_by_user}
+        reasons = {
+            result.key: result.reason or "" for result in failed if not result.caused_by_user
+        }
         for trial in self.ablation.trials:
             folder = self.folders[trial.hash]
             if _key(trial) in reasons and first_event(folder) is not None:

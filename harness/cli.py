@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+_Commands = argparse._SubParsersAction
 
 
 def _add_ablation(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -238,7 +238,4 @@ def _load(options: argparse.Namespace) -> tuple[Ablation, ClusterConfig]:
 
 
 def _catalogue_rows(listed: Sequence[Listed]) -> list[tuple[str, str]]:
-    return [
-        (item.name, f"broken: {item.error}" if item.error else item.about)
-        for item in listed
-    ]
+    return [(item.name, f"broken: {item.error}" if item.error else item.about) for item in listed]

@@ -203,14 +203,15 @@ class _Trial:
         write_text(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
         return result
 
-    def _sample(
-        self, data: DataSet
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], float | None]:
-        """Draw the samples, or load the ones drawn before, and how fast they were drawn."""
+    def _sample(self, data: DataSet) -> tuple[NDArray[np.uint8], NDArray[np.int64], float | None]:
+        """The samples, drawn now or before, and how fast they were drawn."""
         path, cost = self.folder / SAMPLES, self.folder / _SAMPLING_COST
-        if path.exists() and cost.exists():
-            speed: float | None = json.loads(cost.read_text(encoding="utf-8"))["images_per_second"]
-            return *load_samples(path), speed
+        if not (path.exists() and cost.exists()):
+            self._draw(data, path, cost)
+        speed: float | None = json.loads(cost.read_text(encoding="utf-8"))["images_per_second"]
+        return *load_samples(path), speed
+
+    def _draw(self, data: DataSet, path: Path, cost: Path) -> None:
         network = load_trained(
             self.folder, self.config, data.train.shape, len(data.train.class_names)
         ).to(self.device)
@@ -225,15 +226,13 @@ class _Trial:
             device=self.device,
             on_progress=self.report,
         )
-        speed = images_per_second(samples.batches, warmup=1)
         save_samples(path, samples.images, samples.labels)
         measured = {
-            "images_per_second": speed,
+            "images_per_second": images_per_second(samples.batches, warmup=1),
             "seconds": samples.seconds,
             "network_evaluations_per_image": samples.network_evaluations,
         }
         write_text(cost, json.dumps(measured, indent=2) + "\n")
-        return samples.images, samples.labels, speed
 
     def _save_grid(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: tuple[str, ...]
@@ -304,9 +303,7 @@ class _Trial:
         return Path(self.order.references) / f"precision-{self.order.threads}-{key}.json"
 
     def _tags(self) -> dict[str, str]:
-        provenance = collect(
-            Path(self.order.root), gpu=self.gpu, threads=self.order.threads
-        )
+        provenance = collect(Path(self.order.root), gpu=self.gpu, threads=self.order.threads)
         return {
             **provenance.tags(),
             names.TAG_KIND: names.KIND_TRIAL,

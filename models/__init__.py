@@ -1,0 +1,1 @@
+"""The diffusion transformer, its attention variants and training objectives, in torch."""

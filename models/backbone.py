@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.attention import AttentionConfig, AttentionShape, build_attention
-from models.attention.base import ValueConvolutionConfig
+from models.attention import build_attention
+from models.attention.base import AttentionConfig, AttentionShape, ValueConvolutionConfig
 from models.block import Block, Modulation, modulate
 from models.embeddings import LabelEmbedding, TimestepEmbedding, position_embedding
 from models.errors import UserError
@@ -17,6 +17,7 @@ from models.feedforward import FeedForwardKind, build_feedforward
 from models.initialization import SelfInitialized, initialize
 
 Positions = Literal["sincos", "none"]
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -55,6 +56,7 @@ class PatchEmbedding(nn.Module, SelfInitialized):
 
     def initialize(self, generator: torch.Generator) -> None:
         nn.init.xavier_uniform_(self.projection.weight.flatten(1), generator=generator)
+        assert self.projection.bias is not None
         nn.init.zeros_(self.projection.bias)
 
     def forward(self, images: Tensor) -> Tensor:

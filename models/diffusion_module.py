@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -76,8 +77,7 @@ class DiffusionModule(pl.LightningModule):
     @property
     def ema_backbone(self) -> Backbone:
         """The network with averaged weights, for sampling and validation."""
-        backbone: Backbone = self.ema.module
-        return backbone
+        return cast(Backbone, self.ema.module)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.batch_losses(batch).mean()
@@ -89,7 +89,7 @@ class DiffusionModule(pl.LightningModule):
         self.log("train_loss", loss)
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.optimization
         optimizer = torch.optim.AdamW(
             self.backbone.parameters(),

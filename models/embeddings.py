@@ -20,6 +20,7 @@ def sinusoid(values: Tensor, channels: int, max_period: float = 10_000.0) -> Ten
     Args:
         values: (B,) of any real numbers.
         channels: even.
+        max_period: the wavelengths run from 2 pi to almost 2 pi times this.
 
     Returns:
         (B, channels) in float32, or float64 where `values` are.

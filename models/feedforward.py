@@ -55,6 +55,7 @@ class MixFeedForward(nn.Module, SelfInitialized):
 
     def initialize(self, generator: torch.Generator) -> None:
         nn.init.uniform_(self.depthwise.weight, -1 / 3, 1 / 3, generator=generator)
+        assert self.depthwise.bias is not None
         nn.init.zeros_(self.depthwise.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:

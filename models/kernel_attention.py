@@ -49,7 +49,7 @@ class KernelAttention(AttentionBlock):
 
     @abstractmethod
     def kernel(self, rows: Tensor) -> Tensor:
-        """phi of queries or keys, (B, N, D) before the head split; not negative."""
+        """Phi of queries or keys, (B, N, D) before the head split; not negative."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         query, key, values = self._projected(tokens)
@@ -69,7 +69,7 @@ class KernelAttention(AttentionBlock):
         return projections + products + self.value_convolution.flops(batch)
 
     def _projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """phi of queries and of keys, (B, H, N, d) each, and values (B, N, D)."""
+        """Phi of queries and of keys, (B, H, N, d) each, and values (B, N, D)."""
         queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
         queries, keys = full_precision(self.query_norm(queries), self.key_norm(keys))
         query = split_heads(self.kernel(queries), self.heads)

@@ -7,10 +7,11 @@ direction as g grows. Source: FLatten (fixed g), DyDiLA (g chosen for each token
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from models.factors import InitialFactors
 from models.initialization import SelfInitialized
@@ -25,7 +26,7 @@ class _PowerKernel(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, rows: Tensor, exponents: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, exponents: Tensor) -> Tensor:
         positive = rows.relu()
         # A row without a positive entry stays zero; the bound keeps its division finite.
         peak = positive.amax(dim=-1, keepdim=True).clamp_min(_tiny(rows))
@@ -44,7 +45,7 @@ class _PowerKernel(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         ratio, direction, norm, exponents, peak = ctx.saved_tensors
         along = (gradient * direction).sum(dim=-1, keepdim=True)
         # Of the direction's derivative, what is left after projecting out the direction itself.

@@ -38,6 +38,7 @@ class ValueConvolution(nn.Module, SelfInitialized):
         if not self.size:
             return
         weight = self.convolution.weight
+        assert self.convolution.bias is not None
         nn.init.zeros_(self.convolution.bias)
         if self.initialization == "random":
             bound = self.size**-1.0

@@ -172,6 +172,11 @@ class TrialConfig(Section):
             problems.append(problem)
         if self.evaluate.inception_splits > self.evaluate.samples:
             problems.append("evaluate.inception_splits must not exceed evaluate.samples")
+        most = self.objective.most_sampler_steps()
+        if most is not None and self.sample.steps > most:
+            problems.append(
+                f"sample.steps must not exceed objective.steps, but {self.sample.steps} > {most}"
+            )
         flow = self.sample.sampler.startswith("flow_")
         if flow != (self.objective.name == "flow"):
             problems.append(

@@ -19,8 +19,8 @@ from models.randomness import generator
 class Draw(NamedTuple):
     """One image of a batch."""
 
-    index: int
-    """Into the training images."""
+    image: int
+    """Index into the training images."""
     position: int
     """How many images the run had drawn before this one."""
     flip: bool

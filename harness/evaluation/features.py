@@ -57,7 +57,7 @@ def extract_features(
     logits = np.empty((len(images), extractor.classes), dtype=np.float32)
     for start in range(0, len(images), batch_size):
         stop = min(start + batch_size, len(images))
-        batch = torch.from_numpy(np.ascontiguousarray(images[start:stop]))
+        batch = torch.from_numpy(images[start:stop].copy())
         with torch.inference_mode():
             extracted = extractor(batch.to(device))
             features[start:stop] = extracted.features.cpu().numpy()

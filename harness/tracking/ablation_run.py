@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.tracking import names
 from harness.atomic_file import write_bytes
+from harness.tracking import names
 from harness.tracking.journal import Journal, Status
 from harness.tracking.links import run_link
 from harness.tracking.publisher import Publisher

@@ -8,6 +8,16 @@ from dataclasses import dataclass
 
 from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
 
+__all__ = [
+    "AttentionBlock",
+    "AttentionConfig",
+    "AttentionShape",
+    "Variant",
+    "build_attention",
+    "load_variant",
+    "variant_names",
+]
+
 _CONTRACT = "base"
 
 

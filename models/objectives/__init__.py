@@ -7,6 +7,14 @@ import pkgutil
 
 from models.objectives.base import ObjectiveConfig, TrainingObjective
 
+__all__ = [
+    "ObjectiveConfig",
+    "TrainingObjective",
+    "build_objective",
+    "objective_config",
+    "objective_names",
+]
+
 _CONTRACT = "base"
 
 

@@ -21,6 +21,10 @@ class ObjectiveConfig(BaseModel):
 
     name: str
 
+    def most_sampler_steps(self) -> int | None:
+        """The most steps that a sampler can take; None where there is no limit."""
+        return None
+
 
 @dataclass(frozen=True)
 class Noised:

@@ -28,6 +28,9 @@ class Config(ObjectiveConfig):
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
 
+    def most_sampler_steps(self) -> int:
+        return self.steps
+
 
 class Objective(TrainingObjective):
     """Times are whole steps 0..steps-1 and are what the network is told."""
@@ -72,7 +75,12 @@ class Objective(TrainingObjective):
         return squared + bound
 
     def _variational_bound(
-        self, predicted_noise: Tensor, fraction: Tensor, images: Tensor, noise: Tensor, times: Tensor
+        self,
+        predicted_noise: Tensor,
+        fraction: Tensor,
+        images: Tensor,
+        noise: Tensor,
+        times: Tensor,
     ) -> Tensor:
         """One term of the bound, (B,), in bits a dimension."""
         noised = self.add_noise(images, noise, times).images

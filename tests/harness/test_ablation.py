@@ -86,9 +86,16 @@ def test_parent_and_child_runs_carry_everything(finished: Path) -> None:
         assert child.data.tags[names.TAG_PARENT] == parent.info.run_id
         metrics = child.data.metrics
         expected = {
-            "fd_efficientnet_lite0", "is_efficientnet_lite0", names.VALIDATION_LOSS,
-            names.TRAIN_IMAGES_PER_SECOND, names.SAMPLING_IMAGES_PER_SECOND, names.PARAMETERS,
-            names.MACS, names.FLOPS, names.TRAIN_LOSS, names.GRADIENT_NORM,
+            "fd_efficientnet_lite0",
+            "is_efficientnet_lite0",
+            names.VALIDATION_LOSS,
+            names.TRAIN_IMAGES_PER_SECOND,
+            names.SAMPLING_IMAGES_PER_SECOND,
+            names.PARAMETERS,
+            names.MACS,
+            names.FLOPS,
+            names.TRAIN_LOSS,
+            names.GRADIENT_NORM,
         }
         assert expected <= metrics.keys()
         assert child.data.params["train.steps"] == "12"
@@ -114,7 +121,9 @@ def test_table_holds_the_figures_of_the_runs(finished: Path) -> None:
     report = finished / "runs" / "reports" / "smoke" / "no_differential"
     with (report / "table.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["row"] == "seed"]
-    trials = {r.data.tags[names.TAG_VARIANT]: r.data.metrics for r in runs_of_kind(finished, "trial")}
+    trials = {
+        r.data.tags[names.TAG_VARIANT]: r.data.metrics for r in runs_of_kind(finished, "trial")
+    }
     measured = [row for row in rows if row["variant"] in trials]
     assert Counter(row["variant"] for row in measured) == Counter(VARIANTS)
     for row in measured:
@@ -194,7 +203,9 @@ def test_launcher_killed_without_warning_then_the_same_command_finishes(
     process.send_signal(signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 30
-    while any(str(tmp_path) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])):
+    while any(
+        str(tmp_path) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     run(tmp_path)

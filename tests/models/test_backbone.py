@@ -26,7 +26,7 @@ def inputs(batch: int = 3, shape: tuple[int, int, int] = (4, 8, 8)) -> tuple[Ten
 
 
 def copy_to_diffusers(ours: Backbone) -> DiTTransformer2DModel:
-    """diffusers' network with our weights."""
+    """Our weights in a network of diffusers."""
     config = ours.config
     theirs = DiTTransformer2DModel(
         num_attention_heads=config.heads,

@@ -202,5 +202,5 @@ def test_other_positions_are_refused(backbone_config: Build) -> None:
 
 
 def test_other_variant_is_not_written(backbone_config: Build) -> None:
-    with pytest.raises(UserError, match="attention.name is sana here and softmax in DiT"):
+    with pytest.raises(UserError, match=r"attention\.name is sana here and softmax in DiT"):
         dit_state(Backbone(backbone_config(attention=SanaConfig()), seed=0))

@@ -62,7 +62,9 @@ def test_single_option_has_no_entropy() -> None:
 
 
 def test_every_router_of_dydila_is_watched_and_nothing_changes() -> None:
-    shape = AttentionShape(64, 2, (4, 5), ValueConvolutionConfig(size=0, initialization="zero"), False)
+    shape = AttentionShape(
+        64, 2, (4, 5), ValueConvolutionConfig(size=0, initialization="zero"), False
+    )
     block = build_attention(load_variant("dydila").config(), shape)
     initialize(block, seed=0)
     tokens = torch.randn(2, 20, 64, generator=torch.Generator().manual_seed(0))

@@ -16,12 +16,12 @@ def drawn(order: DrawOrder, start: int, stop: int, rank: int = 0, ranks: int = 1
 def test_each_epoch_shows_every_image_once() -> None:
     draws = drawn(ORDER, 0, 23)
     for epoch in range(6):
-        seen = Counter(draw.index for draw in draws[epoch * 23 : (epoch + 1) * 23])
+        seen = Counter(draw.image for draw in draws[epoch * 23 : (epoch + 1) * 23])
         assert seen == Counter(range(23))
 
 
 def test_epochs_have_different_orders() -> None:
-    draws = [draw.index for draw in drawn(ORDER, 0, 23)]
+    draws = [draw.image for draw in drawn(ORDER, 0, 23)]
     assert draws[:23] != draws[23:46]
 
 

@@ -74,14 +74,19 @@ def test_saved_weights_are_the_average_that_was_validated(
     network = load_trained(tmp_path, config, data.train.shape, 10)
     objective = build_module(config, data.train.shape, 10).objective
     loss = held_out_loss(network, objective, data.held_out, 7, torch.device("cpu"))
-    assert loss == pytest.approx(json.loads((tmp_path / "trained.json").read_text())["validation_loss"])
+    assert loss == pytest.approx(
+        json.loads((tmp_path / "trained.json").read_text())["validation_loss"]
+    )
 
 
 def test_ema_is_the_running_average_of_the_weights(
     trial_config: Callable[..., TrialConfig], tmp_path: Path
 ) -> None:
     config = trial_config(
-        "sana", "train.steps=5", "train.batch_size=16", "train.ema_decay=0.8",
+        "sana",
+        "train.steps=5",
+        "train.batch_size=16",
+        "train.ema_decay=0.8",
         "train.checkpoint_every=1",
     )
     averages: list[torch.Tensor] = []
@@ -154,9 +159,7 @@ def test_validation_loss_of_the_zero_network_is_the_power_of_the_target(
     config = trial_config("sana")
     data = load_data_set(config.data)
     module = build_module(config, data.train.shape, 10)
-    loss = held_out_loss(
-        module.backbone, module.objective, data.held_out, 16, torch.device("cpu")
-    )
+    loss = held_out_loss(module.backbone, module.objective, data.held_out, 16, torch.device("cpu"))
     # The untrained network predicts zero, so the flow loss is E|noise - image|^2 a pixel.
     power = 1.0 + to_network(data.held_out.images).square().mean()
     assert loss == pytest.approx(power.item(), rel=0.05)
@@ -188,8 +191,12 @@ def test_ddpm_trains_with_learned_variance(
     trial_config: Callable[..., TrialConfig], tmp_path: Path
 ) -> None:
     config = trial_config(
-        "sana", "train.steps=30", "train.batch_size=32", "train.log_every=1",
-        "objective.name=ddpm", "sample.sampler=ddim",
+        "sana",
+        "train.steps=30",
+        "train.batch_size=32",
+        "train.log_every=1",
+        "objective.name=ddpm",
+        "sample.sampler=ddim",
     )
     losses = list(run(config, tmp_path).series("train_loss").values())
     assert sum(losses[-5:]) < sum(losses[:5])

@@ -233,9 +233,7 @@ def test_parameter_counts_are_those_of_the_equations() -> None:
     differential = 2 * (5 + 5 * 2 * HEAD_DIM)
     assert parameter_count() == outside + projection + kernel + differential
     assert parameter_count(normalizer="rms") == parameter_count() + HEAD_DIM
-    assert parameter_count(projection="static") == (
-        outside + 2 * WIDTH**2 + kernel + differential
-    )
+    assert parameter_count(projection="static") == (outside + 2 * WIDTH**2 + kernel + differential)
     assert parameter_count(kernel="relu") == outside + projection + differential
     assert parameter_count(kernel="static") == outside + projection + differential
     assert parameter_count(differential="static") == outside + projection + kernel + 2

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from models.attention import build_attention
-from models.attention import lit, sana
+from models.attention import build_attention, lit, sana
 from models.attention.base import AttentionShape, ValueConvolutionConfig
 from models.initialization import initialize
 
