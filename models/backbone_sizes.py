@@ -16,7 +16,7 @@ class BackboneSize:
 
 BACKBONE_SIZES = {
     # Ours, for a laptop; the head dimension of 32 is SANA's.
-    "tiny": BackboneSize(depth=4, width=96, heads=3),
+    "tiny": BackboneSize(depth=4, width=64, heads=2),
     # DiT (Peebles and Xie 2023), table 1.
     "S": BackboneSize(depth=12, width=384, heads=6),
     "B": BackboneSize(depth=12, width=768, heads=12),

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.backbone import Backbone
 from models.errors import UserError
+from models.load_balance import balance_loss
 from models.objectives import TrainingObjective
 from models.randomness import generator
 
@@ -77,7 +78,7 @@ class DiffusionModule(pl.LightningModule):
     @property
     def ema_backbone(self) -> Backbone:
         """The network with averaged weights, for sampling and validation."""
-        return cast(Backbone, self.ema.module)
+        return cast("Backbone", self.ema.module)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.batch_losses(batch).mean()
@@ -87,7 +88,12 @@ class DiffusionModule(pl.LightningModule):
                 "train.learning_rate or train.gradient_clip, or set train.precision=32-true"
             )
         self.log("train_loss", loss)
-        return loss
+        # Kept apart, so that the training loss means the same in every variant.
+        balance = balance_loss(self.backbone)
+        if balance is None:
+            return loss
+        self.log("balance_loss", balance)
+        return loss + balance
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.optimization

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_model
 
 from harness.atomic_file import atomic_path, write_text
 from harness.config.schema import TrialConfig
@@ -55,7 +55,7 @@ def load_trained(
 ) -> Backbone:
     """The network with the EMA weights that training left in a folder, in evaluation mode."""
     backbone = build_backbone(config, image_shape, num_classes)
-    backbone.load_state_dict(load_file(folder / _WEIGHTS))
+    load_model(backbone, folder / _WEIGHTS)
     return backbone.eval()
 
 
@@ -147,9 +147,8 @@ def train(
             device,
         )
         logger.log_metrics({METRIC: loss}, step=settings.steps)
-    weights = {key: value.contiguous() for key, value in module.ema_backbone.state_dict().items()}
     with atomic_path(folder / _WEIGHTS) as temporary:
-        save_file(weights, temporary)
+        save_model(module.ema_backbone, str(temporary))
     summary = TrainingSummary(
         steps=trainer.global_step,
         validation_loss=loss,

@@ -200,14 +200,12 @@ def test_launcher_killed_without_warning_then_the_same_command_finishes(
         command(tmp_path), stdout=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment(tmp_path)
     )
     wait_for("runs/smoke/*/*/checkpoints/step-00000008.ckpt", tmp_path, process)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 30
-    while any(
-        str(tmp_path) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
     run(tmp_path)
     for variant in VARIANTS:
         (mine,) = tmp_path.glob(f"runs/smoke/{variant}/*/ema.safetensors")

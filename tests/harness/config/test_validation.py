@@ -119,7 +119,7 @@ SECTIONS = "seed, data, model, attention, objective, train, sample, evaluate"
         ),
         (
             "model.heads=5",
-            "model.heads: model.heads must divide model.width, but 96 / 5 leaves a rest",
+            "model.heads: model.heads must divide model.width, but 64 / 5 leaves a rest",
         ),
         (
             "model.width=100",
