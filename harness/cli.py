@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with: python -m harness ablation no_differential",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_ablation, _add_list, _add_config, _add_report):
+    for add in (_add_ablation, _add_list, _add_config, _add_report, _add_probe):
         add(commands)
     return parser
 
@@ -116,6 +116,27 @@ def _add_report(commands: _Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--scale", default="digits", help="how big: a file in experiments/scale")
     _add_runs_dir(command)
     command.set_defaults(command=_report)
+
+
+def _add_probe(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "probe",
+        help="measure how smooth the attention of a trained trial is, layer by layer",
+        description="Measure the attention of a trained trial on noised held-out images: row "
+        "entropy, effective rank and token similarity of each layer, head and timestep, and how "
+        "its routers choose. Prints means and writes all figures as CSV and PNG to the trial's "
+        "folder.",
+        epilog="Example: python -m harness probe runs/digits/dydila/seed0-0123456789ab",
+    )
+    command.add_argument("run", metavar="RUN", help="a trial's folder, or its run id in MLflow")
+    command.add_argument(
+        "--images", type=int, metavar="N", help="held-out images (default: as in the trial)"
+    )
+    command.add_argument(
+        "--timesteps", type=int, metavar="N", help="noise levels (default: as in the trial)"
+    )
+    _add_runs_dir(command)
+    command.set_defaults(command=_probe)
 
 
 def _add_selection(command: argparse.ArgumentParser) -> None:
@@ -209,6 +230,15 @@ def _report(options: argparse.Namespace) -> int:
     from harness.ablation import rebuild_report
 
     rebuild_report(options.name, options.scale, options.runs_dir, Console())
+    return 0
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness.probe_command import probe_run
+
+    probe_run(options.run, options.runs_dir, options.images, options.timesteps, Console())
     return 0
 
 

@@ -23,6 +23,7 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import flatten, to_yaml
 from harness.data.datasets import load_data_set
 from harness.data.labelled_images import DataSet, LabelledImages
+from harness.evaluation.attention_probe import NOISE_LEVELS
 from harness.evaluation.cost import model_cost
 from harness.evaluation.evaluate import Quality, evaluate_samples, real_against_real
 from harness.evaluation.extractors import load_extractor
@@ -30,6 +31,7 @@ from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.peak_memory import measure_peak_memory
 from harness.evaluation.reference import RealImages, Reference, load_reference
 from harness.evaluation.throughput import images_per_second
+from harness.probe import probe_metrics, probe_trial, write_probe
 from harness.progress import Progress, ProgressListener
 from harness.sampling.grid import class_grid, save_grid_png
 from harness.sampling.sample import draw_samples
@@ -177,6 +179,8 @@ class _Trial:
             **_quality_metrics(quality),
             **self._costs(data, trained, speed),
         }
+        probed, probe_files = self._probe(data)
+        metrics |= probed
         if peak.bytes is not None:
             metrics[names.PEAK_MEMORY] = float(peak.bytes)
         identity = self._identity(quality)
@@ -189,8 +193,9 @@ class _Trial:
         }
         journal.metrics(metrics, step=trained.steps)
         journal.tags(tags)
-        for artifact in (names.ARTIFACT_GRID, names.ARTIFACT_GRID_IMAGES):
-            journal.artifact(Path(artifact))
+        grids = (Path(names.ARTIFACT_GRID), Path(names.ARTIFACT_GRID_IMAGES))
+        for artifact in (*grids, *probe_files):
+            journal.artifact(artifact)
         result = {
             "variant": self.order.variant,
             "seed": self.config.seed,
@@ -262,6 +267,17 @@ class _Trial:
             device=self.device,
             on_progress=self.report,
         )
+
+    def _probe(self, data: DataSet) -> tuple[dict[str, float], tuple[Path, ...]]:
+        """The attention probe's metrics and files; none where it is switched off."""
+        network = load_trained(
+            self.folder, self.config, data.train.shape, len(data.train.class_names)
+        ).to(self.device)
+        count = self.config.evaluate.probe_images
+        rows = probe_trial(network, self.config, data, count, NOISE_LEVELS, self.report)
+        if not rows:
+            return {}, ()
+        return probe_metrics(rows), write_probe(rows, self.folder, names.ARTIFACT_PROBE)
 
     def _costs(
         self, data: DataSet, trained: TrainingSummary, sampling_speed: float | None

@@ -145,6 +145,9 @@ class EvaluateConfig(Section):
         ge=2, description="training images to compare with, a fixed random choice; null takes all"
     )
     inception_splits: int = Field(ge=1, description="splits of the Inception-style score")
+    probe_images: int = Field(
+        ge=0, description="held-out images for the attention probe; 0 switches it off"
+    )
     batch_size: int = _without_effect(ge=1)
 
 
@@ -172,6 +175,11 @@ class TrialConfig(Section):
             problems.append(problem)
         if self.evaluate.inception_splits > self.evaluate.samples:
             problems.append("evaluate.inception_splits must not exceed evaluate.samples")
+        if self.evaluate.probe_images > self.data.held_out:
+            problems.append(
+                f"evaluate.probe_images must not exceed data.held_out, but "
+                f"{self.evaluate.probe_images} > {self.data.held_out}"
+            )
         most = self.objective.most_sampler_steps()
         if most is not None and self.sample.steps > most:
             problems.append(

@@ -11,6 +11,18 @@ PARAMETERS = "parameters"
 MACS = "macs"
 FLOPS = "flops"
 PEAK_MEMORY = "peak_memory_bytes"
+ATTENTION_ENTROPY = "attention_entropy"
+ATTENTION_EFFECTIVE_RANK = "attention_effective_rank"
+TOKEN_SIMILARITY = "token_similarity"  # noqa: S105
+ROUTING_ENTROPY = "routing_entropy"
+"""The four of the probe: means over held-out images, timesteps, layers and heads or routers."""
+ROUTING_USAGE_ENTROPY = "routing/usage_entropy"
+ROUTING_TOKEN_ENTROPY = "routing/token_entropy"  # noqa: S105
+ROUTING_DEAD = "routing/dead"
+"""The three of training: means over all routers, of one batch."""
+GAMMA_MIN, GAMMA_MEAN, GAMMA_MAX = "gamma/min", "gamma/mean", "gamma/max"
+LAMBDA_MIN, LAMBDA_MEAN, LAMBDA_MAX = "lambda/min", "lambda/mean", "lambda/max"
+"""Over all learned exponents, and over all learned lambdas, of a network."""
 
 
 def frechet_distance(extractor: str) -> str:
@@ -21,6 +33,21 @@ def frechet_distance(extractor: str) -> str:
 def inception_score(extractor: str) -> str:
     """`is` is the Inception figure only."""
     return "is" if extractor == "inception" else f"is_{extractor}"
+
+
+def at_layer(metric: str, layer: int) -> str:
+    """The same metric in one layer, from 0."""
+    return f"{metric}/layer_{layer:02d}"
+
+
+def at_timestep(metric: str, timestep: float) -> str:
+    """The same metric at one timestep, in 0..1000."""
+    return f"{metric}/timestep_{timestep:04.0f}"
+
+
+def is_detail(metric: str) -> bool:
+    """Whether a metric is of a part of the network or of a timestep: nothing for a table."""
+    return "/" in metric
 
 
 TAG_KIND = "harness.kind"
@@ -53,6 +80,8 @@ ARTIFACT_CONFIG = "config.yaml"
 ARTIFACT_GRID = "samples.png"
 ARTIFACT_GRID_IMAGES = "grid.npz"
 """Array `images`, (classes, images a class, H, W, C) uint8, and `class_names`, (classes,)."""
+ARTIFACT_PROBE = "attention_probe"
+"""`.csv` has all figures of the probe, `.png` a figure of them."""
 ARTIFACT_TRIALS = "trials.json"
 """On an ablation's run: `{"trials": [{"variant", "seed", "hash", "run_id"}...], "floor":
 {"fd_...": value, "is_...": value} or {}, "floor_identity": {...}}`, trials in table order."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
+_KIND = "mlflow.experimentKind"
+_MODEL_TRAINING = "custom_model_development"
+"""Without it MLflow's pages take an experiment for one on language models."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 _USE_INSTEAD = (
     f"Set {URI_VARIABLE} to a server (http://127.0.0.1:5000) or a database file "
@@ -126,7 +129,9 @@ class Store:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             location = None if self.has_server else self._artifact_location(name)
-            return client.create_experiment(name, artifact_location=location)
+            return client.create_experiment(
+                name, artifact_location=location, tags={_KIND: _MODEL_TRAINING}
+            )
         if experiment.lifecycle_stage != "active":
             raise UserError(
                 f"The MLflow experiment {name!r} at {self.name} was deleted. Restore it with "

@@ -21,6 +21,7 @@ from harness.training.build import build_backbone, build_module
 from harness.training.checkpoints import Checkpoints, resumable_checkpoint, step_of
 from harness.training.hardware import Precision, choose_precision
 from harness.training.pace import Pace
+from harness.training.routing_log import RoutingLog
 from harness.training.validation import METRIC, Validation, held_out_loss
 from models.backbone import Backbone
 from models.errors import UserError
@@ -117,6 +118,7 @@ def train(
         callbacks=[
             pace,
             validation,
+            RoutingLog(settings.validate_every),
             Checkpoints(folder / _CHECKPOINTS, settings.checkpoint_every),
             pace.restart,
         ],

@@ -83,7 +83,7 @@ def test_how_it_was_measured_stands_below(build_runs: Build) -> None:
         names.TAG_GIT_DIRTY: "true",
         names.TAG_PRECISION: "bf16-mixed",
         names.TAG_VERSIONS: '{"torch": "2.14.1"}',
-        names.names.TAG_SIDE_BY_SIDE: "2",
+        names.TAG_SIDE_BY_SIDE: "2",
     }
     trials = [(variant, seed) for variant in FIGURES for seed in (0, 1)]
     text = markdown_of(build_runs(FIGURES, tags=dict.fromkeys(trials, tags)))

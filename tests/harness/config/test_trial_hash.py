@@ -67,6 +67,7 @@ CHANGES = {
     "sample.batch_size": 3,
     "evaluate.samples": 30,
     "evaluate.inception_splits": 3,
+    "evaluate.probe_images": 3,
     "evaluate.reference_images": 30,
     "evaluate.batch_size": 3,
 }

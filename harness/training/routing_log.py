@@ -1,0 +1,141 @@
+"""Health of the routed parts over training: shares, dead options, entropies, gammas and lambdas.
+
+Names of metrics: `routing/...`, `gamma/...` and `lambda/...` alone are of the whole network;
+`routing/layer_00/query_kernel/usage_entropy` is of one router, `gamma/layer_00/query_kernel/0` of
+one learned value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from models.backbone import Backbone
+from models.differential import ChosenDifference, StaticDifference
+from models.diffusion_module import DiffusionModule
+from models.measure_kernel import ChosenPower
+from models.routing_health import RouterHealth, RoutingRecorder
+
+Factor = Literal["gamma", "lambda"]
+
+
+class RoutingLog(pl.Callback):
+    """Logs every `every` steps, and of the last step, what the routers did with that step's batch
+    and what the learned exponents and lambdas are after it.
+
+    It listens to the forward pass of training and computes nothing of its own, so it cannot change
+    a weight. Of a network without such parts it logs nothing.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._recorder: RoutingRecorder | None = None
+        self._listening = ExitStack()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        step = trainer.global_step + 1
+        if step % self.every == 0 or step == trainer.max_steps:
+            self._recorder = self._listening.enter_context(RoutingRecorder(pl_module.backbone))
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        if self._recorder is None:
+            return
+        assert isinstance(pl_module, DiffusionModule)
+        health = self._recorder.health()
+        self._stop_listening()
+        metrics = {**routing_metrics(health), **factor_metrics(pl_module.backbone)}
+        if not metrics:
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        self._listening.close()
+        self._recorder = None
+
+
+def routing_metrics(health: Mapping[str, RouterHealth]) -> dict[str, float]:
+    """Figures of each router, then the means over all of them.
+
+    Args:
+        health: by the router's name within the backbone.
+    """
+    metrics: dict[str, float] = {}
+    for name, router in health.items():
+        place = _place(name.removesuffix(".router"))
+        metrics[f"routing/{place}/max_share"] = max(router.shares)
+        metrics[f"routing/{place}/min_share"] = min(router.shares)
+        metrics[f"routing/{place}/dead"] = float(router.dead)
+        metrics[f"routing/{place}/usage_entropy"] = router.usage_entropy
+        metrics[f"routing/{place}/token_entropy"] = router.token_entropy
+    if health:
+        count = len(health)
+        routers = health.values()
+        metrics["routing/dead"] = sum(router.dead for router in routers) / count
+        metrics["routing/usage_entropy"] = sum(r.usage_entropy for r in routers) / count
+        metrics["routing/token_entropy"] = sum(r.token_entropy for r in routers) / count
+    return metrics
+
+
+def factor_metrics(backbone: Backbone) -> dict[str, float]:
+    """Each learned exponent (gamma) and lambda, then minimum, mean and maximum over all of a kind.
+
+    Exponents are those that count, not below `ChosenPower.SMALLEST_EXPONENT`. A bank that several
+    parts share stands under the first one's name. Of exponents that differ between heads, each
+    value is the mean over the heads, to keep the number of metrics in bounds.
+    """
+    metrics: dict[str, float] = {}
+    everything: dict[Factor, list[Tensor]] = {"gamma": [], "lambda": []}
+    for kind, name, values in _learned_factors(backbone):
+        everything[kind].append(values.flatten())
+        for index, value in enumerate(values.reshape(-1, values.shape[-1]).mean(dim=0).tolist()):
+            metrics[f"{kind}/{_place(name)}/{index}"] = value
+    for kind, found in everything.items():
+        if found:
+            together = torch.cat(found)
+            metrics[f"{kind}/min"] = float(together.min())
+            metrics[f"{kind}/mean"] = float(together.mean())
+            metrics[f"{kind}/max"] = float(together.max())
+    return metrics
+
+
+def _learned_factors(backbone: Backbone) -> Iterator[tuple[Factor, str, Tensor]]:
+    """Kind, name of the part within the backbone, and values (n,) or (H, n); shared ones once."""
+    seen: set[int] = set()
+    for name, module in backbone.named_modules():
+        match module:
+            case ChosenPower():
+                bank, smallest = module.exponents, ChosenPower.SMALLEST_EXPONENT
+                if id(bank) not in seen:
+                    yield "gamma", name, bank.detach().float().cpu().clamp_min(smallest)
+                seen.add(id(bank))
+            case ChosenDifference():
+                yield "lambda", name, module.factors.detach().float().cpu()
+            case StaticDifference():
+                yield "lambda", name, module.factor.detach().float().cpu()[None]
+
+
+def _place(name: str) -> str:
+    """`blocks.3.attention.query_kernel` to `layer_03/query_kernel`."""
+    _, layer, _, part = name.split(".", 3)
+    return f"layer_{int(layer):02d}/{part}"
