@@ -165,7 +165,7 @@ def _router_table(rows: Sequence[ProbeRow]) -> Table:
     """A row a layer and router: means over timesteps, and shares of tokens."""
     table = _table(
         "Routers, mean over timesteps",
-        ["layer", "router", "usage entropy", "token entropy", "dead", "share of tokens a choice"],
+        ["layer", "router", "usage entropy", "token entropy", "dead", "tokens a choice (%)"],
     )
     for layer in layers(rows):
         for router in dict.fromkeys(row.router for row in rows if row.router is not None):
@@ -183,7 +183,7 @@ def _router_table(rows: Sequence[ProbeRow]) -> Table:
                 f"{mean(select(mine, ROUTING_ENTROPY)):.3f}",
                 f"{mean(select(mine, ROUTING_TOKEN_ENTROPY)):.3f}",
                 f"{mean(select(mine, DEAD_OPTIONS)):.1f}",
-                " ".join(f"{share:.0%}" for share in shares),
+                " ".join(f"{100 * share:.0f}" for share in shares),
             )
     return table
 
@@ -196,6 +196,6 @@ def _table(title: str, columns: Sequence[str]) -> Table:
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
     for column in columns:
-        words = column in ("router", "share of tokens a choice")
+        words = column in ("router", "tokens a choice (%)")
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     return table

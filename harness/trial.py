@@ -157,7 +157,9 @@ class _Trial:
             journal.end("KILLED" if interrupted else "FAILED", reason)
             raise
         else:
+            # The result comes last: a trial that has one is complete in the journal as well.
             journal.end("FINISHED", "finished")
+            write_text(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
             return result
         finally:
             publisher.close()
@@ -205,7 +207,6 @@ class _Trial:
             "training": asdict(trained),
             "tags": {**self._tags(), **tags},
         }
-        write_text(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
         return result
 
     def _sample(self, data: DataSet) -> tuple[NDArray[np.uint8], NDArray[np.int64], float | None]:

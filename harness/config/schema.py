@@ -23,12 +23,14 @@ from models.objectives.base import ObjectiveConfig
 
 if TYPE_CHECKING:
     AnyAttention = AttentionConfig
+    VariantName = str
     AnyObjective = ObjectiveConfig
 else:
     AnyAttention = Annotated[
         reduce(or_, [load_variant(name).config for name in variant_names()]),
         Field(discriminator="name"),
     ]
+    VariantName = Literal[variant_names()]
     AnyObjective = Annotated[
         reduce(or_, [objective_config(name) for name in objective_names()]),
         Field(discriminator="name"),
@@ -50,7 +52,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images, and how many of them are held out of training."""
 
-    name: Literal["digits"]
+    name: Literal["cifar10", "digits"]
     path: str | None = _without_effect(description="folder or archive; null where none is needed")
     resolution: int = Field(ge=4, le=1024, description="pixels a side")
     held_out: int = Field(ge=2, description="images kept for the validation loss and the floor")
@@ -69,6 +71,10 @@ class ModelConfig(Section):
     patch_size: int = Field(ge=1, le=32)
     feedforward: Literal["mlp", "mix"] = Field(description="of DiT, or SANA's with a convolution")
     mlp_ratio: float = Field(gt=0, le=16)
+    match_parameters_of: VariantName | None = Field(
+        description="widen the feed-forward part until the network has as many parameters as with "
+        "this attention variant and its default fields; null leaves it at mlp_ratio"
+    )
     positions: Literal["sincos", "none"]
     qk_norm: bool = Field(description="RMSNorm of queries and keys, over all channels")
     label_dropout: float = Field(ge=0, lt=1)

@@ -61,7 +61,7 @@ def probe_png(rows: Sequence[ProbeRow]) -> bytes:
         figure.legend(
             handles,
             labels,
-            title="timestep (noise grows)",
+            title="timestep\n(bands: range of heads)",
             loc="outside right center",
             frameon=False,
         )

@@ -199,6 +199,6 @@ def test_nothing_of_the_harness_but_the_names_is_imported() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines() == [
-        "['harness.tracking', 'harness.tracking.names', 'models.errors']",
+        "['harness.atomic_file', 'harness.tracking', 'harness.tracking.names', 'models.errors']",
         "[]",
     ]

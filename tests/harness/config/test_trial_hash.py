@@ -28,6 +28,7 @@ WITHOUT_EFFECT = {
 }
 CHANGES = {
     "seed": 1,
+    "data.name": "cifar10",
     "data.path": "elsewhere",
     "data.resolution": 16,
     "data.held_out": 50,
@@ -37,7 +38,11 @@ CHANGES = {
     "model.width": 192,
     "model.heads": 4,
     "model.patch_size": 2,
+    "model.feedforward": "mix",
     "model.mlp_ratio": 3.0,
+    "model.match_parameters_of": "dydila",
+    "model.positions": "none",
+    "model.qk_norm": True,
     "model.label_dropout": 0.2,
     "model.value_convolution.size": 3,
     "model.value_convolution.initialization": "zero",
@@ -73,7 +78,7 @@ CHANGES = {
 }
 """One other value for every key that has one; the tests below see that no key is missing."""
 
-ONLY_ONE_VALUE = {"data.name", "evaluate.extractor"}
+ONLY_ONE_VALUE = {"evaluate.extractor"}
 OF_NAMES = {"model.size", "attention.name", "objective.name"}
 
 

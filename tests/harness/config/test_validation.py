@@ -87,7 +87,10 @@ SECTIONS = "seed, data, model, attention, objective, train, sample, evaluate"
             "sample.sampler: got 'flow_huen'; expected one of ddim, ddpm, dpm_solver, flow_euler, "
             "flow_heun (did you mean flow_heun?)",
         ),
-        ("data.name=digit", "data.name: got 'digit'; expected digits (did you mean digits?)"),
+        (
+            "data.name=digit",
+            "data.name: got 'digit'; expected one of cifar10, digits (did you mean digits?)",
+        ),
         (
             "model.size=tyni",
             "model.size: got 'tyni'; expected one of tiny, S, B, L, XL (did you mean tiny?)",
@@ -122,8 +125,8 @@ SECTIONS = "seed, data, model, attention, objective, train, sample, evaluate"
             "model.heads: model.heads must divide model.width, but 64 / 5 leaves a rest",
         ),
         (
-            "model.width=100",
-            "model.width: model.heads must divide model.width, but 100 / 3 leaves a rest",
+            "attention.head_dim=24",
+            "attention.head_dim: attention.head_dim 24 does not divide the width 64: 2.66667 heads",
         ),
         (
             "objective.name=ddpm",
@@ -275,7 +278,7 @@ def test_all_mistakes_of_all_files_and_variants_are_told_at_once_and_once(tree: 
     )
     assert tree.mistakes("evaluate.samples=1", "oops", "data.name=mnist") == [
         "command line: 'oops' is no override; expected key=value, as in train.steps=200",
-        "command line: data.name: got 'mnist'; expected digits",
+        "command line: data.name: got 'mnist'; expected one of cifar10, digits",
         "command line: evaluate.samples: got 1; expected a whole number >= 2",
         "experiments/scale/small.yaml:3: train.steps: got 0; expected a whole number >= 1",
         "experiments/scale/small.yaml:4: train.steps: duplicate key, first on line 3",

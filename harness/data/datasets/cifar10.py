@@ -1,0 +1,84 @@
+"""CIFAR-10: 32x32 colour photographs of 10 classes, 50,000 for training.
+
+Source: Krizhevsky 2009. Read from torchvision's folder, or from a folder or zip of class folders.
+A zip of JPEGs holds slightly other pixels than the original files, so its figures are its own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.config.schema import DataConfig
+from harness.data.cifar_batches import BATCHES, FOLDER, read_batches
+from harness.data.class_folders import read_class_folders
+from harness.data.labelled_images import DataSet, LabelledImages
+from harness.data.split import hold_out
+from models.errors import UserError
+
+ENVIRONMENT = "HARNESS_CIFAR10"
+_SIDE = 32
+_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+_HOW_TO_GET_IT = (
+    """python -c "from torchvision.datasets import CIFAR10; CIFAR10('data', download=True)" """
+    'and then SET="data.path=data", or SET="data.path=..." with a zip or folder of class folders'
+)
+
+
+def load(config: DataConfig) -> DataSet:
+    """The training images, some of them held out, drawn evenly from the classes.
+
+    They are read from `data.path` or, where that is null, from the environment variable
+    HARNESS_CIFAR10. Decoding the images of a zip takes about ten seconds.
+
+    Raises:
+        UserError: the images are not there, cannot be read, are not those of CIFAR-10's classes,
+            or the configuration asks for another resolution.
+    """
+    if config.resolution != _SIDE:
+        raise UserError(
+            f"data.resolution is {config.resolution}, but the images of CIFAR-10 are "
+            f"{_SIDE}x{_SIDE} pixels: set data.resolution={_SIDE}"
+        )
+    source = _source(config.path)
+    found = _read(source)
+    if found.class_names != _CLASSES:
+        raise UserError(
+            f"{source} has the classes {', '.join(found.class_names[:10])}, "
+            f"but those of CIFAR-10 are {', '.join(_CLASSES)}"
+        )
+    return hold_out(found.images, found.labels, found.class_names, config.held_out)
+
+
+def _source(path: str | None) -> Path:
+    given = path or os.environ.get(ENVIRONMENT)
+    if not given:
+        raise UserError(
+            f"CIFAR-10 is not there: data.path is null and {ENVIRONMENT} is not set; "
+            f"get it with: {_HOW_TO_GET_IT}"
+        )
+    source = Path(given).expanduser()
+    if not source.exists():
+        key = "data.path" if path else ENVIRONMENT
+        raise UserError(
+            f"CIFAR-10 is not there: {key} names {source}; get it with: {_HOW_TO_GET_IT}"
+        )
+    return source
+
+
+def _read(source: Path) -> LabelledImages:
+    for folder in (source / FOLDER, source):
+        if (folder / BATCHES[0]).is_file():
+            return read_batches(folder)
+    return read_class_folders(source, _SIDE)
