@@ -198,7 +198,7 @@ class _Trial:
         grids = (Path(names.ARTIFACT_GRID), Path(names.ARTIFACT_GRID_IMAGES))
         for artifact in (*grids, *probe_files):
             journal.artifact(artifact)
-        result = {
+        return {
             "variant": self.order.variant,
             "seed": self.config.seed,
             "hash": self.order.hash,
@@ -207,7 +207,6 @@ class _Trial:
             "training": asdict(trained),
             "tags": {**self._tags(), **tags},
         }
-        return result
 
     def _sample(self, data: DataSet) -> tuple[NDArray[np.uint8], NDArray[np.int64], float | None]:
         """The samples, drawn now or before, and how fast they were drawn."""
