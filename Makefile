@@ -5,8 +5,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV := .venv
-PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
-	command -v $$name && break; done | head -n 1)
+# The first that runs and is new enough; a version manager's stand-in may be there and not run.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && \
+	command -v $$name && exit; done; command -v python3)
 RUN := $(VENV)/bin/python -m harness
 STAMP := $(VENV)/.installed
 
