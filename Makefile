@@ -20,7 +20,7 @@ EXP ?=
 PORT ?= 5000
 FREE_GIB_NEEDED := 8
 
-.PHONY: help setup ablation report config list ui test test-slow test-all check format clean
+.PHONY: exp-is-named help setup ablation report config list ui test test-slow test-all check format clean
 
 help: ## Show this list.
 	@echo "make ablation EXP=no_differential    train, measure and compare; then make report, make ui"
@@ -48,22 +48,23 @@ $(STAMP): pyproject.toml constraints.txt
 		exit 2; }
 	@echo "setup: installing into $(VENV); minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	@$(VENV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 	@echo "setup: done"
 
-ablation: $(STAMP) ## Run an ablation: make ablation EXP=no_differential [SCALE= SEEDS= SET=].
-	@$(if $(EXP),,echo "ablation: say which: make ablation EXP=no_differential; make list shows all" >&2; exit 2)
+ablation: exp-is-named $(STAMP) ## Run an ablation: make ablation EXP=no_differential [SCALE= SEEDS= SET=].
 	@$(RUN) ablation $(EXP) --scale $(SCALE) --cluster $(CLUSTER) $(if $(SEEDS),--seeds $(SEEDS)) $(SET)
 
-report: $(STAMP) ## Rebuild the tables and figures from MLflow: make report EXP=no_differential.
-	@$(if $(EXP),,echo "report: say which: make report EXP=no_differential; make list shows all" >&2; exit 2)
+report: exp-is-named $(STAMP) ## Rebuild the tables and figures from MLflow: make report EXP=no_differential.
 	@$(RUN) report $(EXP) --scale $(SCALE)
 
-config: $(STAMP) ## Print the resolved trials and their hashes; run nothing.
-	@$(if $(EXP),,echo "config: say which: make config EXP=no_differential; make list shows all" >&2; exit 2)
+config: exp-is-named $(STAMP) ## Print the resolved trials and their hashes; run nothing.
 	@$(RUN) config $(EXP) --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(SET)
+
+exp-is-named:
+	@$(if $(EXP),,echo "say which ablation: make $(firstword $(MAKECMDGOALS)) EXP=no_differential;" \
+		"make list shows all" >&2; exit 2)
 
 list: $(STAMP) ## List ablations, scales and attention variants, each with its question.
 	@$(RUN) list
