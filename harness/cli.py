@@ -64,7 +64,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with: python -m harness ablation no_differential",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_ablation, _add_list, _add_config, _add_report, _add_probe):
+    for add in (
+        _add_ablation,
+        _add_list,
+        _add_config,
+        _add_report,
+        _add_probe,
+        _add_export,
+        _add_convert,
+    ):
         add(commands)
     return parser
 
@@ -137,6 +145,44 @@ def _add_probe(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     _add_runs_dir(command)
     command.set_defaults(command=_probe)
+
+
+def _add_export(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write a trained network as model.safetensors and model.json",
+        description="Write the EMA weights of a trained trial as OUT/model.safetensors, and what "
+        "builds the network as OUT/model.json; harness.training.export.load_exported(OUT) reads "
+        "both.",
+        epilog="Example: python -m harness export runs/digits/dydila/seed0-0123456789ab exported",
+    )
+    command.add_argument("run", metavar="RUN", help="a trial's folder, or its run id in MLflow")
+    command.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
+    _add_runs_dir(command)
+    command.set_defaults(command=_export)
+
+
+def _add_convert(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "convert",
+        help="turn a published DiT checkpoint into an exported model, or back",
+        description="Turn a checkpoint in the layout of facebookresearch/DiT (.pt, .pth or "
+        ".safetensors) into an exported model, as `export` writes it, or an exported model with "
+        "softmax attention and without a convolution of V into such a checkpoint.",
+        epilog="Examples: python -m harness convert DiT-XL-2-256x256.pt dit; "
+        "python -m harness convert dit DiT-XL-2-256x256.safetensors",
+    )
+    command.add_argument(
+        "source", metavar="SOURCE", type=Path, help="a checkpoint, or the folder of an export"
+    )
+    command.add_argument("out", metavar="OUT", type=Path, help="the folder or checkpoint to write")
+    command.add_argument(
+        "--heads",
+        type=int,
+        metavar="N",
+        help="of the checkpoint's attention, where its width and depth are none of DiT's sizes",
+    )
+    command.set_defaults(command=_convert)
 
 
 def _add_selection(command: argparse.ArgumentParser) -> None:
@@ -239,6 +285,22 @@ def _probe(options: argparse.Namespace) -> int:
     from harness.probe_command import probe_run
 
     probe_run(options.run, options.runs_dir, options.images, options.timesteps, Console())
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from harness.export_command import export_run
+
+    export_run(options.run, options.runs_dir, options.out)
+    print(options.out)
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from harness.training.published_dit import convert
+
+    convert(options.source, options.out, options.heads)
+    print(options.out)
     return 0
 
 

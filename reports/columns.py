@@ -32,6 +32,7 @@ class Kind(Enum):
     QUALITY = "the metric's identity; compared with the baseline by seed"
     MACHINE = "the machine and what else ran on it"
     COST = "nothing"
+    PROBE = "the images and timesteps of the probe; tells why, not how good"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ class _Measure:
     compact: bool = True
 
 
+def _probe(key: str, title: str, decimals: int) -> _Measure:
+    """Neither end is good: weights can be too smooth and too sharp."""
+    return _Measure(key, title, Direction.NONE, Kind.PROBE, decimals, compact=False)
+
+
 _COUNT = ((1.0, ""), (1e3, "K"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 _OPERATIONS = _COUNT[2:]
 
@@ -131,6 +137,10 @@ _WITHOUT_EXTRACTOR = (
         units=((2.0**20, ""),),
         compact=False,
     ),
+    _probe(names.ATTENTION_ENTROPY, "attention entropy", 3),
+    _probe(names.ATTENTION_EFFECTIVE_RANK, "effective rank", 2),
+    _probe(names.TOKEN_SIMILARITY, "token similarity", 3),
+    _probe(names.ROUTING_ENTROPY, "routing entropy", 3),
 )
 
 

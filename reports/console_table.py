@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports.columns import Column, Kind
-from reports.facts import measured_sentence, provenance_notes, reading_notes, spread_sentence
+from reports.facts import (
+    measured_sentence,
+    probe_sentence,
+    provenance_notes,
+    reading_notes,
+    spread_sentence,
+)
 from reports.load import AblationRuns
 from reports.statistics import Place
 from reports.tables import NO_VALUE, PLUS_MINUS, Cell, Comparison, Row
@@ -36,13 +42,14 @@ def console_table(runs: AblationRuns, comparison: Comparison) -> RenderableType:
         Text("bold green: best; underlined: second best, judged as printed."),
         Text(spread_sentence(runs)),
         Text(measured_sentence(runs)),
+        *([Text(probe_sentence(comparison))] if probe_sentence(comparison) else []),
         *(Text(f"! {note}", style="yellow") for note in notes),
     )
 
 
 @dataclass(frozen=True)
 class _Figures:
-    """One table where the terminal is wide enough, else quality above cost and speed."""
+    """One table where the terminal is wide enough, else quality, cost and speed, and the probe."""
 
     comparison: Comparison
 
@@ -54,9 +61,8 @@ class _Figures:
         ):
             yield whole
             return
-        quality = [index for index, column in enumerate(columns) if column.kind is Kind.QUALITY]
-        others = [index for index in range(len(columns)) if index not in quality]
-        for part in (quality, others):
+        for kinds in ((Kind.QUALITY,), (Kind.COST, Kind.MACHINE), (Kind.PROBE,)):
+            part = [index for index, column in enumerate(columns) if column.kind in kinds]
             if part:
                 yield self._table(part)
 

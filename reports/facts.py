@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from harness.tracking import names
-from reports.columns import extractor_title
+from reports.columns import Kind, extractor_title
 from reports.identity import EXTRACTOR, SAMPLES, describe_identity, sample_count, short_hash
 from reports.load import AblationRuns
 from reports.machine import machine_differences
@@ -19,6 +19,12 @@ CHANGED = " with uncommitted changes"
 FLOOR_SENTENCE = (
     f"{FLOOR_LABEL.capitalize()}: as many held-out real images against the reference, the figure "
     "of a model without fault."
+)
+
+PROBE_SENTENCE = (
+    "Attention on noised held-out images, mean over heads, layers and timesteps: entropy of the "
+    "rows of A over log N (1 is uniform), effective rank of A (1 where all tokens get the same), "
+    "cosine similarity between a head's output tokens."
 )
 
 
@@ -47,6 +53,12 @@ def spread_sentence(runs: AblationRuns) -> str:
         f"Mean {PLUS_MINUS} sample standard deviation over the seeds of a variant (seeds: "
         f"{by_variant}); one seed prints no {PLUS_MINUS}."
     )
+
+
+def probe_sentence(comparison: Comparison) -> str:
+    """What the probe's columns show; empty without them."""
+    probed = any(column.kind is Kind.PROBE for column in comparison.columns)
+    return PROBE_SENTENCE if probed else ""
 
 
 def measured_sentence(runs: AblationRuns) -> str:

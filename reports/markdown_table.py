@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from reports.facts import (
     FLOOR_SENTENCE,
     measured_sentence,
+    probe_sentence,
     provenance,
     provenance_notes,
     reading_notes,
@@ -33,13 +34,16 @@ def markdown_table(runs: AblationRuns, comparison: Comparison, pictures: Mapping
         markdown_text(runs.question),
         _main_table(comparison),
         " ".join(
-            (
+            sentence
+            for sentence in (
                 _LEGEND,
                 markdown_text(spread_sentence(runs)),
                 markdown_text(measured_sentence(runs)),
                 FLOOR_SENTENCE if comparison.floor else "",
+                probe_sentence(comparison),
             )
-        ).strip(),
+            if sentence
+        ),
         _bullets([*reading_notes(runs, comparison), *provenance_notes(runs, comparison)]),
         *_differences(runs, comparison),
         "## How it was measured",

@@ -19,10 +19,16 @@ TABLE_MARKDOWN = "table.md"
 SAMPLES = "samples.png"
 TRAINING_CURVES = "training_curves.png"
 TRADEOFF = "tradeoff.png"
+ATTENTION_PROBE = "attention_probe.png"
+ROUTING_HEALTH = "routing_health.png"
 _CAPTIONS = {
     SAMPLES: "Samples of one seed of each variant: a row a class, a block a variant",
     TRAINING_CURVES: "Validation loss over training",
     TRADEOFF: "Quality against cost",
+    ATTENTION_PROBE: "Attention on noised held-out images, layer by layer: means over heads and "
+    "timesteps, bands over seeds",
+    ROUTING_HEALTH: "Routed parts over training: means over routers, bands over seeds; of gamma "
+    "and lambda the mean of all learned values, bands from the smallest to the largest",
 }
 _DOTS_PER_INCH = 300
 
@@ -61,13 +67,16 @@ def write_report(
     # imports this module to say what it can do.
     from reports.console_table import console_table
     from reports.csv_table import csv_table
-    from reports.curves import load_validation_curves
+    from reports.curves import load_curves, load_validation_curves
     from reports.facts import provenance_notes, reading_notes
     from reports.grids import load_grids
     from reports.latex_table import latex_table
     from reports.load import load_ablation
     from reports.markdown_table import markdown_table
     from reports.plots import draw_tradeoff, draw_training_curves
+    from reports.probe_by_layer import probe_by_layer
+    from reports.probe_figure import draw_attention_probe
+    from reports.routing_figure import ROUTING_METRICS, draw_routing_health
     from reports.sample_figure import draw_samples
     from reports.tables import compare
 
@@ -75,10 +84,13 @@ def write_report(
     comparison = compare(runs)
     grids = load_grids(runs)
     curves = load_validation_curves(runs)
+    probed, routing = probe_by_layer(runs), load_curves(runs, ROUTING_METRICS)
     figures = {
         SAMPLES: draw_samples(grids.grids) if grids.grids else None,
         TRAINING_CURVES: None if curves.empty else draw_training_curves(curves, runs.variants),
         TRADEOFF: draw_tradeoff(runs, comparison),
+        ATTENTION_PROBE: None if probed.empty else draw_attention_probe(probed, runs.variants),
+        ROUTING_HEALTH: None if routing.empty else draw_routing_health(routing, runs.variants),
     }
     contents = {name: _png(figure) for name, figure in figures.items() if figure is not None}
     contents |= {

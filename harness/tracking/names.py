@@ -18,8 +18,9 @@ ROUTING_ENTROPY = "routing_entropy"
 """The four of the probe: means over held-out images, timesteps, layers and heads or routers."""
 ROUTING_USAGE_ENTROPY = "routing/usage_entropy"
 ROUTING_TOKEN_ENTROPY = "routing/token_entropy"  # noqa: S105
+ROUTING_MAX_SHARE = "routing/max_share"
 ROUTING_DEAD = "routing/dead"
-"""The three of training: means over all routers, of one batch."""
+"""The four of training: means over all routers, of one batch."""
 GAMMA_MIN, GAMMA_MEAN, GAMMA_MAX = "gamma/min", "gamma/mean", "gamma/max"
 LAMBDA_MIN, LAMBDA_MEAN, LAMBDA_MAX = "lambda/min", "lambda/mean", "lambda/max"
 """Over all learned exponents, and over all learned lambdas, of a network."""
@@ -38,6 +39,12 @@ def inception_score(extractor: str) -> str:
 def at_layer(metric: str, layer: int) -> str:
     """The same metric in one layer, from 0."""
     return f"{metric}/layer_{layer:02d}"
+
+
+def layer_of(key: str, metric: str) -> int | None:
+    """The layer that `at_layer(metric, layer)` names; None for any other key."""
+    prefix, number = f"{metric}/layer_", key.removeprefix(f"{metric}/layer_")
+    return int(number) if key.startswith(prefix) and number.isdecimal() else None
 
 
 def at_timestep(metric: str, timestep: float) -> str:

@@ -91,6 +91,7 @@ def routing_metrics(health: Mapping[str, RouterHealth]) -> dict[str, float]:
     if health:
         count = len(health)
         routers = health.values()
+        metrics["routing/max_share"] = sum(max(router.shares) for router in routers) / count
         metrics["routing/dead"] = sum(router.dead for router in routers) / count
         metrics["routing/usage_entropy"] = sum(r.usage_entropy for r in routers) / count
         metrics["routing/token_entropy"] = sum(r.token_entropy for r in routers) / count

@@ -27,7 +27,7 @@ from models.backbone import Backbone
 from models.errors import UserError
 
 _SUMMARY = "trained.json"
-_WEIGHTS = "ema.safetensors"
+EMA_WEIGHTS = "ema.safetensors"
 _CHECKPOINTS = "checkpoints"
 
 
@@ -56,7 +56,7 @@ def load_trained(
 ) -> Backbone:
     """The network with the EMA weights that training left in a folder, in evaluation mode."""
     backbone = build_backbone(config, image_shape, num_classes)
-    load_model(backbone, folder / _WEIGHTS)
+    load_model(backbone, folder / EMA_WEIGHTS)
     return backbone.eval()
 
 
@@ -149,7 +149,7 @@ def train(
             device,
         )
         logger.log_metrics({METRIC: loss}, step=settings.steps)
-    with atomic_path(folder / _WEIGHTS) as temporary:
+    with atomic_path(folder / EMA_WEIGHTS) as temporary:
         save_model(module.ema_backbone, str(temporary))
     summary = TrainingSummary(
         steps=trainer.global_step,

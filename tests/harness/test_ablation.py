@@ -96,6 +96,11 @@ def test_parent_and_child_runs_carry_everything(finished: Path) -> None:
             names.FLOPS,
             names.TRAIN_LOSS,
             names.GRADIENT_NORM,
+            names.ATTENTION_ENTROPY,
+            names.ATTENTION_EFFECTIVE_RANK,
+            names.TOKEN_SIMILARITY,
+            names.at_layer(names.ATTENTION_ENTROPY, 0),
+            names.at_timestep(names.ATTENTION_ENTROPY, 240),
         }
         assert expected <= metrics.keys()
         assert child.data.params["train.steps"] == "12"
@@ -106,6 +111,10 @@ def test_parent_and_child_runs_carry_everything(finished: Path) -> None:
         assert identity["sampler"] == "flow_heun"
         artifacts = {f.path for f in client(finished).list_artifacts(child.info.run_id)}
         assert {"config.yaml", "samples.png", "grid.npz"} <= artifacts
+        assert {"attention_probe.csv", "attention_probe.png"} <= artifacts
+        routed = child.data.tags[names.TAG_VARIANT] != "sana"
+        assert (names.ROUTING_USAGE_ENTROPY in metrics) == routed
+        assert (names.ROUTING_ENTROPY in metrics) == routed
 
 
 def test_layout_of_the_outputs(finished: Path) -> None:

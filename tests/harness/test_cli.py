@@ -36,7 +36,9 @@ def test_help_needs_none_of_the_heavy_libraries() -> None:
     assert time.perf_counter() - began < 6
 
 
-@pytest.mark.parametrize("command", ["ablation", "list", "config", "report"])
+@pytest.mark.parametrize(
+    "command", ["ablation", "list", "config", "report", "probe", "export", "convert"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     done = harness(command, "--help")
     assert done.returncode == 0

@@ -89,3 +89,17 @@ def test_a_difference_always_shows_its_sign() -> None:
     loss = column(names.VALIDATION_LOSS, 1.0)
     assert loss.signed(0.25) == "+0.2500"
     assert loss.signed(-0.25) == "-0.2500"
+
+
+def test_the_probes_columns_come_last_have_no_direction_and_are_no_quality() -> None:
+    probed = {
+        names.ROUTING_ENTROPY: ("routing entropy", "0.750"),
+        names.TOKEN_SIMILARITY: ("token similarity", "0.750"),
+        names.ATTENTION_EFFECTIVE_RANK: ("effective rank", "0.75"),
+        names.ATTENTION_ENTROPY: ("attention entropy", "0.750"),
+    }
+    found = columns_for({**{key: [0.75] for key in probed}, names.PEAK_MEMORY: [1.0]})
+    assert [one.key for one in found] == [names.PEAK_MEMORY, *reversed(probed)]
+    for one in found[1:]:
+        assert (one.heading, one.shown(0.75)) == probed[one.key]
+        assert (one.direction, one.kind, one.compact) == (Direction.NONE, Kind.PROBE, False)

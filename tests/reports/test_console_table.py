@@ -88,3 +88,22 @@ def test_best_and_second_are_styled(build_runs: Build) -> None:
     lines = [line for line in capture.get().splitlines() if "12.40" in line or "13.64" in line]
     assert "\x1b[1;32m12.40" in lines[0]
     assert "\x1b[4m13.64" in lines[1]
+
+
+def test_the_probe_has_a_table_of_its_own_where_width_is_scarce(build_runs: Build) -> None:
+    probed = {
+        names.ATTENTION_ENTROPY: 0.875,
+        names.ATTENTION_EFFECTIVE_RANK: 4.25,
+        names.TOKEN_SIMILARITY: 0.5,
+        names.ROUTING_ENTROPY: 0.625,
+    }
+    cost = {FD: 12.34, IS: 4.5, names.VALIDATION_LOSS: 0.5, names.PARAMETERS: 2e6}
+    speed = {names.TRAIN_IMAGES_PER_SECOND: 512.0, names.PEAK_MEMORY: 4.3e8, names.FLOPS: 2e8}
+    runs = build_runs({"a_variant": {0: {**cost, **speed, **probed}}})
+    narrow = printed(runs, 80)
+    (line,) = [line for line in narrow.splitlines() if "0.875" in line]
+    assert line.split() == ["a_variant", "0.875", "4.25", "0.500", "0.625"]
+    assert narrow.count("a_variant") == 3
+    assert "1 is uniform" in narrow
+    assert "1 is uniform" not in printed(build_runs({"a": {0: cost}}), 80)
+    assert printed(runs, 250).count("a_variant") == 1

@@ -52,3 +52,14 @@ def test_a_missing_figure_is_an_empty_cell(build_runs: Callable[..., Any]) -> No
         "mean,a,,,1.0",
         "std,a,,,",
     ]
+
+
+def test_metrics_of_parts_of_the_network_are_left_out(build_runs: Callable[..., Any]) -> None:
+    figures = {
+        names.ATTENTION_ENTROPY: 0.5,
+        names.at_layer(names.ATTENTION_ENTROPY, 0): 0.4,
+        names.at_timestep(names.ATTENTION_ENTROPY, 240.0): 0.6,
+        names.GAMMA_MIN: 3.0,
+    }
+    header = csv_table(build_runs({"a": {0: figures}})).splitlines()[0]
+    assert header == "row,variant,seed,run_id,attention_entropy"

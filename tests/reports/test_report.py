@@ -17,6 +17,7 @@ from reports.curves import load_validation_curves
 from reports.grids import load_grids
 from reports.load import load_ablation
 from reports.report import write_report
+from reports.routing_figure import ROUTING_METRICS
 
 FD = names.frechet_distance("efficientnet_lite0")
 CURVE = [(0, 2.0), (50, 1.0), (100, 0.5)]
@@ -65,7 +66,7 @@ def test_a_report_is_written_from_mlflow_alone(stored: Any, tmp_path: Path) -> N
 def test_what_has_no_data_is_not_drawn_and_an_old_picture_goes(stored: Any, tmp_path: Path) -> None:
     stored.trial("a", 0, {FD: 8.0})
     stored.finish("a")
-    for name in ("samples.png", "training_curves.png", "tradeoff.png", "mine.txt"):
+    for name in ("samples.png", "training_curves.png", "attention_probe.png", "mine.txt"):
         (tmp_path / name).write_text("old")
     report = write_report(stored.uri, stored.ablation, stored.scale, tmp_path)
     assert [path.name for path in report.files] == ["table.csv", "table.tex", "table.md"]
@@ -135,3 +136,28 @@ def test_curves_count_a_repeated_step_once_and_leave_infinity_out(stored: Any) -
     stored.finish("a")
     curves = load_validation_curves(load_ablation(stored.uri, stored.ablation, stored.scale))
     assert curves.to_numpy().tolist() == [["a", 0, 0, 3.0], ["a", 0, 50, 1.5]]
+
+
+def test_what_the_attention_does_is_drawn_where_it_was_logged(stored: Any, tmp_path: Path) -> None:
+    for index, variant in enumerate(("routed", "plain")):
+        for seed in (0, 1):
+            metrics = {FD: 8.0, names.ATTENTION_ENTROPY: 0.5, names.TOKEN_SIMILARITY: 0.25}
+            for layer in range(3):
+                for metric in (names.ATTENTION_ENTROPY, names.TOKEN_SIMILARITY):
+                    metrics[names.at_layer(metric, layer)] = 0.1 * (layer + index + seed)
+            if variant == "routed":
+                metrics |= dict.fromkeys(ROUTING_METRICS, 0.5 + 0.1 * seed)
+            stored.trial(variant, seed, metrics)
+    stored.finish("plain")
+    report = write_report(stored.uri, stored.ablation, stored.scale, tmp_path)
+    assert {"attention_probe.png", "routing_health.png"} <= {path.name for path in report.files}
+    for name in ("attention_probe.png", "routing_health.png"):
+        pixels = np.asarray(Image.open(tmp_path / name).convert("RGB"))
+        assert pixels.shape[1] > 1500
+    text = (tmp_path / "table.md").read_text()
+    assert "| attention entropy | token similarity |" in text
+    assert "(routing_health.png)" in text
+    assert "1 is uniform" in text
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
+    assert rows[0][names.TOKEN_SIMILARITY] == "0.25"
+    assert not any("/" in column for column in rows[0])

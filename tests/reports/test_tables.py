@@ -143,3 +143,16 @@ def test_a_floor_measured_otherwise_stays_out(build_runs: Build, field: str) -> 
     assert comparison.floor is None
     assert comparison.why_no_floor is not None
     assert field in comparison.why_no_floor
+
+
+def test_only_a_probe_that_failed_for_some_seeds_is_a_gap(build_runs: Build) -> None:
+    routing = names.ROUTING_ENTROPY
+    runs = build_runs(
+        {
+            "routed": {0: {FD: 1.0, routing: 0.5}, 1: {FD: 1.0, routing: math.nan}},
+            "without routers": {0: {FD: 1.0}, 1: {FD: 1.0}},
+        }
+    )
+    comparison = compare(runs)
+    assert comparison.gaps == ("routing entropy of routed (finite in 1 of 2 seeds)",)
+    assert column_of(comparison, routing)["without routers"] == ("--", Place.OTHER)

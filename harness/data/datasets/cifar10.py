@@ -36,6 +36,20 @@ _HOW_TO_GET_IT = (
 )
 
 
+def check(config: DataConfig) -> None:
+    """See that the images are there.
+
+    Raises:
+        UserError: they are not, or the configuration asks for another resolution.
+    """
+    if config.resolution != _SIDE:
+        raise UserError(
+            f"data.resolution is {config.resolution}, but the images of CIFAR-10 are "
+            f"{_SIDE}x{_SIDE} pixels: set data.resolution={_SIDE}"
+        )
+    _source(config.path)
+
+
 def load(config: DataConfig) -> DataSet:
     """The training images, some of them held out, drawn evenly from the classes.
 
@@ -43,14 +57,10 @@ def load(config: DataConfig) -> DataSet:
     HARNESS_CIFAR10. Decoding the images of a zip takes about ten seconds.
 
     Raises:
-        UserError: the images are not there, cannot be read, are not those of CIFAR-10's classes,
-            or the configuration asks for another resolution.
+        UserError: as `check`; or the images cannot be read, are not those of CIFAR-10's classes, or
+            would all be held out.
     """
-    if config.resolution != _SIDE:
-        raise UserError(
-            f"data.resolution is {config.resolution}, but the images of CIFAR-10 are "
-            f"{_SIDE}x{_SIDE} pixels: set data.resolution={_SIDE}"
-        )
+    check(config)
     source = _source(config.path)
     found = _read(source)
     if found.class_names != _CLASSES:

@@ -17,19 +17,28 @@ from models.errors import UserError
 _SIDE = 8
 
 
-def load(config: DataConfig) -> DataSet:
-    """The digits, held-out images drawn evenly from the classes.
+def check(config: DataConfig) -> None:
+    """See that the configuration fits the digits, which are always there.
 
     Raises:
-        UserError: the configuration asks for another resolution.
+        UserError: it asks for another resolution.
     """
-    from sklearn.datasets import load_digits
-
     if config.resolution != _SIDE:
         raise UserError(
             f"data.resolution is {config.resolution}, but the digits are {_SIDE}x{_SIDE} pixels: "
             f"set data.resolution={_SIDE}"
         )
+
+
+def load(config: DataConfig) -> DataSet:
+    """The digits, held-out images drawn evenly from the classes.
+
+    Raises:
+        UserError: as `check`, or everything would be held out.
+    """
+    from sklearn.datasets import load_digits
+
+    check(config)
     digits = load_digits()
     pixels = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)
     images = torch.from_numpy(pixels)[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -60,6 +61,31 @@ def test_the_promised_ablations_compare_what_they_promise() -> None:
         "no_kernel": ("dynamic", "relu", "dynamic"),
         "no_differential": ("dynamic", "dynamic", "off"),
     }
+
+
+def test_the_factorial_has_every_combination_that_means_something_once() -> None:
+    ablation = load_ablation(
+        "factorial", scale="digits", seeds=1, overrides=[], experiments_dir=EXPERIMENTS
+    )
+    found = [trial.config.attention.model_dump() for trial in ablation.trials]
+    assert {fields["name"] for fields in found} == {"dydila"}
+    combinations = [
+        (
+            # With the differential off nothing uses the projection.
+            None if fields["differential"] == "off" else fields["projection"],
+            fields["kernel"],
+            fields["differential"],
+        )
+        for fields in found
+    ]
+    kernels = ("dynamic", "static", "relu")
+    assert sorted(combinations, key=str) == sorted(
+        [
+            *itertools.product(("dynamic", "static"), kernels, ("dynamic", "static")),
+            *itertools.product((None,), kernels, ("off",)),
+        ],
+        key=str,
+    )
 
 
 def test_a_variant_shared_by_several_ablations_is_the_same_trial() -> None:

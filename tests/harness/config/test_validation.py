@@ -292,12 +292,15 @@ def test_all_mistakes_of_all_files_and_variants_are_told_at_once_and_once(tree: 
 
 def test_keys_that_contradict_each_other_are_all_told(tree: Tree) -> None:
     lines = tree.mistakes("data.resolution=9", "model.patch_size=2", "sample.sampler=ddim",
-                          "evaluate.samples=4", "evaluate.inception_splits=5")  # fmt: skip
+                          "evaluate.samples=4", "evaluate.inception_splits=5",
+                          "data.held_out=7")  # fmt: skip
     assert [line.split(": ")[1] for line in lines] == [
         "model.patch_size",
         "evaluate.inception_splits",
+        "data.held_out",
         "sample.sampler",
     ]
+    assert "evaluate.probe_images must not exceed data.held_out, but 8 > 7" in lines[2]
 
 
 def test_keys_missing_from_the_base_are_named_with_what_they_take(tree: Tree) -> None:

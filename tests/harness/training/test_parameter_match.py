@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from harness.config.expansion import load_ablation
 from harness.config.schema import TrialConfig
+from harness.paths import EXPERIMENTS
 from harness.training.build import backbone_config, build_backbone
 from harness.training.parameter_match import match_parameters
 from models.attention import load_variant, variant_names
@@ -99,3 +101,11 @@ def test_a_step_too_coarse_to_match_is_refused_with_both_numbers() -> None:
     assert wanted - own == 80 * 8
     with pytest.raises(UserError, match=f"has {wanted:,} parameters.*gives is {own:,}, more than"):
         match_parameters(with_attention("softmax", **changes), "focused")
+
+
+def test_the_matched_ablation_compares_networks_of_one_size() -> None:
+    ablation = load_ablation(
+        "matched_baselines", scale="digits", seeds=1, overrides=[], experiments_dir=EXPERIMENTS
+    )
+    sizes = {trial.variant: parameters(trial.config) for trial in ablation.trials}
+    assert all(size == pytest.approx(sizes["dydila"], rel=0.01) for size in sizes.values())

@@ -87,11 +87,14 @@ def test_killed_and_resumed_run_ends_bitwise_equal_to_an_undisturbed_one(
     tmp_path: Path,
     subprocess_environment: dict[str, Any],
 ) -> None:
-    step = random.randrange(5, STEPS - 1)
+    step = random.randrange(5, STEPS - 4)
     run(config_file, tmp_path, subprocess_environment, kill_after=step)
     assert not (tmp_path / "trained.json").exists()
     lines = run(config_file, tmp_path, subprocess_environment)
-    assert lines[-1] == f"resumed from {step // 4 * 4}", f"killed after step {step}"
+    resumed_from = int(lines[-1].removeprefix("resumed from "))
+    # The process may have saved once more between telling its step and dying.
+    assert resumed_from % 4 == 0
+    assert resumed_from >= step // 4 * 4, f"killed after step {step}"
     expected, actual = final_state(undisturbed), final_state(tmp_path)
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
         assert_bitwise_equal(expected[part], actual[part])

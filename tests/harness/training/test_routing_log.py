@@ -97,7 +97,8 @@ def test_every_router_and_value_is_logged_when_validation_is(
             for side in ("query", "key")
             for index in range(9)
         ),
-        *(names.ROUTING_USAGE_ENTROPY, names.ROUTING_TOKEN_ENTROPY, names.ROUTING_DEAD),
+        *(names.ROUTING_USAGE_ENTROPY, names.ROUTING_TOKEN_ENTROPY),
+        *(names.ROUTING_MAX_SHARE, names.ROUTING_DEAD),
         *(names.GAMMA_MIN, names.GAMMA_MEAN, names.GAMMA_MAX),
         *(names.LAMBDA_MIN, names.LAMBDA_MEAN, names.LAMBDA_MAX),
     }

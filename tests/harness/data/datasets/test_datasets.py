@@ -12,4 +12,6 @@ def test_every_name_of_the_configuration_has_its_module_and_the_reverse() -> Non
     modules = {module.name for module in pkgutil.iter_modules(datasets.__path__)}
     assert modules == set(get_args(DataConfig.model_fields["name"].annotation))
     for name in modules:
-        assert callable(importlib.import_module(f"{datasets.__name__}.{name}").load)
+        module = importlib.import_module(f"{datasets.__name__}.{name}")
+        assert callable(module.load)
+        assert callable(module.check)

@@ -1,0 +1,173 @@
+"""A network as two files that others can read: `model.safetensors` and `model.json`.
+
+The weights are named as in `models.backbone`; the JSON holds the `BackboneConfig` that builds the
+network and, of a trained one, the trial's whole configuration, whose objective says what the
+network predicts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model, save_model
+
+from harness.atomic_file import atomic_path, write_text
+from harness.config.schema import TrialConfig
+from harness.config.serialisation import to_plain
+from models.attention import load_variant, variant_names
+from models.backbone import Backbone, BackboneConfig
+from models.errors import UserError
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+_FORMAT = 1
+_BACKBONE = "backbone"
+_SHOWN = 3
+
+Shape = tuple[int, ...]
+
+
+def export_model(backbone: Backbone, folder: Path, trial: TrialConfig | None) -> None:
+    """Write a network to a folder.
+
+    Args:
+        backbone: with its weights.
+        folder: made if it is missing.
+        trial: that trained the network; None where it came from elsewhere.
+
+    Raises:
+        UserError: the folder holds a model already, or is a file.
+    """
+    if (folder / DESCRIPTION).exists():
+        raise UserError(f"{folder} holds a model already: name another folder, or remove it")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name the folder to write")
+    described = {
+        "format": _FORMAT,
+        _BACKBONE: {
+            field.name: _plain(getattr(backbone.config, field.name))
+            for field in fields(BackboneConfig)
+        },
+        "trial": None if trial is None else to_plain(trial),
+    }
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_model(backbone, str(temporary))
+    # Last, so that a folder with a description has its weights.
+    write_text(folder / DESCRIPTION, json.dumps(described, indent=2) + "\n")
+
+
+def load_exported(folder: Path) -> Backbone:
+    """The network that `export_model` wrote, on the CPU and in evaluation mode.
+
+    Raises:
+        UserError: the folder holds no model, its description is wrong, or the weights are those of
+            another variant or size; the message names both values.
+    """
+    config = _described(folder)
+    path = folder / WEIGHTS
+    found = weight_shapes(path)
+    blocks = {name.split(".")[1] for name in found if name.startswith("blocks.")}
+    if config.depth != len(blocks):
+        raise UserError(
+            f"{folder}: depth is {config.depth} in {DESCRIPTION} and {len(blocks)} in {WEIGHTS}"
+        )
+    with torch.device("meta"):
+        expected = Backbone(config, seed=0).state_dict()
+    _check_shapes(folder, found, {name: tuple(value.shape) for name, value in expected.items()})
+    backbone = Backbone(config, seed=0)
+    try:
+        load_model(backbone, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{path} does not fit {DESCRIPTION}: {_one_line(error)}") from error
+    return backbone.eval()
+
+
+def weight_shapes(path: Path) -> dict[str, Shape]:
+    """Names and shapes of the tensors in a safetensors file, which are not read.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is no safetensors file, or is damaged: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def _described(folder: Path) -> BackboneConfig:
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise UserError(
+            f"{folder} holds no exported model: it lacks {DESCRIPTION}; "
+            "`python -m harness export RUN OUT` writes one"
+        )
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {_one_line(error)}") from error
+    if not isinstance(described, dict) or described.get("format") != _FORMAT:
+        raise UserError(f"{path} is not of format {_FORMAT}, the only one known")
+    backbone = described.get(_BACKBONE)
+    if not isinstance(backbone, dict):
+        raise UserError(f"{path} lacks {_BACKBONE}")
+    try:
+        return _config(backbone, path)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {_BACKBONE}.{where}: {first['msg']}") from error
+
+
+def _config(backbone: Mapping[str, Any], path: Path) -> BackboneConfig:
+    unknown = backbone.keys() - {field.name for field in fields(BackboneConfig)}
+    if unknown:
+        raise UserError(f"{path}: {_BACKBONE} has unknown {', '.join(sorted(unknown))}")
+    attention = backbone.get("attention")
+    name = attention.get("name") if isinstance(attention, dict) else None
+    if name not in variant_names():
+        raise UserError(
+            f"{path}: {_BACKBONE}.attention.name is {name!r}; "
+            f"expected one of {', '.join(variant_names())}"
+        )
+    config = load_variant(name).config.model_validate_json(json.dumps(attention))
+    return TypeAdapter(BackboneConfig).validate_python({**backbone, "attention": config})
+
+
+def _check_shapes(folder: Path, found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
+    """Tensors that share their memory are written once, so a missing name may be right."""
+    problems = [
+        f"{name} is {_shown(expected[name])} by {DESCRIPTION} and {_shown(shape)} in {WEIGHTS}"
+        for name, shape in found.items()
+        if name in expected and shape != expected[name]
+    ]
+    problems += [
+        f"{name} is in {WEIGHTS}, but not in a network of {DESCRIPTION}"
+        for name in found
+        if name not in expected
+    ]
+    if problems:
+        more = len(problems) - _SHOWN
+        listed = "; ".join(problems[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        raise UserError(f"{folder}: the weights are of another variant or size: {listed}")
+
+
+def _shown(shape: Shape) -> str:
+    return "x".join(map(str, shape)) or "a scalar"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,46 @@
+"""The documents speak of what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.config.catalogue import names
+from harness.config.expansion import load_ablation
+from harness.paths import EXPERIMENTS, ROOT
+from models.attention.dydila import Config
+
+DOCS = ROOT / "docs"
+
+
+@pytest.mark.parametrize("field", sorted(set(Config.model_fields) - {"name"}))
+def test_every_field_of_dydila_is_listed_with_its_default_and_origin(field: str) -> None:
+    default = getattr(Config(), field)
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    text = (DOCS / "dydila.md").read_text(encoding="utf-8")
+    (row,) = [line for line in text.splitlines() if f"| `{field}: {shown}` |" in line]
+    assert re.search(r"\[(paper|second-hand|ours)\]", row)
+
+
+@pytest.mark.parametrize("kind", ["ablation", "scale"])
+def test_the_tables_of_experiments_list_every_file(kind: str) -> None:
+    text = (DOCS / "experiments.md").read_text(encoding="utf-8")
+    section = text.split("## Scales" if kind == "scale" else "## Ablations")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(names(kind, EXPERIMENTS))
+
+
+def test_the_factorial_has_as_many_variants_as_its_document_says() -> None:
+    ablation = load_ablation(
+        "factorial", scale="digits", seeds=1, overrides=[], experiments_dir=EXPERIMENTS
+    )
+    assert len(ablation.variants) == 15
+    assert "all 15 combinations" in (DOCS / "experiments.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
