@@ -16,6 +16,7 @@ from harness.cluster.local import resolve_workers, run_jobs, visible_gpus
 from harness.config.expansion import Ablation, Trial
 from harness.config.schema import ClusterConfig
 from harness.config.serialisation import to_plain
+from harness.data.datasets import check_data_set
 from harness.paths import ROOT
 from harness.tracking.ablation_run import AblationMember, AblationRun, ablation_folder
 from harness.tracking.events import first_event
@@ -108,6 +109,9 @@ class _AblationInProgress:
         ablation = self.ablation
         self.notice(f"{ablation.name} at {ablation.scale}: {ablation.question}")
         self._say_what_is_reused()
+        for trial in ablation.trials:
+            if trial.hash not in self.reused:
+                check_data_set(trial.config.data)
         self.store.prepare(ablation.scale, self.notice)
         publish_pending(self.runs_dir, self.store, self.notice)
         hashes = [trial.hash for trial in ablation.trials]
