@@ -20,7 +20,7 @@ from harness.data.datasets import check_data_set
 from harness.paths import ROOT
 from harness.tracking.ablation_run import AblationMember, AblationRun, ablation_folder
 from harness.tracking.events import first_event
-from harness.tracking.journal import Journal
+from harness.tracking.journal import Journal, ending_of
 from harness.tracking.pending import publish_pending, wait_published
 from harness.tracking.provenance import collect
 from harness.tracking.store import open_store
@@ -128,9 +128,7 @@ class _AblationInProgress:
             failed = self._run_trials(tracked)
             self._report(tracked)
         except BaseException as error:
-            interrupted = not isinstance(error, Exception)
-            reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-            tracked.end("KILLED" if interrupted else "FAILED", reason)
+            tracked.end(*ending_of(error))
             raise
         tracked.end(
             "FAILED" if failed else "FINISHED",

@@ -6,7 +6,6 @@ A stage that is done has left a file: `trained.json` beside `ema.safetensors`, `
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -37,7 +36,7 @@ from harness.sampling.grid import class_grid, save_grid_png
 from harness.sampling.sample import draw_samples
 from harness.sampling.samples_file import load_samples, save_samples
 from harness.tracking import names
-from harness.tracking.journal import Journal
+from harness.tracking.journal import Journal, ending_of
 from harness.tracking.lightning_logger import JournalLogger
 from harness.tracking.provenance import collect
 from harness.tracking.publisher import Publisher
@@ -49,7 +48,8 @@ from harness.training.train import (
     resolve_precision,
     train,
 )
-from harness.trial_order import RESULT, TrialOrder, finished_result, floor_file
+from harness.trial_order import RESULT, TrialOrder, finished_result, floor_file, precision_file
+from models.backbone import Backbone
 from models.randomness import generator
 
 SAMPLES = "samples.npz"
@@ -150,11 +150,7 @@ class _Trial:
         try:
             result = self._stages(journal)
         except BaseException as error:
-            # Ctrl-C and SIGTERM arrive as exceptions too; the run is resumed by the next command.
-            interrupted = not isinstance(error, Exception)
-            reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-            journal.tags({names.TAG_ENDED_BECAUSE: reason})
-            journal.end("KILLED" if interrupted else "FAILED", reason)
+            journal.end(*ending_of(error))
             raise
         else:
             # The result comes last: a trial that has one is complete in the journal as well.
@@ -169,19 +165,23 @@ class _Trial:
         data = load_data_set(self.config.data)
         with measure_peak_memory(self.device) as peak:
             logger = JournalLogger(journal)
-            precision = resolve_precision(self.config, data, self.device, self._precision_file())
+            decision = precision_file(self.config, Path(self.order.references), self.order.threads)
+            precision = resolve_precision(self.config, data, self.device, decision)
             trained = train(
                 self.config, data, self.folder, self.device, precision, logger, self.report
             )
-        images, labels, speed = self._sample(data)
+        network = load_trained(
+            self.folder, self.config, data.train.shape, len(data.train.class_names)
+        ).to(self.device)
+        images, labels, speed = self._sample(network, data)
         self._save_grid(images, labels, data.train.class_names)
         extractor = load_extractor(self.config.evaluate.extractor)
         quality = self._measure(images, data, extractor)
         metrics = {
             **_quality_metrics(quality),
-            **self._costs(data, trained, speed),
+            **self._costs(network, data, trained, speed),
         }
-        probed, probe_files = self._probe(data)
+        probed, probe_files = self._probe(network, data)
         metrics |= probed
         if peak.bytes is not None:
             metrics[names.PEAK_MEMORY] = float(peak.bytes)
@@ -190,7 +190,6 @@ class _Trial:
             names.TAG_PRECISION: trained.precision,
             names.TAG_EXTRACTOR: extractor.display,
             names.TAG_METRIC_IDENTITY: json.dumps(identity, sort_keys=True),
-            names.TAG_ENDED_BECAUSE: "finished",
             names.TAG_PEAK_MEMORY_KIND: peak.kind,
         }
         journal.metrics(metrics, step=trained.steps)
@@ -208,18 +207,17 @@ class _Trial:
             "tags": {**self._tags(), **tags},
         }
 
-    def _sample(self, data: DataSet) -> tuple[NDArray[np.uint8], NDArray[np.int64], float | None]:
+    def _sample(
+        self, network: Backbone, data: DataSet
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], float | None]:
         """The samples, drawn now or before, and how fast they were drawn."""
         path, cost = self.folder / SAMPLES, self.folder / _SAMPLING_COST
         if not (path.exists() and cost.exists()):
-            self._draw(data, path, cost)
+            self._draw(network, data, path, cost)
         speed: float | None = json.loads(cost.read_text(encoding="utf-8"))["images_per_second"]
         return *load_samples(path), speed
 
-    def _draw(self, data: DataSet, path: Path, cost: Path) -> None:
-        network = load_trained(
-            self.folder, self.config, data.train.shape, len(data.train.class_names)
-        ).to(self.device)
+    def _draw(self, network: Backbone, data: DataSet, path: Path, cost: Path) -> None:
         samples = draw_samples(
             network,
             self.config.sample,
@@ -268,11 +266,8 @@ class _Trial:
             on_progress=self.report,
         )
 
-    def _probe(self, data: DataSet) -> tuple[dict[str, float], tuple[Path, ...]]:
+    def _probe(self, network: Backbone, data: DataSet) -> tuple[dict[str, float], tuple[Path, ...]]:
         """The attention probe's metrics and files; none where it is switched off."""
-        network = load_trained(
-            self.folder, self.config, data.train.shape, len(data.train.class_names)
-        ).to(self.device)
         count = self.config.evaluate.probe_images
         rows = probe_trial(network, self.config, data, count, NOISE_LEVELS, self.report)
         if not rows:
@@ -280,11 +275,12 @@ class _Trial:
         return probe_metrics(rows), write_probe(rows, self.folder, names.ARTIFACT_PROBE)
 
     def _costs(
-        self, data: DataSet, trained: TrainingSummary, sampling_speed: float | None
+        self,
+        network: Backbone,
+        data: DataSet,
+        trained: TrainingSummary,
+        sampling_speed: float | None,
     ) -> dict[str, float]:
-        network = load_trained(
-            self.folder, self.config, data.train.shape, len(data.train.class_names)
-        )
         cost = model_cost(network, data.train.shape, len(data.train.class_names))
         figures = {
             names.VALIDATION_LOSS: trained.validation_loss,
@@ -308,15 +304,6 @@ class _Trial:
             "guidance_channels": sample.guidance_channels or "all",
             "labels": sample.labels,
         }
-
-    def _precision_file(self) -> Path:
-        """Shared by all trials of this size, whatever their variant, so that all of them are
-        trained in the same precision."""
-        size = json.dumps(
-            [self.config.data.model_dump(), self.config.model.model_dump()], sort_keys=True
-        )
-        key = hashlib.sha256(size.encode()).hexdigest()[:12]
-        return Path(self.order.references) / f"precision-{self.order.threads}-{key}.json"
 
     def _tags(self) -> dict[str, str]:
         provenance = collect(Path(self.order.root), gpu=self.gpu, threads=self.order.threads)

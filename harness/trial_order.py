@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import TrialConfig
+from harness.config.schema import Section, TrialConfig
 
 RESULT = "result.json"
 
@@ -51,6 +52,16 @@ def finished_result(folder: Path) -> dict[str, Any] | None:
 def floor_file(config: TrialConfig, references: Path) -> Path:
     """Where the scores of real images against real ones are kept, for all trials that share data
     and evaluation."""
-    sections = {"data": config.data.model_dump(), "evaluate": config.evaluate.model_dump()}
-    key = hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:12]
-    return references / f"floor-{key}.json"
+    return references / f"floor-{_key({'data': config.data, 'evaluate': config.evaluate})}.json"
+
+
+def precision_file(config: TrialConfig, references: Path, threads: int) -> Path:
+    """Where the precision that `auto` stands for on a CPU is kept: one decision for all trials of a
+    size, whatever their variant, so that all of them are trained in the same one."""
+    key = _key({"data": config.data, "model": config.model})
+    return references / f"precision-{threads}-{key}.json"
+
+
+def _key(sections: Mapping[str, Section]) -> str:
+    plain = {name: section.model_dump() for name, section in sections.items()}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from harness.atomic_file import write_text
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.holder.json"
@@ -44,11 +45,7 @@ def trial_lock(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
 def _write_holder(folder: Path) -> None:
     # Beside the lock file, not in it: some versions of filelock empty the lock file on each try.
     holder = {"pid": os.getpid(), "host": socket.gethostname()}
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=HOLDER_FILE, delete=False) as file:
-        json.dump(holder, file)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(folder / HOLDER_FILE)
+    write_text(folder / HOLDER_FILE, json.dumps(holder))
 
 
 def _describe_holder(folder: Path) -> str:

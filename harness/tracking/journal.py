@@ -50,6 +50,16 @@ def as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
+def ending_of(error: BaseException) -> tuple[Status, str]:
+    """Status and reason of a run that an exception ended.
+
+    Ctrl-C and SIGTERM arrive as exceptions too; the next command resumes what they stopped.
+    """
+    if isinstance(error, Exception):
+        return "FAILED", f"{type(error).__name__}: {error}"
+    return "KILLED", "interrupted"
+
+
 class Journal:
     """Events of one run, in `tracking.jsonl` in the run's folder.
 

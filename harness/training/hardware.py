@@ -71,7 +71,7 @@ def choose_precision(
 ) -> Precision:
     """Resolve `precision: auto`: bf16-mixed on a GPU; on a CPU what is measured to be faster.
 
-    A CPU without instructions for bf16 emulates it, ten times slower, and is not measured.
+    A CPU without instructions for bf16 emulates it, many times slower, and is not measured.
 
     Args:
         config: of the training.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -24,6 +25,7 @@ from harness.training.pace import Pace
 from harness.training.routing_log import RoutingLog
 from harness.training.validation import METRIC, Validation, held_out_loss
 from models.backbone import Backbone
+from models.diffusion_module import Batch, DiffusionModule
 from models.errors import UserError
 
 _SUMMARY = "trained.json"
@@ -65,16 +67,21 @@ def resolve_precision(
 ) -> Precision:
     """The precision to train in. See `choose_precision` for `auto` and `decision`."""
 
+    @cache
+    def prepared() -> tuple[DiffusionModule, Batch]:
+        """Built only where a measurement needs it."""
+        module = build_module(config, data.train.shape, len(data.train.class_names))
+        order = DrawOrder(len(data.train.labels), config.train.batch_size, config.seed, False)
+        (draws,) = BatchOrder(order, 0, 1)
+        return module, DrawnImages(data.train).__getitems__(draws)
+
     def step() -> torch.Tensor:
+        module, batch = prepared()
         module.zero_grad(set_to_none=True)
         loss = module.batch_losses(batch).mean()
         loss.backward()
         return loss.detach()
 
-    module = build_module(config, data.train.shape, len(data.train.class_names))
-    order = DrawOrder(len(data.train.labels), config.train.batch_size, config.seed, False)
-    (draws,) = BatchOrder(order, 0, 1)
-    batch = DrawnImages(data.train).__getitems__(draws)
     return choose_precision(config.train, device, step, decision)
 
 
@@ -99,7 +106,7 @@ def train(
         listener: is told after every step.
 
     Raises:
-        UserError: the loss stops being finite, or the batch is larger than the data set.
+        UserError: the loss stops being finite.
     """
     done = finished_training(folder)
     if done is not None:

@@ -17,7 +17,7 @@ from harness.data.order import BatchOrder, DrawOrder
 from harness.progress import Progress, ignore_progress
 from harness.training.build import build_module
 from harness.training.hardware import Timing, choose_device, measure_step
-from harness.training.train import finished_training, load_trained, train
+from harness.training.train import finished_training, load_trained, resolve_precision, train
 from harness.training.validation import held_out_loss
 from models.diffusion_module import DiffusionModule
 from models.errors import UserError
@@ -223,3 +223,20 @@ def test_a_step_is_timed_in_both_precisions() -> None:
     assert timing.float32_seconds > 0
     assert timing.bf16_seconds > 0
     assert timing.float32_loss == timing.bf16_loss == 64.0
+
+
+def test_automatic_precision_is_measured_once_and_shared(
+    trial_config: Callable[..., TrialConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What such a CPU gains is not asked here, only that the measurement runs and is kept.
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    decision = tmp_path / "precision.json"
+    precisions = set()
+    for variant in ("sana", "dydila"):
+        config = trial_config(variant, "train.precision=auto", "train.batch_size=8")
+        data = load_data_set(config.data)
+        precisions.add(resolve_precision(config, data, torch.device("cpu"), decision))
+        written = decision.read_text()
+    assert precisions == {Timing(**json.loads(written)).precision}
+    measured = Timing(**json.loads(written))
+    assert measured.bf16_loss == pytest.approx(measured.float32_loss, rel=0.05)
