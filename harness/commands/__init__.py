@@ -1,0 +1,1 @@
+"""One module a command: `add` describes it, and imports what it needs only when it runs."""
