@@ -16,7 +16,7 @@ from harness.cluster.local import resolve_workers, run_jobs, visible_gpus
 from harness.config.expansion import Ablation, Trial
 from harness.config.schema import ClusterConfig
 from harness.config.serialisation import to_plain
-from harness.data.datasets import check_data_set
+from harness.data.content import bind_content
 from harness.paths import ROOT
 from harness.tracking.ablation_run import AblationMember, AblationRun, ablation_folder
 from harness.tracking.events import first_event
@@ -51,7 +51,8 @@ def run_ablation(
         UserError: the MLflow store cannot be used, or no trial has finished.
         KeyboardInterrupt: Ctrl-C; the same call resumes the trials.
     """
-    return _AblationInProgress(ablation, cluster, runs_dir.resolve(), console).run()
+    bound = bind_content(ablation)
+    return _AblationInProgress(bound, cluster, runs_dir.resolve(), console).run()
 
 
 def rebuild_report(ablation: str, scale: str, runs_dir: Path, console: Console) -> None:
@@ -109,9 +110,6 @@ class _AblationInProgress:
         ablation = self.ablation
         self.notice(f"{ablation.name} at {ablation.scale}: {ablation.question}")
         self._say_what_is_reused()
-        for trial in ablation.trials:
-            if trial.hash not in self.reused:
-                check_data_set(trial.config.data)
         self.store.prepare(ablation.scale, self.notice)
         publish_pending(self.runs_dir, self.store, self.notice)
         hashes = [trial.hash for trial in ablation.trials]

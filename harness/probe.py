@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.atomic_file import write_bytes, write_text
 from harness.config.schema import TrialConfig
-from harness.data.labelled_images import DataSet
+from harness.data.image_set import DataSet
 from harness.evaluation.attention_probe import (
     EFFECTIVE_RANK,
     ENTROPY,

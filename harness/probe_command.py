@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
-from harness.data.labelled_images import DataSet
+from harness.data.image_set import DataSet
 from harness.evaluation.attention_probe import (
     DEAD_OPTIONS,
     EFFECTIVE_RANK,

@@ -21,19 +21,21 @@ from harness.cluster.trial_lock import trial_lock
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import flatten, to_yaml
 from harness.data.datasets import load_data_set
-from harness.data.labelled_images import DataSet, LabelledImages
+from harness.data.decoder import load_decoder
+from harness.data.image_set import DataSet, Pictures
 from harness.evaluation.attention_probe import NOISE_LEVELS
 from harness.evaluation.cost import model_cost
 from harness.evaluation.evaluate import Quality, evaluate_samples, real_against_real
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.peak_memory import measure_peak_memory
-from harness.evaluation.reference import RealImages, Reference, load_reference
+from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.evaluation.throughput import images_per_second
 from harness.probe import probe_metrics, probe_trial, write_probe
 from harness.progress import Progress, ProgressListener
-from harness.sampling.grid import class_grid, save_grid_png
+from harness.sampling.grid import class_grid, save_grid_png, shown_classes
 from harness.sampling.sample import draw_samples
+from harness.sampling.sample_sink import FileSink
 from harness.sampling.samples_file import load_samples, save_samples
 from harness.tracking import names
 from harness.tracking.journal import Journal, ending_of
@@ -110,9 +112,9 @@ def measure_floor(order: TrialOrder, report: ProgressListener) -> dict[str, Any]
         )
 
     floor = real_against_real(
-        features(_real(data.held_out, config.evaluate.samples)),
-        data.held_out.shape[1:],
-        features(_real(data.train, config.evaluate.reference_images)),
+        features(_real(data.held_out.pictures, config.evaluate.samples)),
+        data.held_out.pictures.picture_shape[1:],
+        features(_real(data.train.pictures, config.evaluate.reference_images)),
         extractor,
         samples=config.evaluate.samples,
         inception_splits=config.evaluate.inception_splits,
@@ -218,6 +220,7 @@ class _Trial:
         return *load_samples(path), speed
 
     def _draw(self, network: Backbone, data: DataSet, path: Path, cost: Path) -> None:
+        sink = FileSink(self.folder, self.config.evaluate.samples, self.order.hash)
         samples = draw_samples(
             network,
             self.config.sample,
@@ -227,6 +230,8 @@ class _Trial:
             count=self.config.evaluate.samples,
             seed=self.config.seed,
             device=self.device,
+            to_pixels=load_decoder(self.config.data, self.device),
+            sink=sink,
             on_progress=self.report,
         )
         save_samples(path, samples.images, samples.labels)
@@ -236,20 +241,26 @@ class _Trial:
             "network_evaluations_per_image": samples.network_evaluations,
         }
         write_text(cost, json.dumps(measured, indent=2) + "\n")
+        sink.remove()
 
     def _save_grid(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: tuple[str, ...]
     ) -> None:
-        grid = class_grid(images, labels, len(class_names), self.config.sample.grid_images)
+        shown = shown_classes(len(class_names))
+        grid = class_grid(images, labels, shown, self.config.sample.grid_images)
         save_grid_png(self.folder / names.ARTIFACT_GRID, grid)
         with atomic_path(self.folder / names.ARTIFACT_GRID_IMAGES) as temporary:
-            np.savez_compressed(temporary, images=grid, class_names=np.array(class_names))
+            np.savez_compressed(
+                temporary,
+                images=grid,
+                class_names=np.array([class_names[label] for label in shown]),
+            )
 
     def _measure(
         self, images: NDArray[np.uint8], data: DataSet, extractor: FeatureExtractor
     ) -> Quality:
         reference = load_reference(
-            _real(data.train, self.config.evaluate.reference_images),
+            _real(data.train.pictures, self.config.evaluate.reference_images),
             extractor,
             cache_dir=Path(self.order.references),
             batch_size=self.config.evaluate.batch_size,
@@ -332,11 +343,9 @@ def _identity(quality: Quality) -> dict[str, Any]:
     return {**identity, "reference": f"{fingerprint[:12]} ({count} images)"}
 
 
-def _real(images: LabelledImages, count: int | None) -> RealImages:
+def _real(pictures: Pictures, count: int | None) -> RealImages:
     """A fixed random choice of `count` images, or all of them, as extractors take them."""
-    if count is not None and count < len(images.labels):
-        order = torch.randperm(len(images.labels), generator=generator("reference-images"))
-        chosen = order[:count].sort().values
-        images = LabelledImages(images.images[chosen], images.labels[chosen], images.class_names)
-    # (N, C, H, W) -> (N, H, W, C)
-    return RealImages(images.images.permute(0, 2, 3, 1).numpy(), images.fingerprint())
+    if count is not None and count < len(pictures.labels):
+        order = torch.randperm(len(pictures.labels), generator=generator("reference-images"))
+        pictures = pictures.subset(order[:count].sort().values)
+    return RealImages(PictureRows(pictures), pictures.fingerprint())

@@ -20,8 +20,14 @@ def add(commands: Commands) -> None:
 
 def _config(options: argparse.Namespace) -> int:
     from harness.config.serialisation import to_yaml
+    from harness.data.content import bind_content
+    from models.errors import UserError
 
     ablation, _ = load_selection(options)
+    try:
+        ablation = bind_content(ablation)
+    except UserError as error:
+        print(f"# The hashes are not final, since they depend on data that are not there: {error}")
     print(f"# {ablation.name} at {ablation.scale}: {ablation.question}")
     print(f"# {len(ablation.trials)} trials; the others are compared with {ablation.baseline}")
     for trial in ablation.trials:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -13,7 +13,7 @@ from harness.config.catalogue import find_file
 from harness.config.layers import load_layers
 from harness.config.merge import overrides_layer
 from harness.config.mistakes import COMMAND_LINE, ConfigError, Mistake
-from harness.config.schema import ClusterConfig, TrialConfig
+from harness.config.schema import ClusterConfig, DataConfig, TrialConfig
 from harness.config.trial_hash import training_hash, trial_hash
 from harness.config.validation import check_keys, validate
 from harness.config.yaml_source import Node
@@ -58,6 +58,17 @@ class Ablation:
     """In the order of the file, which is that of the tables."""
     trials: tuple[Trial, ...]
     """Seed by seed, so that a first comparison is complete as early as possible."""
+
+    def with_content(self, content_of: Callable[[DataConfig], str | None]) -> Ablation:
+        """The same with `data.content` filled in, which becomes part of the trials' hashes."""
+        trials = []
+        for trial in self.trials:
+            data = trial.config.data
+            bound = data.model_copy(update={"content": content_of(data)})
+            trials.append(
+                _trial(self.scale, trial.variant, trial.config.model_copy(update={"data": bound}))
+            )
+        return replace(self, trials=tuple(trials))
 
 
 class _WithCluster(BaseModel):

@@ -1,8 +1,10 @@
 """The typed, closed description of one trial. Values come from `experiments/`, never from here.
 
 Defaults stand in `experiments/base.yaml` alone; only the fields of an attention variant or of an
-objective have theirs beside the mathematics they belong to. A field marked `_without_effect`
-cannot change a result and stays out of the trial's hash.
+objective have theirs beside the mathematics they belong to, and fields that came after trials had
+been run have the value that is what those did. A field marked `_without_effect`
+cannot change a result and stays out of the trial's hash; one marked `_added_later` stays out while
+it has its neutral value, so that older trials keep their hashes.
 """
 
 from __future__ import annotations
@@ -37,10 +39,16 @@ else:
     ]
 
 WITHOUT_EFFECT = "without_effect_on_the_result"
+NEUTRAL = "value_that_leaves_the_hash_as_it_was"
 
 
-def _without_effect(**constraints: Any) -> Any:
-    return Field(json_schema_extra={WITHOUT_EFFECT: True}, **constraints)
+def _without_effect(default: Any = ..., **constraints: Any) -> Any:
+    return Field(default, json_schema_extra={WITHOUT_EFFECT: True}, **constraints)
+
+
+def _added_later(neutral: Any, **constraints: Any) -> Any:
+    """A field that came after trials had been run, with the value that is what they did."""
+    return Field(neutral, json_schema_extra={NEUTRAL: neutral}, **constraints)
 
 
 class Section(BaseModel):
@@ -52,12 +60,61 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images, and how many of them are held out of training."""
 
-    name: Literal["cifar10", "digits"]
-    path: str | None = _without_effect(description="folder or archive; null where none is needed")
+    name: Literal["cifar10", "digits", "images"]
+    path: str | None = _without_effect(
+        description="folder, archive or shards of images; null where none is needed"
+    )
+    manifest: str | None = _without_effect(
+        None,
+        description="JSON of `harness data make-manifest`: which of the images; for name images",
+    )
+    latents: str | None = _without_effect(
+        None, description="folder of `harness data encode`; null trains on pixels"
+    )
+    autoencoder: str | None = _without_effect(
+        None,
+        description="folder or hub name of the one that the latents come from, to decode samples",
+    )
+    content: str | None = _added_later(
+        None,
+        description="hash of images and latents, filled in from what the paths name; one that is "
+        "written down must be met",
+    )
     resolution: int = Field(ge=4, le=1024, description="pixels a side")
+    downsampling: int = _added_later(
+        1, ge=1, le=64, description="pixels a side of one latent; 1 without latents"
+    )
     held_out: int = Field(ge=2, description="images kept for the validation loss and the floor")
     horizontal_flip: bool
     workers: int = _without_effect(ge=0, le=64, description="loader processes")
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of what the network sees."""
+        return self.resolution // self.downsampling
+
+    @model_validator(mode="after")
+    def _latents_fit(self) -> DataConfig:
+        problems = []
+        if self.resolution % self.downsampling:
+            problems.append(
+                f"data.downsampling must divide data.resolution, but "
+                f"{self.resolution} / {self.downsampling} leaves a rest"
+            )
+        if self.latents is None and self.downsampling != 1:
+            problems.append(
+                f"data.downsampling is {self.downsampling}, but data.latents is null: name the "
+                "folder of latents, or set data.downsampling=1 to train on pixels"
+            )
+        if self.name != "images":
+            problems += [
+                f"data.{key} is of no use with data.name={self.name}: set it to null"
+                for key in ("manifest", "latents")
+                if getattr(self, key) is not None
+            ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
 
 class ModelConfig(Section):
@@ -172,10 +229,14 @@ class TrialConfig(Section):
     @model_validator(mode="after")
     def _sections_fit_together(self) -> TrialConfig:
         problems = []
-        if self.data.resolution % self.model.patch_size:
+        side = self.data.side
+        if side % self.model.patch_size:
+            what = "data.resolution"
+            if self.data.downsampling > 1:
+                what += " / data.downsampling"
             problems.append(
-                f"model.patch_size must divide data.resolution, but "
-                f"{self.data.resolution} / {self.model.patch_size} leaves a rest"
+                f"model.patch_size must divide {what}, but "
+                f"{side} / {self.model.patch_size} leaves a rest"
             )
         elif (problem := self._attention_problem()) is not None:
             problems.append(problem)
@@ -204,7 +265,7 @@ class TrialConfig(Section):
 
     def _attention_problem(self) -> str | None:
         """Why the attention block cannot be built; asked of the block itself, without memory."""
-        side = self.data.resolution // self.model.patch_size
+        side = self.data.side // self.model.patch_size
         shape = AttentionShape(
             width=self.model.width,
             heads=self.model.heads,

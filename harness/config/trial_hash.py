@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from harness.config.schema import WITHOUT_EFFECT, TrialConfig
+from harness.config.schema import NEUTRAL, WITHOUT_EFFECT, TrialConfig
 
 HASH_VERSION = 1
 """Bump it when code changes so that equal configurations give other results: every trial is then
@@ -44,13 +44,18 @@ def _effective_fields(section: BaseModel) -> dict[str, Any]:
     return {
         name: _canonical(getattr(section, name))
         for name, field in type(section).model_fields.items()
-        if not _is_without_effect(field)
+        if not _is_without_effect(field) and not _is_neutral(field, getattr(section, name))
     }
 
 
 def _is_without_effect(field: FieldInfo) -> bool:
     extra = field.json_schema_extra
     return isinstance(extra, dict) and WITHOUT_EFFECT in extra
+
+
+def _is_neutral(field: FieldInfo, value: Any) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and NEUTRAL in extra and extra[NEUTRAL] == value
 
 
 def _canonical(value: Any) -> Any:

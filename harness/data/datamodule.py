@@ -6,35 +6,37 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.config.schema import TrialConfig
-from harness.data.labelled_images import LabelledImages
+from harness.data.image_set import ImageSet
 from harness.data.order import BatchOrder, Draw, DrawOrder
 from models.diffusion_module import Batch
-
-
-def to_network(images: Tensor) -> Tensor:
-    """uint8 (B, C, H, W) to float32 in [-1, 1]."""
-    return images.float().div_(127.5).sub_(1.0)
+from models.randomness import generator
 
 
 class DrawnImages(Dataset[Batch]):
-    """Images by draw; a whole batch is fetched at once."""
+    """Images by draw; a whole batch is fetched at once.
 
-    def __init__(self, source: LabelledImages) -> None:
+    Args:
+        source: the images.
+        seed: of the latents that are sampled anew at every draw.
+    """
+
+    def __init__(self, source: ImageSet, seed: int) -> None:
         self.source = source
+        self.seed = seed
 
     def __getitem__(self, draw: Draw) -> Batch:
         return self.__getitems__([draw])
 
     def __getitems__(self, draws: list[Draw]) -> Batch:
         index, positions, flips = (torch.tensor(part) for part in zip(*draws, strict=True))
-        images = to_network(self.source.images[index])
-        mirrored = flips.view(-1, 1, 1, 1)
-        if flips.any():
-            images = torch.where(mirrored, images.flip(-1), images)
+
+        def noise_of(row: int) -> torch.Generator:
+            return generator("latent-noise", self.seed, draws[row].position)
+
+        images = self.source.inputs(index, flips, noise_of)
         return Batch(images, self.source.labels[index], positions)
 
 
@@ -46,7 +48,7 @@ def _keep(batch: Any) -> Any:
 class TrainingData(pl.LightningDataModule):
     """Feeds a trainer from its current step to the last one, also after a resume."""
 
-    def __init__(self, config: TrialConfig, images: LabelledImages) -> None:
+    def __init__(self, config: TrialConfig, images: ImageSet) -> None:
         super().__init__()
         self.config = config
         self.images = images
@@ -66,7 +68,7 @@ class TrainingData(pl.LightningDataModule):
             order, trainer.global_step, train.steps, trainer.global_rank, trainer.world_size
         )
         return DataLoader(
-            DrawnImages(self.images),
+            DrawnImages(self.images, self.config.seed),
             batch_sampler=batches,
             num_workers=self.config.data.workers,
             persistent_workers=self.config.data.workers > 0,

@@ -1,16 +1,20 @@
-"""Images with labels, as a data set gives them."""
+"""Images with labels, in memory."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from harness.data.image_set import ImageSet, NoiseOf, Pictures
+from harness.data.pixels import to_network
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """Some of a data set's images, in memory."""
+class LabelledImages(ImageSet, Pictures):
+    """Some of a data set's images; the network sees their pixels."""
 
     images: Tensor
     """(N, C, H, W) uint8."""
@@ -20,9 +24,25 @@ class LabelledImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of an image."""
         _, channels, rows, columns = self.images.shape
         return channels, rows, columns
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        return self.shape
+
+    @property
+    def pictures(self) -> Pictures:
+        return self
+
+    def inputs(self, index: Tensor, flips: Tensor, noise_of: NoiseOf) -> Tensor:
+        return mirrored(to_network(self.images[index]), flips)
+
+    def pixels(self, index: Tensor) -> Tensor:
+        return self.images[index]
+
+    def subset(self, index: Tensor) -> LabelledImages:
+        return LabelledImages(self.images[index], self.labels[index], self.class_names)
 
     def fingerprint(self) -> str:
         """SHA-256 of pixels, shape, labels and class names, in hex."""
@@ -33,9 +53,8 @@ class LabelledImages:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """The two parts of a data set; the split does not depend on a trial's seed."""
-
-    train: LabelledImages
-    held_out: LabelledImages
+def mirrored(images: Tensor, flips: Tensor) -> Tensor:
+    """(B, C, H, W), left and right exchanged where `flips` (B,) says so."""
+    if not flips.any():
+        return images
+    return torch.where(flips.view(-1, 1, 1, 1), images.flip(-1), images)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from harness.data.labelled_images import DataSet, LabelledImages
+from harness.data.image_set import DataSet, ImageSet
 from models.errors import UserError
 from models.randomness import generator
 
 
-def hold_out(images: Tensor, labels: Tensor, class_names: tuple[str, ...], count: int) -> DataSet:
+def hold_out(images: ImageSet, count: int) -> DataSet:
     """Split a data set that has no split of its own.
 
     Args:
-        images: (N, C, H, W) uint8.
-        labels: (N,) int64.
-        class_names: by label.
+        images: N of them.
         count: how many images to hold out, drawn as evenly from the classes as their sizes allow.
 
     Raises:
         UserError: no image would be left for training.
     """
+    labels = images.labels
     total = len(labels)
     if count >= total:
         raise UserError(
@@ -30,14 +28,13 @@ def hold_out(images: Tensor, labels: Tensor, class_names: tuple[str, ...], count
     order = torch.randperm(total, generator=generator("hold-out"))
     # Images are numbered within their class; taking all first ones, then all second ones, and so
     # on spreads the held-out images over the classes.
+    shuffled = labels[order]
+    by_class = torch.argsort(shuffled, stable=True)
+    sizes = torch.bincount(shuffled, minlength=len(images.class_names))
+    first = sizes.cumsum(0) - sizes
     turn = torch.empty(total, dtype=torch.int64)
-    for label in range(len(class_names)):
-        members = order[labels[order] == label]
-        turn[members] = torch.arange(len(members))
-    ranked = order[torch.argsort(turn[order], stable=True)]
+    turn[by_class] = torch.arange(total) - first[shuffled[by_class]]
+    ranked = order[torch.argsort(turn, stable=True)]
     held_out = ranked[:count].sort().values
     train = ranked[count:].sort().values
-    return DataSet(
-        LabelledImages(images[train], labels[train], class_names),
-        LabelledImages(images[held_out], labels[held_out], class_names),
-    )
+    return DataSet(images.subset(train), images.subset(held_out))

@@ -16,8 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from harness.data.datamodule import to_network
-from harness.data.labelled_images import LabelledImages
+from harness.data.image_set import ImageSet, unflipped
 from harness.evaluation.attention_measures import (
     effective_rank,
     empty_rows,
@@ -80,14 +79,14 @@ class ProbeImages:
     """What the network is shown; the same for every variant and seed."""
 
     images: Tensor
-    """(B, C, H, W) in [-1, 1]."""
+    """(B, C, H, W), about unit scale."""
     labels: Tensor
     """(B,)."""
     noise: Tensor
     """(B, C, H, W)."""
 
 
-def choose_probe_images(held_out: LabelledImages, count: int) -> ProbeImages:
+def choose_probe_images(held_out: ImageSet, count: int) -> ProbeImages:
     """A fixed random choice of held-out images, and fixed noise.
 
     Args:
@@ -97,7 +96,12 @@ def choose_probe_images(held_out: LabelledImages, count: int) -> ProbeImages:
     order = torch.randperm(len(held_out.labels), generator=generator("probe-images"))
     chosen = order[:count]
     noise = torch.randn((count, *held_out.shape), generator=generator("probe-noise"))
-    return ProbeImages(to_network(held_out.images[chosen]), held_out.labels[chosen], noise)
+
+    def noise_of(row: int) -> torch.Generator:
+        return generator("probe-latent", row)
+
+    images = held_out.inputs(chosen, unflipped(chosen), noise_of)
+    return ProbeImages(images, held_out.labels[chosen], noise)
 
 
 @torch.inference_mode()

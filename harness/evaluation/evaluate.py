@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from harness.evaluation.distances import frechet_distance, inception_style_score
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import Features, extract_features
+from harness.evaluation.features import Features, ImageRows, extract_features
 from harness.evaluation.reference import Reference, drawn_without_order
 from harness.progress import ProgressListener, ignore_progress
 
@@ -33,7 +31,7 @@ class Quality:
 
 
 def evaluate_samples(
-    images: NDArray[np.uint8],
+    images: ImageRows,
     reference: Reference,
     extractor: FeatureExtractor,
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,8 +30,19 @@ class Features:
         return Features(self.features[indices], self.logits[indices])
 
 
+class ImageRows(Protocol):
+    """Images (N, H, W, C) uint8 that are read as they are sliced; an array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.uint8]: ...
+
+
 def extract_features(
-    images: NDArray[np.uint8],
+    images: ImageRows,
     extractor: FeatureExtractor,
     *,
     batch_size: int,
@@ -40,7 +52,7 @@ def extract_features(
     """Extract in float32, whatever the precision of training was.
 
     Args:
-        images: (N, H, W, C) with 1 or 3 channels.
+        images: (N, H, W, C) uint8 with 1 or 3 channels; a batch at a time is read.
         extractor: in eval mode; it is moved to `device`.
         batch_size: without effect on the result, up to rounding.
         device: where to compute.
@@ -57,7 +69,7 @@ def extract_features(
     logits = np.empty((len(images), extractor.classes), dtype=np.float32)
     for start in range(0, len(images), batch_size):
         stop = min(start + batch_size, len(images))
-        batch = torch.from_numpy(images[start:stop].copy())
+        batch = torch.from_numpy(np.array(images[start:stop]))
         with torch.inference_mode():
             extracted = extractor(batch.to(device))
             features[start:stop] = extracted.features.cpu().numpy()

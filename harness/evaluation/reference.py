@@ -13,18 +13,39 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from harness.atomic_file import atomic_path
+from harness.data.image_set import Pictures
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import Features, extract_features
+from harness.evaluation.features import Features, ImageRows, extract_features
 from harness.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator
+
+
+class PictureRows(ImageRows):
+    """A data set's images as extractors take them, read as they are sliced."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        channels, rows, columns = self.pictures.picture_shape
+        return len(self), rows, columns, channels
+
+    def __len__(self) -> int:
+        return len(self.pictures.labels)
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.uint8]:
+        index = torch.arange(len(self))[rows]
+        # (B, C, H, W) -> (B, H, W, C)
+        return self.pictures.pixels(index).permute(0, 2, 3, 1).numpy()
 
 
 @dataclass(frozen=True)
 class RealImages:
     """Images of a data set, or of a part of one."""
 
-    images: NDArray[np.uint8]
-    """(N, H, W, C) with 1 or 3 channels."""
+    images: ImageRows
+    """(N, H, W, C) uint8 with 1 or 3 channels."""
     fingerprint: str
     """A hash of the images; equal only for equal images."""
 

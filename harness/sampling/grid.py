@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +16,33 @@ _BACKGROUND = 255
 _MISSING = 127
 
 
+_MOST_CLASSES = 20
+
+
+def shown_classes(num_classes: int) -> tuple[int, ...]:
+    """The labels of a grid's rows: all, or where there are many, some spread evenly."""
+    spread = np.linspace(0, num_classes - 1, min(num_classes, _MOST_CLASSES))
+    return tuple(int(label) for label in spread.round())
+
+
 def class_grid(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], num_classes: int, per_class: int
+    images: NDArray[np.uint8], labels: NDArray[np.int64], shown: Sequence[int], per_class: int
 ) -> NDArray[np.uint8]:
     """The first images of each class, in the order of their indices.
 
     Args:
         images: (N, H, W, C).
         labels: (N,).
-        num_classes: rows.
+        shown: labels, a row each.
         per_class: columns.
 
     Returns:
-        (num_classes, per_class, H, W, C); cells of classes with fewer images are mid-grey.
+        (rows, per_class, H, W, C); cells of classes with fewer images are mid-grey.
     """
-    grid = np.full((num_classes, per_class, *images.shape[1:]), _MISSING, dtype=np.uint8)
-    for label in range(num_classes):
-        chosen = images[labels == label][:per_class]
-        grid[label, : len(chosen)] = chosen
+    grid = np.full((len(shown), per_class, *images.shape[1:]), _MISSING, dtype=np.uint8)
+    for row, label in enumerate(shown):
+        chosen = images[np.flatnonzero(labels == label)[:per_class]]
+        grid[row, : len(chosen)] = chosen
     return grid
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.config.schema import SampleConfig
+from harness.data.pixels import to_uint8
 from harness.progress import Progress, ProgressListener, ignore_progress
 from harness.sampling.guidance import Denoiser, GuidedDenoiser
+from harness.sampling.sample_sink import MemorySink, SampleSink
 from harness.sampling.samplers import build_sampler
 from models.errors import UserError
 from models.objectives.base import ObjectiveConfig
@@ -29,9 +32,9 @@ class Samples:
     labels: NDArray[np.int64]
     """(N,)."""
     seconds: float
-    """Wall time of drawing them all."""
+    """Wall time of drawing those that this process drew."""
     batches: tuple[tuple[int, float], ...]
-    """Images and seconds of each batch."""
+    """Images and seconds of each batch that this process drew."""
     network_evaluations: int
     """Forward passes of the network that each image took, both passes of guidance counted."""
 
@@ -53,15 +56,6 @@ def sample_labels(
     return torch.cat(draws)
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] to uint8, rounded to the nearest of the 256 levels and clipped.
-
-    `127.5 x + 128` rounded down is `127.5 x + 127.5` rounded to the nearest; it is the exact
-    inverse of `level / 127.5 - 1`.
-    """
-    return (127.5 * images + 128.0).clamp(0, 255).to(torch.uint8)
-
-
 def draw_samples(
     network: Denoiser,
     config: SampleConfig,
@@ -72,6 +66,8 @@ def draw_samples(
     count: int,
     seed: int,
     device: torch.device | str,
+    to_pixels: Callable[[Tensor], Tensor] = to_uint8,
+    sink: SampleSink | None = None,
     on_progress: ProgressListener = ignore_progress,
 ) -> Samples:
     """Draw images in float32.
@@ -83,11 +79,13 @@ def draw_samples(
         network: in eval mode, on `device`, with float32 weights.
         config: sampler, steps, guidance, labels and batch size.
         objective: what the network was trained for.
-        shape: C, H, W of an image.
+        shape: C, H, W of what the network sees.
         num_classes: labels are 0..num_classes-1.
         count: N, how many images.
         seed: of noise and labels.
         device: where the network is.
+        to_pixels: from what the network draws, (B, C, H, W), to uint8 images.
+        sink: takes the samples, and says how many are there already; None keeps them in memory.
         on_progress: told after each batch.
 
     Raises:
@@ -98,16 +96,15 @@ def draw_samples(
         raise ValueError("samples are drawn in eval mode: call network.eval() first")
     denoiser = GuidedDenoiser(network, config.guidance_scale, config.guidance_channels, shape[0])
     labels = sample_labels(config.labels, count, num_classes, seed)
-    channels, rows, columns = shape
-    images = np.empty((count, rows, columns, channels), dtype=np.uint8)
+    sink = MemorySink(count) if sink is None else sink
     batches = []
-    evaluations = 0
+    evaluations = len(build_sampler(config.sampler, config.steps, objective).timesteps)
+    evaluations *= denoiser.passes
     began = time.perf_counter()
-    for start in range(0, count, config.batch_size):
+    for start in range(sink.done, count, config.batch_size):
         stop = min(start + config.batch_size, count)
         batch_began = time.perf_counter()
         sampler = build_sampler(config.sampler, config.steps, objective)
-        evaluations = len(sampler.timesteps) * denoiser.passes
         streams = [generator("sample-noise", seed, index) for index in range(start, stop)]
         noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams])
         with torch.inference_mode():
@@ -118,11 +115,11 @@ def draw_samples(
                 prediction = denoiser(drawn, told, batch_labels).float()
                 drawn = sampler.step(evaluation, prediction, drawn, streams)
             _check_finite(drawn, labels[start:stop], start)
-            images[start:stop] = to_uint8(drawn).permute(0, 2, 3, 1).cpu().numpy()
+            sink.write(to_pixels(drawn).permute(0, 2, 3, 1).cpu().numpy())
         batches.append((stop - start, time.perf_counter() - batch_began))
         on_progress(Progress("sample", stop, count))
     seconds = time.perf_counter() - began
-    return Samples(images, labels.numpy(), seconds, tuple(batches), evaluations)
+    return Samples(sink.images, labels.numpy(), seconds, tuple(batches), evaluations)
 
 
 def _check_finite(drawn: Tensor, labels: Tensor, start: int) -> None:

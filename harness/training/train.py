@@ -15,7 +15,7 @@ from safetensors.torch import load_model, save_model
 from harness.atomic_file import atomic_path, write_text
 from harness.config.schema import TrialConfig
 from harness.data.datamodule import DrawnImages, TrainingData
-from harness.data.labelled_images import DataSet
+from harness.data.image_set import DataSet
 from harness.data.order import BatchOrder, DrawOrder
 from harness.progress import ProgressListener
 from harness.training.build import build_backbone, build_module
@@ -73,7 +73,7 @@ def resolve_precision(
         module = build_module(config, data.train.shape, len(data.train.class_names))
         order = DrawOrder(len(data.train.labels), config.train.batch_size, config.seed, False)
         (draws,) = BatchOrder(order, 0, 1)
-        return module, DrawnImages(data.train).__getitems__(draws)
+        return module, DrawnImages(data.train, config.seed).__getitems__(draws)
 
     def step() -> torch.Tensor:
         module, batch = prepared()

@@ -10,8 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from harness.data.datamodule import to_network
-from harness.data.labelled_images import LabelledImages
+from harness.data.image_set import ImageSet, NoiseOf, unflipped
 from models.backbone import Backbone
 from models.diffusion_module import DiffusionModule
 from models.objectives import TrainingObjective
@@ -24,7 +23,7 @@ METRIC = "validation_loss"
 def held_out_loss(
     network: Backbone,
     objective: TrainingObjective,
-    images: LabelledImages,
+    images: ImageSet,
     batch_size: int,
     device: torch.device,
 ) -> float:
@@ -38,19 +37,24 @@ def held_out_loss(
     noise = torch.randn((count, *images.shape), generator=generator("validation-noise"))
     losses: list[Tensor] = []
     for start in range(0, count, batch_size):
-        part = slice(start, start + batch_size)
-        clean = to_network(images.images[part]).to(device)
-        eps, when = noise[part].to(device), times[part].to(device)
+        index = torch.arange(start, min(start + batch_size, count))
+        clean = images.inputs(index, unflipped(index), _noise_of(start)).to(device)
+        eps, when = noise[index].to(device), times[index].to(device)
         noised = objective.add_noise(clean, eps, when)
-        prediction = network(noised.images, noised.timesteps, images.labels[part].to(device))
+        prediction = network(noised.images, noised.timesteps, images.labels[index].to(device))
         losses.append(objective.loss(prediction.float(), clean, eps, when).double().cpu())
     return float(torch.cat(losses).mean())
+
+
+def _noise_of(start: int) -> NoiseOf:
+    """Of sampled latents: each image has its own, which never changes."""
+    return lambda row: generator("validation-latent", start + row)
 
 
 class Validation(pl.Callback):
     """Logs the held-out loss of the EMA weights every `every` steps and after the last one."""
 
-    def __init__(self, images: LabelledImages, every: int, batch_size: int) -> None:
+    def __init__(self, images: ImageSet, every: int, batch_size: int) -> None:
         self.images = images
         self.every = every
         self.batch_size = batch_size

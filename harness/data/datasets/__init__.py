@@ -1,8 +1,10 @@
 """Data sets, found by the names of the modules in this package.
 
-A data set is one module with two functions: `check(config: DataConfig) -> None`, which sees without
-reading an image that the data set is there and fits the configuration, and
-`load(config: DataConfig) -> DataSet`, which begins with the same check.
+A data set is one module with three functions. `check(config: DataConfig) -> None` sees without
+reading an image that the data set is there and fits the configuration.
+`content(config: DataConfig) -> str | None` is a hash of all that the network will see, or None
+where a library carries the images. `load(config: DataConfig) -> DataSet` begins with the same
+check.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import importlib
 from types import ModuleType
 
 from harness.config.schema import DataConfig
-from harness.data.labelled_images import DataSet
+from harness.data.image_set import DataSet
+from models.errors import UserError
 
 
 def check_data_set(config: DataConfig) -> None:
-    """See that a data set is there, in no time, before any process is started for it.
+    """See that a data set is there, before any process is started for it.
 
     Raises:
         UserError: it is missing, or does not fit the configuration.
@@ -23,12 +26,33 @@ def check_data_set(config: DataConfig) -> None:
     _module(config).check(config)
 
 
+def data_content(config: DataConfig) -> str | None:
+    """The hash of a data set.
+
+    Raises:
+        UserError: it is missing, or is not the one that `data.content` asks for.
+    """
+    module = _module(config)
+    module.check(config)
+    content: str | None = module.content(config)
+    if config.content is not None and content != config.content:
+        raise UserError(
+            f"data.content is {config.content}, but the data at {config.latents or config.path} "
+            f"have {content}: they are not the ones asked for; name those, or set "
+            "data.content=null to run anew with these"
+        )
+    return content
+
+
 def load_data_set(config: DataConfig) -> DataSet:
     """Read the data set that a configuration names.
 
     Raises:
-        UserError: it is missing, or its images do not fit the configuration.
+        UserError: it is missing, its images do not fit the configuration, or it is not the one
+            that `data.content` asks for.
     """
+    if config.content is not None:
+        data_content(config)
     data_set: DataSet = _module(config).load(config)
     return data_set
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from harness.config.schema import DataConfig
 from harness.data.cifar_batches import BATCHES, FOLDER, read_batches
 from harness.data.class_folders import read_class_folders
-from harness.data.labelled_images import DataSet, LabelledImages
+from harness.data.content_hash import hash_of_files
+from harness.data.image_set import DataSet
+from harness.data.labelled_images import LabelledImages
 from harness.data.split import hold_out
 from models.errors import UserError
 
@@ -50,6 +52,18 @@ def check(config: DataConfig) -> None:
     _source(config.path)
 
 
+def content(config: DataConfig) -> str:
+    """A hash of the files that hold the images, whichever way they are laid out."""
+    source = _source(config.path)
+    if source.is_file():
+        return hash_of_files([("", source)])
+    batches = _batches_folder(source)
+    if batches is not None:
+        return hash_of_files((name, batches / name) for name in BATCHES)
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    return hash_of_files((path.relative_to(source).as_posix(), path) for path in files)
+
+
 def load(config: DataConfig) -> DataSet:
     """The training images, some of them held out, drawn evenly from the classes.
 
@@ -68,7 +82,7 @@ def load(config: DataConfig) -> DataSet:
             f"{source} has the classes {', '.join(found.class_names[:10])}, "
             f"but those of CIFAR-10 are {', '.join(_CLASSES)}"
         )
-    return hold_out(found.images, found.labels, found.class_names, config.held_out)
+    return hold_out(found, config.held_out)
 
 
 def _source(path: str | None) -> Path:
@@ -88,7 +102,11 @@ def _source(path: str | None) -> Path:
 
 
 def _read(source: Path) -> LabelledImages:
-    for folder in (source / FOLDER, source):
-        if (folder / BATCHES[0]).is_file():
-            return read_batches(folder)
-    return read_class_folders(source, _SIDE)
+    batches = _batches_folder(source)
+    return read_class_folders(source, _SIDE) if batches is None else read_batches(batches)
+
+
+def _batches_folder(source: Path) -> Path | None:
+    """The folder with torchvision's files, if this is one or holds one."""
+    folders = (source / FOLDER, source)
+    return next((folder for folder in folders if (folder / BATCHES[0]).is_file()), None)

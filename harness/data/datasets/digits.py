@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from harness.config.schema import DataConfig
-from harness.data.labelled_images import DataSet
+from harness.data.image_set import DataSet
+from harness.data.labelled_images import LabelledImages
 from harness.data.split import hold_out
 from models.errors import UserError
 
@@ -30,6 +31,10 @@ def check(config: DataConfig) -> None:
         )
 
 
+def content(config: DataConfig) -> None:
+    """None: the images come with scikit-learn and never change."""
+
+
 def load(config: DataConfig) -> DataSet:
     """The digits, held-out images drawn evenly from the classes.
 
@@ -44,4 +49,4 @@ def load(config: DataConfig) -> DataSet:
     images = torch.from_numpy(pixels)[:, None]
     labels = torch.from_numpy(digits.target.astype(np.int64))
     names = tuple(str(name) for name in digits.target_names)
-    return hold_out(images, labels, names, config.held_out)
+    return hold_out(LabelledImages(images, labels, names), config.held_out)

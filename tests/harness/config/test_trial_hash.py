@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 WITHOUT_EFFECT = {
     "data.path",
+    "data.manifest",
+    "data.latents",
+    "data.autoencoder",
     "data.workers",
     "train.device",
     "train.checkpoint_every",
@@ -30,6 +33,11 @@ CHANGES = {
     "seed": 1,
     "data.name": "cifar10",
     "data.path": "elsewhere",
+    "data.manifest": "elsewhere",
+    "data.latents": "elsewhere",
+    "data.autoencoder": "elsewhere",
+    "data.content": "0123456789abcdef",
+    "data.downsampling": 2,
     "data.resolution": 16,
     "data.held_out": 50,
     "data.horizontal_flip": True,
@@ -78,6 +86,13 @@ CHANGES = {
 }
 """One other value for every key that has one; the tests below see that no key is missing."""
 
+ONLY_WITH: dict[str, dict[str, Any]] = {
+    "data.manifest": {"data.name": "images"},
+    "data.latents": {"data.name": "images"},
+    "data.downsampling": {"data.name": "images", "data.latents": "somewhere"},
+}
+"""What else must be set for a key to be allowed."""
+
 ONLY_ONE_VALUE = {"evaluate.extractor"}
 OF_NAMES = {"model.size", "attention.name", "objective.name"}
 
@@ -107,6 +122,8 @@ def test_every_key_of_the_schema_is_put_to_the_test(config: TrialConfig) -> None
 def test_the_hash_changes_with_all_that_can_change_a_result_and_nothing_else(
     config: TrialConfig, key: str
 ) -> None:
+    for companion, value in ONLY_WITH.get(key, {}).items():
+        config = _changed(config, companion, value)
     other = _changed(config, key, CHANGES[key])
     section = key.partition(".")[0]
     effective = key not in WITHOUT_EFFECT
@@ -121,6 +138,8 @@ def test_the_hash_is_sha256_of_canonical_json(config: TrialConfig) -> None:
     for key in WITHOUT_EFFECT:
         section, name = key.split(".")
         del plain[section][name]
+    for key, neutral in {"content": None, "downsampling": 1}.items():
+        assert plain["data"].pop(key) == neutral
     for keys, digest in [
         (list(plain), trial_hash(config)),
         (["seed", "data", "model", "attention", "objective", "train"], training_hash(config)),

@@ -89,7 +89,7 @@ SECTIONS = "seed, data, model, attention, objective, train, sample, evaluate"
         ),
         (
             "data.name=digit",
-            "data.name: got 'digit'; expected one of cifar10, digits (did you mean digits?)",
+            "data.name: got 'digit'; expected one of cifar10, digits, images (did you mean digits?)",
         ),
         (
             "model.size=tyni",
@@ -278,7 +278,7 @@ def test_all_mistakes_of_all_files_and_variants_are_told_at_once_and_once(tree: 
     )
     assert tree.mistakes("evaluate.samples=1", "oops", "data.name=mnist") == [
         "command line: 'oops' is no override; expected key=value, as in train.steps=200",
-        "command line: data.name: got 'mnist'; expected one of cifar10, digits",
+        "command line: data.name: got 'mnist'; expected one of cifar10, digits, images",
         "command line: evaluate.samples: got 1; expected a whole number >= 2",
         "experiments/scale/small.yaml:3: train.steps: got 0; expected a whole number >= 1",
         "experiments/scale/small.yaml:4: train.steps: duplicate key, first on line 3",

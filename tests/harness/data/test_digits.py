@@ -6,9 +6,10 @@ import torch
 from sklearn.datasets import load_digits
 
 from harness.config.schema import DataConfig
-from harness.data.datamodule import DrawnImages, to_network
+from harness.data.datamodule import DrawnImages
 from harness.data.datasets import load_data_set
 from harness.data.order import Draw
+from harness.data.pixels import to_network
 from models.errors import UserError
 
 
@@ -58,7 +59,7 @@ def test_network_sees_minus_one_to_one_and_rounding_gives_the_bytes_back() -> No
 
 def test_a_draw_is_mirrored_alone() -> None:
     source = load_data_set(config()).train
-    batch = DrawnImages(source).__getitems__([Draw(4, 0, False), Draw(5, 1, True)])
+    batch = DrawnImages(source, 0).__getitems__([Draw(4, 0, False), Draw(5, 1, True)])
     assert torch.equal(batch.images[0], to_network(source.images[4]))
     assert torch.equal(batch.images[1], to_network(source.images[5]).flip(-1))
     assert batch.labels.tolist() == source.labels[4:6].tolist()

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.config.schema import SampleConfig, TrialConfig
+from harness.data.pixels import to_uint8
 from harness.progress import Progress
-from harness.sampling.sample import Samples, draw_samples, sample_labels, to_uint8
+from harness.sampling.sample import Samples, draw_samples, sample_labels
 from harness.training.build import build_backbone
 from models.backbone import Backbone
 from models.errors import UserError

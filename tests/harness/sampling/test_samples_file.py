@@ -66,3 +66,17 @@ def test_other_shapes_are_not_written(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="samples"):
             save_samples(tmp_path / "samples.npz", wrong, np.asarray(tags))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_stay_on_the_disk_until_they_are_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "samples.npz"
+    save_samples(path, *some(3))
+    images, _ = load_samples(path)
+    assert isinstance(images, np.memmap)
+
+
+def test_compressed_files_of_others_are_read_as_well(tmp_path: Path) -> None:
+    images, labels = some(3)
+    np.savez_compressed(tmp_path / "samples.npz", arr_0=images, arr_1=labels)
+    again, _ = load_samples(tmp_path / "samples.npz")
+    assert np.array_equal(again, images)

@@ -133,7 +133,9 @@ def test_shares_are_those_of_the_batch_that_was_trained_on(
 
     router = module.backbone.get_submodule("blocks.1.attention.query_kernel.router")
     router.register_forward_pre_hook(keep)
-    module.batch_losses(DrawnImages(data.train).__getitems__(next(iter(BatchOrder(order, 0, 1)))))
+    module.batch_losses(
+        DrawnImages(data.train, 0).__getitems__(next(iter(BatchOrder(order, 0, 1))))
+    )
     (chosen,) = seen
     counts = torch.bincount(chosen, minlength=9) / len(chosen)
     prefix = "routing/layer_01/query_kernel"

@@ -11,9 +11,10 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from harness.config.schema import TrialConfig
-from harness.data.datamodule import DrawnImages, to_network
+from harness.data.datamodule import DrawnImages
 from harness.data.datasets import load_data_set
 from harness.data.order import BatchOrder, DrawOrder
+from harness.data.pixels import to_network
 from harness.progress import Progress, ignore_progress
 from harness.training.build import build_module
 from harness.training.hardware import Timing, choose_device, measure_step
@@ -127,7 +128,7 @@ def test_variants_see_the_same_images_noise_times_and_dropout(
 
         monkeypatch.setattr(module.backbone, "forward", spy)
         for batch in BatchOrder(order, 3, 5):
-            module.batch_losses(DrawnImages(data.train).__getitems__(batch))
+            module.batch_losses(DrawnImages(data.train, 0).__getitems__(batch))
         seen[variant] = record
     assert len(seen["sana"]) == 6
     for variant in ("softmax", "dydila"):
@@ -146,7 +147,7 @@ def test_two_halves_of_a_batch_have_the_losses_of_the_whole(
 
     def losses(module: DiffusionModule, rank: int, ranks: int) -> torch.Tensor:
         (draws,) = BatchOrder(order, 7, 8, rank, ranks)
-        return module.batch_losses(DrawnImages(data.train).__getitems__(draws))
+        return module.batch_losses(DrawnImages(data.train, 0).__getitems__(draws))
 
     whole = losses(module, 0, 1)
     torch.testing.assert_close(losses(module, 0, 2), whole[0::2])
@@ -173,7 +174,7 @@ def test_non_finite_loss_stops_with_one_clear_line(
     module = build_module(config, data.train.shape, 10)
     with torch.no_grad():
         module.backbone.final_layer.linear.bias.fill_(float("nan"))
-    batch = DrawnImages(data.train).__getitems__(
+    batch = DrawnImages(data.train, 0).__getitems__(
         next(iter(BatchOrder(DrawOrder(100, 8, 0, False), 0, 1)))
     )
     with pytest.raises(UserError, match=r"loss became nan at step 0; lower train\.learning_rate"):

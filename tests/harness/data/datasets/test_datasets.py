@@ -15,3 +15,4 @@ def test_every_name_of_the_configuration_has_its_module_and_the_reverse() -> Non
         module = importlib.import_module(f"{datasets.__name__}.{name}")
         assert callable(module.load)
         assert callable(module.check)
+        assert callable(module.content)

@@ -1,0 +1,123 @@
+"""Any images: those of a manifest, from wherever they are kept, as pixels or as latents."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from harness.config.schema import DataConfig
+from harness.data.content_hash import hash_of_facts
+from harness.data.encoded_images import EncodedImages
+from harness.data.image_decoding import DECODING
+from harness.data.image_set import DataSet, ImageSet
+from harness.data.latent_images import LatentImages
+from harness.data.latents.cache import LatentCache, open_cache
+from harness.data.manifest import Manifest, read_manifest
+from harness.data.sources import open_source
+from harness.data.split import hold_out
+from harness.data.verify import check_sizes
+from models.errors import UserError
+
+_MAKE = "python -m harness data make-manifest IMAGES manifest.json"
+_ENCODE = "python -m harness data encode IMAGES LATENTS --manifest MANIFEST --autoencoder FOLDER"
+
+
+def check(config: DataConfig) -> None:
+    """See that images, manifest and latents are there and fit one another and the configuration.
+
+    Sizes of all images are compared with the manifest; contents are when an image is read.
+
+    Raises:
+        UserError: they do not.
+    """
+    images = _named(config.path, "data.path", "the images", "a folder, archive or shards")
+    cache = _cache(config)
+    manifest = _manifest(config, cache)
+    check_sizes(manifest, open_source(images))
+    if cache is not None:
+        _check_fits(config, cache)
+        if config.autoencoder is None:
+            raise UserError(
+                "data.latents is set and data.autoencoder is null: name the autoencoder that the "
+                "latents come from, so that samples can be decoded"
+            )
+
+
+def content(config: DataConfig) -> str:
+    """A hash of the manifest, how images are decoded and, with latents, the autoencoder."""
+    cache = _cache(config)
+    facts = {"manifest": _manifest(config, cache).hash, "decoding": DECODING}
+    return hash_of_facts(facts if cache is None else {**facts, "latents": cache.identity})
+
+
+def load(config: DataConfig) -> DataSet:
+    """The images of the manifest, some of them held out, drawn evenly from the classes.
+
+    Raises:
+        UserError: as `check`, except that the sizes of images are not compared; or all images
+            would be held out.
+    """
+    images = _named(config.path, "data.path", "the images", "a folder, archive or shards")
+    cache = _cache(config)
+    manifest = _manifest(config, cache)
+    pictures = partial(_pictures, images, manifest, config.resolution)
+    if cache is None:
+        return hold_out(pictures(), config.held_out)
+    _check_fits(config, cache)
+    latents: ImageSet = LatentImages(cache, pictures)
+    return hold_out(latents, config.held_out)
+
+
+def _pictures(images: Path, manifest: Manifest, resolution: int) -> EncodedImages:
+    return EncodedImages(open_source(images), manifest, resolution)
+
+
+def _cache(config: DataConfig) -> LatentCache | None:
+    if config.latents is None:
+        return None
+    folder = _named(config.latents, "data.latents", "the latents", f"the folder of: {_ENCODE}")
+    cache = open_cache(folder)
+    if not cache.complete:
+        raise UserError(
+            f"{folder} lacks {len(cache.missing_shards)} of its shards: repeat the command that "
+            "encodes it, which goes on where it stopped"
+        )
+    return cache
+
+
+def _manifest(config: DataConfig, cache: LatentCache | None) -> Manifest:
+    """The one that is named, or else that of the latents."""
+    if config.manifest is None and cache is not None:
+        return cache.manifest
+    path = _named(config.manifest, "data.manifest", "the manifest", f"the file of: {_MAKE}")
+    manifest = read_manifest(path)
+    if cache is not None and cache.manifest.hash != manifest.hash:
+        raise UserError(
+            f"{config.latents} holds latents of the manifest {cache.manifest.name} "
+            f"({cache.manifest.hash[:12]}), but {path} is {manifest.name} ({manifest.hash[:12]}): "
+            "encode these images, or set data.manifest=null to take the one of the latents"
+        )
+    return manifest
+
+
+def _check_fits(config: DataConfig, cache: LatentCache) -> None:
+    side = cache.latent_shape[1]
+    facts = {
+        "data.resolution": (config.resolution, cache.resolution),
+        "data.downsampling": (config.downsampling, cache.resolution // side),
+    }
+    for key, (asked, found) in facts.items():
+        if asked != found:
+            raise UserError(
+                f"{key} is {asked}, but {config.latents} was encoded with {found}: set "
+                f"{key}={found}, or encode again"
+            )
+
+
+def _named(path: str | None, key: str, what: str, expected: str) -> Path:
+    if path is None:
+        raise UserError(f"{key} is null, but it must name {what}: {expected}")
+    named = Path(path).expanduser()
+    if not named.exists():
+        raise UserError(f"{key} names {named}, which is not there: expected {what}, {expected}")
+    return named

@@ -1,0 +1,112 @@
+"""Images of a manifest, decoded as they are asked for and checked against it as they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.data.image_decoding import DECODING, UnreadableImageError, decode_image
+from harness.data.image_set import ImageSet, NoiseOf, Pictures
+from harness.data.labelled_images import mirrored
+from harness.data.manifest import Manifest
+from harness.data.pixels import to_network
+from harness.data.sources.base import Source
+from models.errors import UserError
+
+_IN_MEMORY = 512 * 2**20
+"""Bytes. Decoded images up to here are kept, so that a small data set is decoded once."""
+
+
+class EncodedImages(ImageSet, Pictures):
+    """Colour images, cropped and resized to a square.
+
+    Args:
+        source: of the encoded files.
+        manifest: which of them, and what they must contain.
+        resolution: pixels a side.
+        rows: of the manifest, (N,); None takes all.
+    """
+
+    def __init__(
+        self, source: Source, manifest: Manifest, resolution: int, rows: Tensor | None = None
+    ) -> None:
+        self.source = source
+        self.manifest = manifest
+        self.resolution = resolution
+        self.rows = torch.arange(len(manifest.images)) if rows is None else rows
+        every = torch.tensor([image.label for image in manifest.images], dtype=torch.int64)
+        self.labels = every[self.rows]
+        self.class_names = tuple(item.name for item in manifest.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 3, self.resolution, self.resolution
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        return self.shape
+
+    @property
+    def pictures(self) -> Pictures:
+        return self
+
+    def inputs(self, index: Tensor, flips: Tensor, noise_of: NoiseOf) -> Tensor:
+        return mirrored(to_network(self.pixels(index)), flips)
+
+    def pixels(self, index: Tensor) -> Tensor:
+        if self._decoded is not None:
+            return self._decoded[index]
+        return self._read(self.rows[index].tolist())
+
+    def subset(self, index: Tensor) -> EncodedImages:
+        return EncodedImages(self.source, self.manifest, self.resolution, self.rows[index])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest's hash, the decoding, the resolution and which rows, in hex."""
+        digest = hashlib.sha256()
+        digest.update(repr((self.manifest.hash, DECODING, self.resolution)).encode())
+        digest.update(self.rows.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _decoded(self) -> Tensor | None:
+        """All images, (N, 3, H, W), where they fit into memory."""
+        if len(self.rows) * 3 * self.resolution**2 > _IN_MEMORY:
+            return None
+        return self._read(self.rows.tolist())
+
+    def _read(self, rows: list[int]) -> Tensor:
+        """(B, 3, H, W) uint8, decoded in as many threads as PyTorch may use here."""
+        images = np.empty((len(rows), self.resolution, self.resolution, 3), dtype=np.uint8)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for place, image in enumerate(pool.map(self._read_one, rows)):
+                images[place] = image
+        # (B, H, W, 3) -> (B, 3, H, W)
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    def _read_one(self, row: int) -> NDArray[np.uint8]:
+        image = self.manifest.images[row]
+        try:
+            content = self.source.read(image.id)
+        except KeyError:
+            raise UserError(
+                f"{self.source.path} lacks {image.id}, which the manifest {self.manifest.name} "
+                "names: restore it, or make a new manifest"
+            ) from None
+        found = hashlib.sha256(content).hexdigest()
+        if found != image.sha256:
+            raise UserError(
+                f"{image.id} in {self.source.path} is not the image of the manifest "
+                f"{self.manifest.name}: its SHA-256 is {found[:12]}... instead of "
+                f"{image.sha256[:12]}...; restore it, or make a new manifest"
+            )
+        try:
+            return decode_image(content, self.resolution)
+        except UnreadableImageError as error:
+            raise UserError(f"{image.id} in {self.source.path}: {error}") from error

@@ -1,0 +1,189 @@
+"""Pretrained autoencoders of diffusers, from a local folder or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.data.latents.autoencoder_folder import (
+    CONFIG,
+    check_weights,
+    find_folder,
+    one_line,
+    read_config,
+)
+from harness.data.latents.space import LatentSpace
+from harness.data.pixels import to_network, to_uint8
+from models.errors import UserError
+
+_IRRELEVANT = frozenset({"_diffusers_version", "_name_or_path", "force_upcast", "sample_size"})
+"""Of a configuration: they change no latent in float32 without tiling."""
+
+
+class Autoencoder(LatentSpace, ABC):
+    """Between images and latents, always in float32."""
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """What is to know of the latents of images, unscaled.
+
+        Args:
+            images: (B, 3, H, W) uint8, on any device.
+
+        Returns:
+            (B, C', h, w) float32: mean and log-variance where it is stochastic, or the latent.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
+        """Images of latents as a network sees them.
+
+        Args:
+            latents: (B, C, h, w), scaled and shifted, on any device.
+            batch_size: images decoded at once, whatever B is, so that memory is bounded.
+
+        Returns:
+            (B, 3, H, W) uint8.
+
+        Raises:
+            UserError: a pixel is not finite.
+        """
+
+
+def load_autoencoder(name: str, device: torch.device | str) -> Autoencoder:
+    """A pretrained autoencoder in evaluation mode. Nothing in its files is executed.
+
+    Args:
+        name: a folder in diffusers' layout; or `OWNER/NAME` on the hub, with `/FOLDER` behind it
+            where the repository holds more than the autoencoder.
+        device: where it computes.
+
+    Raises:
+        UserError: it is not there, is of a class that is not known, or its weights are damaged,
+            incomplete or not in a safetensors file.
+    """
+    import diffusers
+
+    folder = find_folder(name)
+    described = read_config(folder)
+    class_name = str(described.get("_class_name"))
+    kind = _KINDS.get(class_name)
+    if kind is None:
+        raise UserError(
+            f"{folder / CONFIG} is of the class {class_name}, but only {' and '.join(_KINDS)} are "
+            "known here"
+        )
+    check_weights(folder)
+    try:
+        network, loading = getattr(diffusers, class_name).from_pretrained(
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        )
+    # Damaged or foreign weights make the loader raise almost anything.
+    except Exception as error:
+        raise UserError(f"{folder} cannot be loaded as {class_name}: {one_line(error)}") from error
+    wrong = [*loading["missing_keys"], *loading["mismatched_keys"]]
+    if wrong:
+        raise UserError(
+            f"{folder} lacks {len(wrong)} of the weights of its {CONFIG}, such as {wrong[0]}: "
+            "download or copy it again"
+        )
+    network = network.float().eval().requires_grad_(False)
+    facts = _facts(network.config, kind, folder)
+    identity = _identity(described, network.state_dict())
+    return _DiffusersAutoencoder(
+        identity, class_name, *facts, kind.stochastic, network.to(device), torch.device(device)
+    )
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One of diffusers' classes."""
+
+    stochastic: bool
+    blocks: str
+    """Its list with one entry a resolution: all but one halve the side."""
+    moments: Callable[[Any], Tensor]
+    """From what its `encode` returns."""
+
+
+_KINDS = {
+    "AutoencoderKL": _Kind(True, "block_out_channels", lambda out: out.latent_dist.parameters),
+    "AutoencoderDC": _Kind(False, "encoder_block_out_channels", lambda out: out.latent),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _DiffusersAutoencoder(Autoencoder):
+    network: Any
+    device: torch.device
+
+    def encode(self, images: Tensor) -> Tensor:
+        with _exact_arithmetic():
+            encoded = self.network.encode(to_network(images.to(self.device)))
+        return _KINDS[self.class_name].moments(encoded)
+
+    def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
+        return torch.cat([self._decode(part) for part in latents.split(batch_size)])
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        with _exact_arithmetic():
+            images = self.network.decode(self.unscaled(latents.to(self.device).float())).sample
+        if not images.isfinite().all():
+            raise UserError(
+                f"{self.class_name} decodes a latent to pixels that are not finite: the latent is "
+                "far from those of images"
+            )
+        return to_uint8(images)
+
+
+@contextmanager
+def _exact_arithmetic() -> Iterator[None]:
+    """Full float32 in convolutions, and the same kernels for the same shapes."""
+    with (
+        torch.no_grad(),
+        torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ),
+    ):
+        yield
+
+
+def _facts(config: Mapping[str, Any], kind: _Kind, folder: Path) -> tuple[int, int, float, float]:
+    """Channels, downsampling, scaling and shift; defaults of the class are filled in."""
+    for key in ("latents_mean", "latents_std"):
+        if config.get(key) is not None:
+            raise UserError(
+                f"{folder / CONFIG} has {key}, a scale of each channel, but only scaling_factor "
+                "and shift_factor are known here"
+            )
+    if config["in_channels"] != 3:
+        raise UserError(f"{folder / CONFIG} has in_channels {config['in_channels']} instead of 3")
+    scaling = config["scaling_factor"]
+    if not isinstance(scaling, int | float) or not 0 < scaling < float("inf"):
+        raise UserError(f"{folder / CONFIG} has scaling_factor {scaling}: expected above 0")
+    downsampling = 2 ** (len(config[kind.blocks]) - 1)
+    shift = config.get("shift_factor")
+    return config["latent_channels"], downsampling, float(scaling), float(shift or 0.0)
+
+
+def _identity(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over configuration and weights, as they compute, in hex."""
+    relevant = {key: value for key, value in described.items() if key not in _IRRELEVANT}
+    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode())
+    for name, value in sorted(weights.items()):
+        digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
