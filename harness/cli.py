@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from harness.commands import (
     ablation,
+    benchmark,
     config,
     convert,
+    data,
     export,
     list_experiments,
     probe,
@@ -20,7 +22,7 @@ from harness.commands import (
 from harness.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
 from models.errors import UserError
 
-_COMMANDS = (ablation, list_experiments, config, report, probe, export, convert)
+_COMMANDS = (ablation, list_experiments, config, report, data, probe, export, convert, benchmark)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

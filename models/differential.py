@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.factors import InitialFactors
+from models.factors import InitialFactors, LearnsFactor
 from models.initialization import SelfInitialized
 from models.routing import Router, RouterLearning
 
 
-class StaticDifference(nn.Module, SelfInitialized):
+class StaticDifference(nn.Module, SelfInitialized, LearnsFactor):
     """One learnable lambda for all tokens."""
 
     options = 0
@@ -26,11 +26,15 @@ class StaticDifference(nn.Module, SelfInitialized):
     def initialize(self, generator: torch.Generator) -> None:
         nn.init.constant_(self.factor, self.initial)
 
+    @property
+    def learned_factor(self) -> nn.Parameter:
+        return self.factor
+
     def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
         return plain - self.factor.to(plain.dtype) * redundant
 
 
-class ChosenDifference(nn.Module, SelfInitialized):
+class ChosenDifference(nn.Module, SelfInitialized, LearnsFactor):
     """One of n learnable lambdas, chosen for each row by routing on `[Q~_i, Q'~_i]`.
 
     `options` is the number of router logits a row costs, for counting FLOPs.
@@ -45,6 +49,10 @@ class ChosenDifference(nn.Module, SelfInitialized):
 
     def initialize(self, generator: torch.Generator) -> None:
         self.factors.copy_(self.initial.values())
+
+    @property
+    def learned_factor(self) -> nn.Parameter:
+        return self.factors
 
     def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
         choice = self.router(torch.cat([plain, redundant], dim=-1))

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.backbone import Backbone
 from models.errors import UserError
+from models.factors import factor_parameters
 from models.load_balance import balance_loss
 from models.objectives import TrainingObjective
 from models.randomness import generator
@@ -37,6 +38,8 @@ class Optimization:
     """AdamW, linear warm-up to a constant rate, gradient clipping, EMA."""
 
     learning_rate: float
+    factor_learning_rate: float
+    """Of learned exponents and lambdas, as a multiple of the learning rate."""
     warmup_steps: int
     betas: tuple[float, float]
     weight_decay: float
@@ -98,7 +101,7 @@ class DiffusionModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.optimization
         optimizer = torch.optim.AdamW(
-            self.backbone.parameters(),
+            self._parameter_groups(),
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -110,6 +113,17 @@ class DiffusionModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """One group, or a second one for factors with a learning rate of their own."""
+        settings = self.optimization
+        factors = factor_parameters(self.backbone)
+        if settings.factor_learning_rate == 1.0 or not factors:
+            return [{"params": list(self.backbone.parameters())}]
+        apart = {id(parameter) for parameter in factors}
+        others = [weight for weight in self.backbone.parameters() if id(weight) not in apart]
+        rate = settings.learning_rate * settings.factor_learning_rate
+        return [{"params": others}, {"params": factors, "lr": rate}]
 
     def configure_gradient_clipping(
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,20 @@ class InitialFactors:
         """(n,)."""
         spread = self.spread if self.options > 1 else 0.0
         return torch.linspace(self.center - spread, self.center + spread, self.options)
+
+
+class LearnsFactor(ABC):
+    """A module with learned factors: exponents or lambdas."""
+
+    @property
+    @abstractmethod
+    def learned_factor(self) -> nn.Parameter:
+        """All of them, in one parameter."""
+
+
+def factor_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The factors of all modules of a model; those that several modules share come once."""
+    found = [
+        module.learned_factor for module in model.modules() if isinstance(module, LearnsFactor)
+    ]
+    return list({id(parameter): parameter for parameter in found}.values())

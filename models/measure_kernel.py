@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.factors import InitialFactors
+from models.factors import InitialFactors, LearnsFactor
 from models.initialization import SelfInitialized
 from models.routing import Router, RouterLearning
 
@@ -109,7 +109,7 @@ class FixedPower(nn.Module):
         return power_kernel(rows, rows.new_full((), self.exponent).expand(rows.shape[:-1]))
 
 
-class ChosenPower(nn.Module, SelfInitialized):
+class ChosenPower(nn.Module, SelfInitialized, LearnsFactor):
     """`phi_g` with one of n learnable exponents, chosen for each row by its own router.
 
     `options` is the number of router logits a row costs, for counting FLOPs. An exponent that
@@ -138,6 +138,10 @@ class ChosenPower(nn.Module, SelfInitialized):
 
     def initialize(self, generator: torch.Generator) -> None:
         self.exponents.copy_(self.initial.values().expand_as(self.exponents))
+
+    @property
+    def learned_factor(self) -> nn.Parameter:
+        return self.exponents
 
     def forward(self, rows: Tensor) -> Tensor:
         choice = self.router(rows)

@@ -166,6 +166,13 @@ class TrainConfig(Section):
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0, le=1)
+    factor_learning_rate: float = _added_later(
+        1.0,
+        ge=0,
+        le=1000,
+        description="of exponents and lambdas that an attention variant learns, as a multiple of "
+        "learning_rate",
+    )
     warmup_steps: int = Field(ge=0)
     betas: tuple[float, float] = Field(strict=False)
     weight_decay: float = Field(ge=0)

@@ -67,11 +67,25 @@ class TrainingData(pl.LightningDataModule):
         batches = BatchOrder(
             order, trainer.global_step, train.steps, trainer.global_rank, trainer.world_size
         )
-        return DataLoader(
-            DrawnImages(self.images, self.config.seed),
-            batch_sampler=batches,
-            num_workers=self.config.data.workers,
-            persistent_workers=self.config.data.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=_keep,
-        )
+        return loader_of(self.images, batches, self.config.seed, self.config.data.workers)
+
+
+def loader_of(
+    images: ImageSet, batches: BatchOrder, seed: int, workers: int
+) -> DataLoader[Batch]:
+    """Batches in their order, whatever the number of worker processes.
+
+    Args:
+        images: the set.
+        batches: which images each batch draws.
+        seed: of the latents that are sampled anew at every draw.
+        workers: processes that load; 0 loads in this one.
+    """
+    return DataLoader(
+        DrawnImages(images, seed),
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=_keep,
+    )

@@ -19,7 +19,7 @@ from harness.data.pixels import to_network
 from harness.data.sources.base import Source
 from models.errors import UserError
 
-_IN_MEMORY = 512 * 2**20
+KEPT_IN_MEMORY = 512 * 2**20
 """Bytes. Decoded images up to here are kept, so that a small data set is decoded once."""
 
 
@@ -31,14 +31,21 @@ class EncodedImages(ImageSet, Pictures):
         manifest: which of them, and what they must contain.
         resolution: pixels a side.
         rows: of the manifest, (N,); None takes all.
+        kept_in_memory: bytes up to which all decoded images are kept.
     """
 
     def __init__(
-        self, source: Source, manifest: Manifest, resolution: int, rows: Tensor | None = None
+        self,
+        source: Source,
+        manifest: Manifest,
+        resolution: int,
+        rows: Tensor | None = None,
+        kept_in_memory: int = KEPT_IN_MEMORY,
     ) -> None:
         self.source = source
         self.manifest = manifest
         self.resolution = resolution
+        self.kept_in_memory = kept_in_memory
         self.rows = torch.arange(len(manifest.images)) if rows is None else rows
         every = torch.tensor([image.label for image in manifest.images], dtype=torch.int64)
         self.labels = every[self.rows]
@@ -65,7 +72,9 @@ class EncodedImages(ImageSet, Pictures):
         return self._read(self.rows[index].tolist())
 
     def subset(self, index: Tensor) -> EncodedImages:
-        return EncodedImages(self.source, self.manifest, self.resolution, self.rows[index])
+        return EncodedImages(
+            self.source, self.manifest, self.resolution, self.rows[index], self.kept_in_memory
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 of the manifest's hash, the decoding, the resolution and which rows, in hex."""
@@ -77,7 +86,7 @@ class EncodedImages(ImageSet, Pictures):
     @cached_property
     def _decoded(self) -> Tensor | None:
         """All images, (N, 3, H, W), where they fit into memory."""
-        if len(self.rows) * 3 * self.resolution**2 > _IN_MEMORY:
+        if len(self.rows) * 3 * self.resolution**2 > self.kept_in_memory:
             return None
         return self._read(self.rows.tolist())
 

@@ -10,9 +10,11 @@ import hashlib
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +156,9 @@ def _parsed(content: Any) -> Manifest:
     if type(content["format"]) is not int or content["format"] != FORMAT:
         found = reprlib.repr(content["format"])
         raise ValueError(f"it has format {found}, but this version of the harness reads {FORMAT}")
-    if set(content) != set(_KEYS):
-        raise ValueError(f"it has the keys {', '.join(content)}, but expected {', '.join(_KEYS)}")
+    if odd := sorted(set(content) ^ set(_KEYS)):
+        problem = "has an unknown key" if odd[0] in content else "lacks the key"
+        raise ValueError(f"it {problem} {reprlib.repr(odd[0])}")
     if type(content["name"]) is not str:
         raise ValueError(f"name is {reprlib.repr(content['name'])}, but expected text")
     for key in ("seed", "per_class"):
@@ -193,8 +196,8 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("its name is empty")
     if manifest.per_class is not None and manifest.per_class < 1:
         raise ValueError(f"per_class is {manifest.per_class}, but expected 1 or more")
-    _check_unique("class", (item.id for item in manifest.classes))
-    _check_unique("image", (item.id for item in (*manifest.images, *manifest.left_out)))
+    _check_unique("class", [item.id for item in manifest.classes])
+    _check_unique("image", [item.id for item in chain(manifest.images, manifest.left_out)])
     before = (-1, "")
     filled = set()
     for image in manifest.images:
@@ -219,12 +222,10 @@ def _check(manifest: Manifest) -> None:
         raise ValueError(f"class {empty[0]!r} has no image" if empty else "it has no class")
 
 
-def _check_unique(what: str, ids: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for item in ids:
-        if item in seen:
-            raise ValueError(f"it names the {what} {item!r} twice")
-        seen.add(item)
+def _check_unique(what: str, ids: Sequence[str]) -> None:
+    if len({*ids}) < len(ids):
+        twice = next(item for item, count in Counter(ids).items() if count > 1)
+        raise ValueError(f"it names the {what} {twice!r} twice")
 
 
 def _refuse(constant: str) -> float:

@@ -59,6 +59,7 @@ def build_module(
         build_objective(config.objective),
         Optimization(
             learning_rate=train.learning_rate,
+            factor_learning_rate=train.factor_learning_rate,
             warmup_steps=train.warmup_steps,
             betas=train.betas,
             weight_decay=train.weight_decay,

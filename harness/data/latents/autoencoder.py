@@ -71,8 +71,6 @@ def load_autoencoder(name: str, device: torch.device | str) -> Autoencoder:
         UserError: it is not there, is of a class that is not known, or its weights are damaged,
             incomplete or not in a safetensors file.
     """
-    import diffusers
-
     folder = find_folder(name)
     described = read_config(folder)
     class_name = str(described.get("_class_name"))
@@ -83,6 +81,9 @@ def load_autoencoder(name: str, device: torch.device | str) -> Autoencoder:
             "known here"
         )
     check_weights(folder)
+    # It takes seconds, and a wrong name is told before.
+    import diffusers
+
     try:
         network, loading = getattr(diffusers, class_name).from_pretrained(
             folder,
@@ -185,5 +186,5 @@ def _identity(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> st
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode())
     for name, value in sorted(weights.items()):
         digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -61,6 +61,7 @@ CHANGES = {
     "train.steps": 11,
     "train.batch_size": 7,
     "train.learning_rate": 0.5,
+    "train.factor_learning_rate": 10.0,
     "train.warmup_steps": 3,
     "train.betas": [0.8, 0.9],
     "train.weight_decay": 0.5,
@@ -138,8 +139,10 @@ def test_the_hash_is_sha256_of_canonical_json(config: TrialConfig) -> None:
     for key in WITHOUT_EFFECT:
         section, name = key.split(".")
         del plain[section][name]
-    for key, neutral in {"content": None, "downsampling": 1}.items():
-        assert plain["data"].pop(key) == neutral
+    added_later = {"data.content": None, "data.downsampling": 1, "train.factor_learning_rate": 1.0}
+    for key, neutral in added_later.items():
+        section, name = key.split(".")
+        assert plain[section].pop(name) == neutral
     for keys, digest in [
         (list(plain), trial_hash(config)),
         (["seed", "data", "model", "attention", "objective", "train"], training_hash(config)),

@@ -89,7 +89,8 @@ SECTIONS = "seed, data, model, attention, objective, train, sample, evaluate"
         ),
         (
             "data.name=digit",
-            "data.name: got 'digit'; expected one of cifar10, digits, images (did you mean digits?)",
+            "data.name: got 'digit'; expected one of cifar10, digits, images "
+            "(did you mean digits?)",
         ),
         (
             "model.size=tyni",

@@ -1,0 +1,145 @@
+"""One file of latents: written whole, mapped into memory, every row checked when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness.atomic_file import atomic_path
+from models.errors import UserError
+
+_MOMENTS, _DIGESTS = "moments", "sha256"
+_METADATA = "latents"
+"""One entry with all of it: safetensors writes several in random order."""
+_CODES = {torch.float16: "F16", torch.float32: "F32"}
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_MEND = "delete it and run `python -m harness data encode` again"
+
+
+def shard_name(number: int) -> str:
+    """shard-00007.safetensors."""
+    return f"shard-{number:05}.safetensors"
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """What a shard says of itself, and what its cache expects of it."""
+
+    ids: tuple[str, ...]
+    """By place."""
+    autoencoder: str
+    manifest: str
+    cache: str
+    """Identities."""
+
+    def as_json(self) -> str:
+        """For the file's metadata."""
+        facts = {**self._identities(), "ids": list(self.ids)}
+        return json.dumps(facts, sort_keys=True)
+
+    def check_same(self, found: dict[str, Any], path: Path) -> None:
+        """See that a file's metadata are these.
+
+        Raises:
+            UserError: they are not.
+        """
+        for name, expected in self._identities().items():
+            if found.get(name) != expected:
+                raise UserError(
+                    f"{path} is of another {name} ({str(found.get(name))[:12]}) than its folder "
+                    f"({expected[:12]}): {_MEND}"
+                )
+        if found.get("ids") != list(self.ids):
+            raise UserError(f"{path} holds other images than the manifest has in it: {_MEND}")
+
+    def _identities(self) -> dict[str, str]:
+        return {"autoencoder": self.autoencoder, "manifest": self.manifest, "cache": self.cache}
+
+
+def write_shard(path: Path, facts: ShardFacts, moments: Tensor) -> None:
+    """Write a shard atomically.
+
+    Args:
+        path: the file.
+        facts: of its N images.
+        moments: (N, 2, C', h, w) in the type they are stored in; [:, 1] is of the mirror images.
+    """
+    digests = np.empty((len(moments), 2, _DIGEST_BYTES), dtype=np.uint8)
+    for place, pair in enumerate(moments):
+        for mirrored, row in enumerate(pair):
+            digests[place, mirrored] = _digest(row)
+    tensors = {_MOMENTS: moments.contiguous(), _DIGESTS: torch.from_numpy(digests)}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_METADATA: facts.as_json()})
+
+
+class Shard:
+    """A shard that is mapped into memory, so that only the rows asked for are read.
+
+    Args:
+        path: the file.
+        facts: what it must say of itself.
+        row_shape: C', h, w.
+        dtype: of what is stored.
+
+    Raises:
+        UserError: it is missing, cut short, or not what it should be.
+    """
+
+    def __init__(
+        self, path: Path, facts: ShardFacts, row_shape: tuple[int, int, int], dtype: torch.dtype
+    ) -> None:
+        self.path = path
+        self.ids = facts.ids
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run `python -m harness data encode` again")
+        try:
+            # It compares the length of the file with what its header says.
+            file = safe_open(path, framework="pt")
+            self._moments = file.get_slice(_MOMENTS)
+            self._digests: NDArray[np.uint8] = file.get_tensor(_DIGESTS).numpy()
+            found = dict(json.loads((file.metadata() or {})[_METADATA]))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path} is cut short or damaged ({reason}): {_MEND}") from error
+        facts.check_same(found, path)
+        count = len(facts.ids)
+        expected = (
+            ([count, 2, *row_shape], _CODES[dtype]),
+            (count, 2, _DIGEST_BYTES),
+        )
+        stored = (self._moments.get_shape(), self._moments.get_dtype())
+        if (stored, self._digests.shape) != expected:
+            raise UserError(f"{path} holds {stored} instead of {expected[0]}: {_MEND}")
+
+    def moments(self, place: int, mirrored: bool) -> Tensor:
+        """What is stored of an image or of its mirror image.
+
+        Returns:
+            (C', h, w) float32, in memory of its own.
+
+        Raises:
+            UserError: it is not what was written.
+        """
+        row: Tensor = self._moments[place, int(mirrored)]
+        if not np.array_equal(_digest(row), self._digests[place, int(mirrored)]):
+            raise UserError(
+                f"{self.path} is damaged: what it holds of {self.ids[place]} does not have the "
+                f"SHA-256 that was written with it; {_MEND}"
+            )
+        return row.to(torch.float32, copy=True)
+
+
+def _digest(row: Tensor) -> NDArray[np.uint8]:
+    content = row.contiguous().numpy().data
+    return np.frombuffer(hashlib.sha256(content).digest(), dtype=np.uint8)

@@ -1,0 +1,229 @@
+"""From a source of images to a manifest: choose, read, hash, and prove that each can be decoded."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.data.image_decoding import UnreadableImageError, decode_image
+from harness.data.manifest import LeftOut, Manifest, ManifestClass, ManifestImage
+from harness.data.ranking import ranked
+from harness.data.read_pool import read_each
+from harness.data.sources.base import Entry, Source
+from harness.progress import Progress, ProgressListener
+from models.errors import UserError
+
+_RESOLUTION = 256
+"""Pixels a side that images are decoded to; any shows whether they can be decoded."""
+
+_SHOWN = 5
+"""Unreadable images that an error names."""
+
+
+def make_manifest(
+    source: Source,
+    *,
+    name: str,
+    class_ids: Sequence[str] | None,
+    classes: int | None,
+    per_class: int | None,
+    seed: int | None,
+    names: Mapping[str, str],
+    processes: int,
+    strict: bool,
+    on_progress: ProgressListener,
+) -> Manifest:
+    """Choose images and describe them; the same arguments give the same manifest.
+
+    Images that cannot be read are left out and, where `per_class` is given, replaced by the next
+    ones of the draw.
+
+    Args:
+        source: of the images.
+        name: of the manifest, with its version.
+        class_ids: the classes in label order; None takes those of the source, in its order.
+        classes: how many of the source's classes to draw; None takes all.
+        per_class: how many images a class to draw; None takes all.
+        seed: of these draws. A larger number keeps what a smaller one draws.
+        names: of classes, by id, for people; the id itself where there is none.
+        processes: that read.
+        strict: refuse images that cannot be read.
+        on_progress: is told how many images are read.
+
+    Raises:
+        UserError: the source lacks a class or has too few classes or images; or, where `strict`,
+            an image cannot be read; or the disk fails, or a file is forbidden.
+        ValueError: a draw without a seed, or `classes` beside `class_ids`.
+    """
+    if class_ids is not None and classes is not None:
+        raise ValueError("classes are either given or drawn")
+    draws = classes is not None or per_class is not None
+    if draws and seed is None:
+        raise ValueError("a draw needs a seed")
+    chosen = _chosen_classes(source, class_ids, classes, seed)
+    queues = []
+    sizes: dict[str, int] = {}
+    for class_id, entries in zip(chosen, _entries_by_class(source, chosen), strict=True):
+        ids = [entry.id for entry in entries]
+        sizes.update((entry.id, entry.size) for entry in entries)
+        _check_enough(source, class_id, len(ids), per_class)
+        queues.append(_Queue(class_id, ids if per_class is None else ranked(str(seed), ids)))
+    readings: dict[str, _Reading] = {}
+    while batch := [entry for queue in queues for entry in queue.take(per_class)]:
+        read = zip(batch, read_each(_read, source, batch, processes), strict=True)
+        total = len(readings) + len(batch)
+        for entry, reading in read:
+            readings[entry] = reading
+            on_progress(Progress("read", len(readings), total))
+        for queue in queues:
+            queue.keep(readings)
+        if strict:
+            _refuse_unreadable(source, readings)
+    images = []
+    for label, queue in enumerate(queues):
+        bad = [*_unreadable(readings, queue.ids)]
+        _check_enough(source, queue.class_id, len(queue.kept), per_class, bad)
+        for entry in sorted(queue.kept):
+            reading = readings[entry]
+            if reading.size != sizes[entry]:
+                raise UserError(
+                    f"{source.path}: {entry} had {sizes[entry]} bytes and then {reading.size}: "
+                    "repeat the command when nobody changes the images"
+                )
+            images.append(ManifestImage(entry, label, reading.size, reading.sha256))
+    return Manifest(
+        name=name,
+        seed=seed if draws else None,
+        per_class=per_class,
+        classes=tuple(ManifestClass(item, names.get(item, item)) for item in chosen),
+        images=tuple(images),
+        left_out=tuple(LeftOut(entry, reason) for entry, reason in _unreadable(readings, sorted(readings))),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What reading an image gave."""
+
+    size: int
+    sha256: str
+    problem: str | None
+
+
+def _read(source: Source, entry_id: str) -> _Reading:
+    try:
+        content = source.read(entry_id)
+    except UserError as error:
+        # A disk or network that fails is not the image's fault.
+        if isinstance(error.__cause__, OSError):
+            raise
+        # Its text names the source, and the same images give the same manifest wherever they are.
+        return _Reading(0, "", "damaged where it is packed")
+    problem = None
+    try:
+        decode_image(content, _RESOLUTION)
+    except UnreadableImageError as error:
+        problem = " ".join(str(error).split())
+    return _Reading(len(content), hashlib.sha256(content).hexdigest(), problem)
+
+
+class _Queue:
+    """The images of a class, in the order in which they are taken."""
+
+    def __init__(self, class_id: str, ids: Sequence[str]) -> None:
+        self.class_id = class_id
+        self.ids = ids
+        self.kept: list[str] = []
+        self._taken = 0
+        self._open: Sequence[str] = ()
+
+    def take(self, per_class: int | None) -> Sequence[str]:
+        """The next images to read: as many as are missing, all where no number is asked for."""
+        missing = len(self.ids) if per_class is None else per_class - len(self.kept)
+        self._open = self.ids[self._taken : self._taken + missing]
+        self._taken += len(self._open)
+        return self._open
+
+    def keep(self, readings: Mapping[str, _Reading]) -> None:
+        """Of those that were taken last, the ones that can be read."""
+        self.kept += [entry for entry in self._open if readings[entry].problem is None]
+
+
+def _chosen_classes(
+    source: Source, class_ids: Sequence[str] | None, classes: int | None, seed: int | None
+) -> Sequence[str]:
+    """Ids by label."""
+    there = source.class_ids
+    if class_ids is None:
+        if classes is None:
+            return there
+        if not 1 <= classes <= len(there):
+            raise UserError(
+                f"{source.path} has {len(there)} classes, but {classes} are asked for: ask for 1 "
+                f"to {len(there)}"
+            )
+        drawn = {*ranked(str(seed), there)[:classes]}
+        return [item for item in there if item in drawn]
+    known = {*there}
+    missing = [item for item in class_ids if item not in known]
+    if missing:
+        more = f", and {len(missing) - 1} more of those asked for" if len(missing) > 1 else ""
+        nearest = difflib.get_close_matches(missing[0], there, n=3, cutoff=0)
+        raise UserError(
+            f"{source.path} has no class {missing[0]}{more}; it has {len(there)} classes, the "
+            f"nearest {', '.join(nearest)}"
+        )
+    if len({*class_ids}) < len(class_ids):
+        twice = next(item for item in class_ids if class_ids.count(item) > 1)
+        raise UserError(f"the class {twice} is asked for twice")
+    return class_ids
+
+
+def _entries_by_class(source: Source, chosen: Sequence[str]) -> list[list[Entry]]:
+    """The images of each chosen class, sorted by id."""
+    found: dict[str, list[Entry]] = {class_id: [] for class_id in chosen}
+    for entry in source.entries():
+        class_id = source.class_ids[entry.label]
+        if class_id in found:
+            found[class_id].append(entry)
+    return [*found.values()]
+
+
+def _check_enough(
+    source: Source,
+    class_id: str,
+    found: int,
+    per_class: int | None,
+    bad: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Raises a UserError where a class has fewer images than asked for, or none."""
+    asked = 1 if per_class is None else per_class
+    if 1 <= asked <= found:
+        return
+    unreadable = f" and {len(bad)} that cannot be read, {bad[0][0]} ({bad[0][1]})" if bad else ""
+    raise UserError(
+        f"{source.path}: class {class_id} has {found} images{unreadable}, but {asked} are asked "
+        f"for: ask for 1 or more that it has, or leave the class out"
+    )
+
+
+def _unreadable(
+    readings: Mapping[str, _Reading], ids: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """Id and reason, in the order of `ids`."""
+    for entry in ids:
+        reading = readings.get(entry)
+        if reading is not None and reading.problem is not None:
+            yield entry, reading.problem
+
+
+def _refuse_unreadable(source: Source, readings: Mapping[str, _Reading]) -> None:
+    bad = [f"{entry} ({problem})" for entry, problem in _unreadable(readings, sorted(readings))]
+    if bad:
+        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        raise UserError(
+            f"{source.path}: {len(bad)} of {len(readings)} images cannot be read: "
+            f"{', '.join(bad[:_SHOWN])}{more}; mend them, or leave them out (without --strict)"
+        )

@@ -1,0 +1,62 @@
+"""A folder of class folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.data.sources.base import Entry
+from harness.data.sources.byte_range import read_exactly
+from harness.data.sources.class_layout import index_class_folders, is_image_name, visible_parts
+from harness.data.sources.indexed_source import EntryIndex, IndexedSource
+from models.errors import UserError
+
+_DEEPEST = 6
+"""Levels of folders looked into: neither a wrong path nor a loop of links is followed far."""
+
+
+class FolderSource(IndexedSource):
+    """Image files on disk; links to files and folders are followed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _list(self) -> EntryIndex:
+        files: list[tuple[str, int]] = []
+        folders: list[str] = []
+        for name, entry in walk(self.path):
+            if entry.is_dir():
+                folders.append(name)
+            elif entry.is_file():
+                files.append((name, entry.stat().st_size))
+            elif entry.is_symlink() and is_image_name(name):
+                raise UserError(f"{entry.path} is a link to nothing: mend or remove it")
+        return index_class_folders(self, files, [()] * len(files), folders)
+
+    def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
+        path = self.path / self._index.wrapping / entry.id
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != entry.size:
+                raise ValueError(f"{size} bytes instead of {entry.size}")
+            return read_exactly(file.fileno(), 0, size)
+
+
+def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """All that is not hidden: paths from the root with slashes, in no particular order.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    waiting = [("", 1)]
+    while waiting:
+        folder, depth = waiting.pop()
+        with os.scandir(root / folder) as found:
+            for entry in found:
+                if visible_parts(entry.name) is None:
+                    continue
+                name = folder + entry.name
+                if depth < _DEEPEST and entry.is_dir():
+                    waiting.append((name + "/", depth + 1))
+                yield name, entry

@@ -1,0 +1,68 @@
+"""Labels as a file stores them, by number or by name, as indices into the class ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.data.sources.base import Source
+from models.errors import UserError
+
+StoredLabel = int | str
+
+
+def number_labels(
+    source: Source,
+    names: tuple[str, ...] | None,
+    labels: Sequence[StoredLabel],
+    ids: Sequence[str],
+) -> tuple[tuple[str, ...], list[int]]:
+    """Class ids and labels.
+
+    Where no names are known, numbers become names themselves, and names are numbered as sorted.
+
+    Args:
+        source: named in messages.
+        names: C class names by label, where they are known.
+        labels: of N images.
+        ids: of the same ones, named in messages.
+
+    Returns:
+        The class ids, and the label of each image.
+
+    Raises:
+        UserError: a label is beyond the names or negative, or some are numbers and some names; two
+            classes have one name; or a class has no image.
+    """
+    numbers = [label for label in labels if isinstance(label, int)]
+    if names is None:
+        if not numbers:
+            names = tuple(sorted({str(label) for label in labels}))
+        elif len(numbers) == len(labels):
+            names = _numbers_as_names(source, numbers)
+        else:
+            raise UserError(
+                f"{source.path} labels some images by number and some by name: use one of them"
+            )
+    label_of = {name: label for label, name in enumerate(names)}
+    if len(label_of) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{source.path} has two classes named {twice}: tell them apart")
+    expected = f"0 to {len(names) - 1}, or a name of a class" if names else "0 or more"
+    found = [label_of.get(label, -1) if isinstance(label, str) else label for label in labels]
+    for entry_id, stored, label in zip(ids, labels, found, strict=True):
+        if not 0 <= label < len(names):
+            raise UserError(
+                f"{source.path}: {entry_id} has the label {stored}, but expected {expected}"
+            )
+    return names, found
+
+
+def _numbers_as_names(source: Source, numbers: Sequence[int]) -> tuple[str, ...]:
+    there = {number for number in numbers if number >= 0}
+    missing = next(number for number in range(len(there) + 1) if number not in there)
+    if there and missing < max(there):
+        raise UserError(
+            f"{source.path} has labels up to {max(there)}, but no image of class {missing}: add "
+            "what is missing, or name the classes"
+        )
+    return tuple(str(number) for number in range(len(there)))

@@ -1,0 +1,148 @@
+"""Parquet files of Hugging Face's `datasets`: a column `image` and a column `label`.
+
+An image is stored as its encoded bytes, alone or beside the path that it had. The names of the
+classes stand in the metadata that `datasets` leaves in a file's schema.
+
+The format stores no sizes of single images, so listing reads through all images once, a group of
+rows at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import ParquetFile
+
+from harness.data.sources.base import Entry
+from harness.data.sources.indexed_source import EntryIndex, IndexedSource, index_entries
+from harness.data.sources.label_numbers import number_labels
+from harness.data.sources.row_groups import RowGroups
+from models.errors import UserError
+
+SUFFIX = ".parquet"
+_IMAGE = "image"
+_LABEL = "label"
+
+
+class ParquetSource(IndexedSource):
+    """Rows in random access: ids are `FILE#row`.
+
+    An image costs the reading of its group of rows, of which the last used ones stay in memory.
+
+    Args:
+        path: what the user named, a file or the folder of the files.
+        files: those to read, in the order of their names.
+    """
+
+    def __init__(self, path: Path, files: tuple[Path, ...]) -> None:
+        self.path = path
+        self.files = files
+        self._groups = RowGroups()
+
+    def _list(self) -> EntryIndex:
+        names = [_class_names(file) for file in self.files]
+        for file, others in zip(self.files, names, strict=True):
+            if others != names[0]:
+                raise UserError(
+                    f"{file} names other classes than {self.files[0]}: name files of one data set"
+                )
+        ids, labels, sizes, places = [], [], [], []
+        for number, file in enumerate(self.files):
+            first = 0
+            for group, row_labels, row_sizes in _row_groups(file):
+                for row, (label, size) in enumerate(zip(row_labels, row_sizes, strict=True)):
+                    entry_id = f"{file.name}#{first + row}"
+                    if label is None or size is None:
+                        missing = "label" if label is None else "encoded image"
+                        raise UserError(f"{self.path}: {entry_id} has no {missing}")
+                    ids.append(entry_id)
+                    labels.append(label)
+                    sizes.append(size)
+                    places.append((number, group, row))
+                first += len(row_labels)
+        if not ids:
+            raise UserError(f"{self.path} holds no image: expected rows with an image and a label")
+        class_ids, numbers = number_labels(self, names[0], labels, ids)
+        found = [Entry(*values) for values in zip(ids, numbers, sizes, strict=True)]
+        return index_entries(self, class_ids, found, np.array(places, dtype=np.int64))
+
+    def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
+        number, group, row = place
+        images = self._groups.get((number, group), lambda: self._read_group(number, group))
+        content = images[row].as_py() if row < len(images) else None
+        if content is None:
+            raise ValueError("no such row")
+        return content
+
+    def _read_group(self, number: int, group: int) -> pa.ChunkedArray:
+        try:
+            with ParquetFile(self.files[number]) as file:
+                if group >= file.num_row_groups:
+                    raise ValueError(f"{self.files[number].name} has fewer rows than before")
+                return _images(file, group)
+        except pa.ArrowException as error:
+            raise ValueError(str(error)) from error
+
+
+def _row_groups(path: Path) -> Iterator[tuple[int, list[int | None], list[int | None]]]:
+    """Number of a group of rows, labels, and bytes of the images."""
+    with _opened(path) as file:
+        for group in range(file.num_row_groups):
+            labels = file.read_row_group(group, columns=[_LABEL], use_threads=False).column(0)
+            yield group, labels.to_pylist(), pc.binary_length(_images(file, group)).to_pylist()
+
+
+def _images(file: ParquetFile, group: int) -> pa.ChunkedArray:
+    """The encoded images of a group of rows."""
+    is_struct = pa.types.is_struct(file.schema_arrow.field(_IMAGE).type)
+    column = f"{_IMAGE}.bytes" if is_struct else _IMAGE
+    # Threads of Arrow would not survive the fork of a process that loads data.
+    images = file.read_row_group(group, columns=[column], use_threads=False).column(0)
+    return pc.struct_field(images, "bytes") if is_struct else images
+
+
+def _class_names(path: Path) -> tuple[str, ...] | None:
+    """Those in the schema, once its columns are seen to be right."""
+    with _opened(path) as file:
+        schema = file.schema_arrow
+    kinds = {field.name: field.type for field in schema}
+    if not (_is_image(kinds.get(_IMAGE)) and _is_label(kinds.get(_LABEL))):
+        found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        raise UserError(
+            f"{path} has the columns {found}, but expected {_IMAGE} (binary, or a struct with "
+            f"bytes) and {_LABEL} (an integer)"
+        )
+    try:
+        stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = stored["info"]["features"][_LABEL]["names"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_list else None
+
+
+def _is_image(kind: pa.DataType | None) -> bool:
+    if kind is not None and pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        kind = kind.field(index).type if index >= 0 else None
+    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_label(kind: pa.DataType | None) -> bool:
+    return kind is not None and pa.types.is_integer(kind)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ParquetFile]:
+    try:
+        with ParquetFile(path) as file:
+            yield file
+    except pa.ArrowException as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged or cut off ({text}): copy it again") from error
