@@ -37,7 +37,7 @@ _BEGINNINGS = re.compile(
 )
 """Of files of these formats, by which one is known that has lost all else."""
 _MOST_PIXELS = 2 * 89_478_485
-"""Where Pillow refuses too, unless a library has told it otherwise; ImageNet has 61 million."""
+"""Where Pillow refuses too, unless a library has told it otherwise."""
 _DAMAGED = "truncated or damaged"
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _UPRIGHT = {
@@ -77,7 +77,7 @@ def decode_image(content: bytes, resolution: int) -> NDArray[np.uint8]:
         method = _UPRIGHT.get(_orientation(image))
         image.load()
         rgb = _rgb(image)
-        return _cropped(rgb if method is None else rgb.transpose(method), resolution)
+    return _cropped(rgb if method is None else rgb.transpose(method), resolution)
 
 
 def image_size(content: bytes) -> tuple[int, int]:
@@ -93,7 +93,7 @@ def image_size(content: bytes) -> tuple[int, int]:
 
 @contextmanager
 def _opened(content: bytes) -> Iterator[ImageFile]:
-    """An image whose header is read; what fails while it is used is a reason as well."""
+    """An image whose header is read; failing to decode it in the block is a reason as well."""
     if not content:
         raise UnreadableImageError("empty file")
     try:

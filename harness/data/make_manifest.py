@@ -99,7 +99,9 @@ def make_manifest(
         per_class=per_class,
         classes=tuple(ManifestClass(item, names.get(item, item)) for item in chosen),
         images=tuple(images),
-        left_out=tuple(LeftOut(entry, reason) for entry, reason in _unreadable(readings, sorted(readings))),
+        left_out=tuple(
+            LeftOut(entry, reason) for entry, reason in _unreadable(readings, sorted(readings))
+        ),
     )
 
 
@@ -209,9 +211,7 @@ def _check_enough(
     )
 
 
-def _unreadable(
-    readings: Mapping[str, _Reading], ids: Iterable[str]
-) -> Iterator[tuple[str, str]]:
+def _unreadable(readings: Mapping[str, _Reading], ids: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Id and reason, in the order of `ids`."""
     for entry in ids:
         reading = readings.get(entry)

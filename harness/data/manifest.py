@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +196,8 @@ def _check(manifest: Manifest) -> None:
     if manifest.per_class is not None and manifest.per_class < 1:
         raise ValueError(f"per_class is {manifest.per_class}, but expected 1 or more")
     _check_unique("class", [item.id for item in manifest.classes])
-    _check_unique("image", [item.id for item in chain(manifest.images, manifest.left_out)])
+    left_out = [item.id for item in manifest.left_out]
+    _check_unique("image", [*left_out, *(image.id for image in manifest.images)])
     before = (-1, "")
     filled = set()
     for image in manifest.images:

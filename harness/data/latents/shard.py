@@ -74,11 +74,9 @@ def write_shard(path: Path, facts: ShardFacts, moments: Tensor) -> None:
         facts: of its N images.
         moments: (N, 2, C', h, w) in the type they are stored in; [:, 1] is of the mirror images.
     """
-    digests = np.empty((len(moments), 2, _DIGEST_BYTES), dtype=np.uint8)
-    for place, pair in enumerate(moments):
-        for mirrored, row in enumerate(pair):
-            digests[place, mirrored] = _digest(row)
-    tensors = {_MOMENTS: moments.contiguous(), _DIGESTS: torch.from_numpy(digests)}
+    moments = moments.contiguous()
+    digests = np.array([[_digest(row) for row in pair] for pair in moments.numpy()])
+    tensors = {_MOMENTS: moments, _DIGESTS: torch.from_numpy(digests)}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_METADATA: facts.as_json()})
 
@@ -132,7 +130,7 @@ class Shard:
             UserError: it is not what was written.
         """
         row: Tensor = self._moments[place, int(mirrored)]
-        if not np.array_equal(_digest(row), self._digests[place, int(mirrored)]):
+        if not np.array_equal(_digest(row.numpy()), self._digests[place, int(mirrored)]):
             raise UserError(
                 f"{self.path} is damaged: what it holds of {self.ids[place]} does not have the "
                 f"SHA-256 that was written with it; {_MEND}"
@@ -140,6 +138,6 @@ class Shard:
         return row.to(torch.float32, copy=True)
 
 
-def _digest(row: Tensor) -> NDArray[np.uint8]:
-    content = row.contiguous().numpy().data
-    return np.frombuffer(hashlib.sha256(content).digest(), dtype=np.uint8)
+def _digest(row: NDArray[Any]) -> NDArray[np.uint8]:
+    """(32,) SHA-256 of a row as it is stored."""
+    return np.frombuffer(hashlib.sha256(row.data).digest(), dtype=np.uint8)

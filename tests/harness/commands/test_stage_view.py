@@ -33,9 +33,14 @@ def test_a_terminal_gets_a_bar() -> None:
 
 def test_the_terminal_is_given_back_after_an_error() -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    with pytest.raises(KeyError), StageView(console) as view:
-        view(Progress("read", 1, 2))
-        raise KeyError
+
+    def fail() -> None:
+        with StageView(console) as view:
+            view(Progress("read", 1, 2))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert isinstance(console.file, io.StringIO)
     # The cursor, hidden while the bar moves.
     assert console.file.getvalue().rindex("\x1b[?25h") > console.file.getvalue().rindex("\x1b[?25l")

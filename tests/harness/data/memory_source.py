@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from harness.data.make_manifest import make_manifest
+from harness.data.manifest import Manifest
 from harness.data.sources.base import Entry, Source
+from harness.progress import ignore_progress
 from models.errors import UserError
 
 
@@ -67,3 +72,24 @@ def pictures(classes: int = 3, images: int = 4) -> dict[str, bytes]:
         for label in range(classes)
         for number in range(images)
     }
+
+
+def make(source: Source, **changes: Any) -> Manifest:
+    """A manifest of all images, unless told otherwise."""
+    values: dict[str, Any] = {
+        "name": "test/v1",
+        "class_ids": None,
+        "classes": None,
+        "per_class": None,
+        "seed": 0,
+        "names": {},
+        "processes": 1,
+        "strict": False,
+        "on_progress": ignore_progress,
+    }
+    return make_manifest(source, **{**values, **changes})
+
+
+def by_hash(seed: int, names: list[str]) -> list[str]:
+    """The documented rank, worked out on its own."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())

@@ -11,8 +11,7 @@ from PIL import Image
 from harness.data.contact_sheet import contact_sheet
 from harness.data.manifest import Manifest, ManifestClass
 from models.errors import UserError
-from tests.harness.data.memory_source import MemorySource
-from tests.harness.data.test_make_manifest import make
+from tests.harness.data.memory_source import MemorySource, make
 
 COLOURS = ["red", "lime", "blue", "yellow"]
 SIDE, STEP, ROW, GAP = 96, 100, 116, 4

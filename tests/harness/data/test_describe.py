@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-
 import pytest
 
 from harness.data.describe import ClassCount, describe
-
 from models.errors import UserError
-from tests.harness.data.memory_source import MemorySource, picture, pictures
-from tests.harness.data.test_make_manifest import make
+from tests.harness.data.memory_source import MemorySource, make, picture, pictures
 
 
 def uneven() -> dict[str, bytes]:

@@ -215,7 +215,12 @@ def test_a_manifest_without_classes_is_told(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("n2/a.JPEG", "n2/b.JPEG"), (SHA, "f" * 64), ("pets/v1", "pets/v2"), ('"seed": 3', '"seed": 4')],
+    [
+        ("n2/a.JPEG", "n2/b.JPEG"),
+        (SHA, "f" * 64),
+        ("pets/v1", "pets/v2"),
+        ('"seed": 3', '"seed": 4'),
+    ],
 )
 def test_an_edit_by_hand_is_told(path: Path, old: str, new: str) -> None:
     text = path.read_text()

@@ -1,39 +1,27 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from harness.data.manifest import Manifest, ManifestClass, ManifestImage
+from harness.data.manifest import Manifest
 from harness.data.sources import open_source
 from harness.data.verify import check_contents, check_sizes
 from harness.progress import Progress, ignore_progress
 from models.errors import UserError
-from tests.harness.data.memory_source import MemorySource, pictures
+from tests.harness.data.memory_source import MemorySource, make, pictures
 
 
 def manifest_of(files: dict[str, bytes]) -> Manifest:
-    classes = sorted({entry.partition("/")[0] for entry in files})
-    images = (
-        ManifestImage(
-            entry,
-            classes.index(entry.partition("/")[0]),
-            len(content),
-            hashlib.sha256(content).hexdigest(),
-        )
-        for entry, content in sorted(files.items())
-    )
-    named = tuple(ManifestClass(item, item) for item in classes)
-    return Manifest("test/v1", None, None, named, tuple(images), ())
+    return make(MemorySource(files))
 
 
 def told(manifest: Manifest, source: MemorySource, *, contents: bool) -> str:
+    check = partial(check_contents, processes=1, on_progress=ignore_progress)
     with pytest.raises(UserError) as caught:
-        if contents:
-            check_contents(manifest, source, 1, ignore_progress)
-        else:
-            check_sizes(manifest, source)
+        (check if contents else check_sizes)(manifest, source)
     text = str(caught.value)
     assert len(text.splitlines()) == 1
     assert "memory does not hold the images of the manifest test/v1: " in text

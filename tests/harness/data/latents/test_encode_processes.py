@@ -159,8 +159,10 @@ def test_shards_of_a_killed_encoder_are_taken_over_by_one_that_waits(
 
 
 def test_of_two_autoencoders_that_start_at_once_exactly_one_wins(
-    source: Any, linear_autoencoder: Build, tmp_path: Path
+    images_in_memory: Build, linear_autoencoder: Build, tmp_path: Path
 ) -> None:
+    source = images_in_memory(60)
+
     def together(barrier: Barrier, autoencoder: Any, folder: Path, results: Connection) -> None:
         barrier.wait()
         run_and_tell(source, autoencoder, folder, results)
@@ -179,7 +181,7 @@ def test_of_two_autoencoders_that_start_at_once_exactly_one_wins(
         encoded = [result for result in results if isinstance(result, int)]
         refused = [result for result in results if isinstance(result, str)]
         assert (len(encoded), len(refused)) == (2, 2)
-        assert sum(encoded) == IMAGES
+        assert sum(encoded) == 60
         assert all("holds latents of the autoencoder's identity" in text for text in refused)
         cache = open_cache(folder)
         assert cache.complete
