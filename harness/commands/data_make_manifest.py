@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,16 +99,22 @@ def _make_manifest(options: argparse.Namespace) -> int:
 
 
 def _present(out: Path, force: bool) -> Manifest | None:
-    """The manifest that stands where one is to be written.
+    """The manifest that stands where one is to be written; asked before images are read.
 
     Raises:
-        UserError: something else stands there.
+        UserError: something else stands there, or nothing can.
     """
     from harness.data.manifest import read_manifest
     from models.errors import UserError
 
     if out.is_dir():
         raise UserError(f"{out} is a folder, but OUT must name the file to write")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error}") from error
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out} cannot be written: {out.parent} is read-only")
     if force or not out.exists():
         return None
     try:

@@ -44,9 +44,8 @@ def contact_sheet(
     if min(classes, images) < 1:
         raise UserError(f"a sheet of {classes} classes with {images} images each would be empty")
     rows = _rows(manifest, classes, images)
-    columns = max(map(len, rows.values()))
     step = _SIDE + _GAP
-    size = (_GAP + columns * step, _GAP + len(rows) * (step + _CAPTION))
+    size = (_GAP + images * step, _GAP + len(rows) * (step + _CAPTION))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default()

@@ -205,9 +205,10 @@ def _check_enough(
     if 1 <= asked <= found:
         return
     unreadable = f" and {len(bad)} that cannot be read, {bad[0][0]} ({bad[0][1]})" if bad else ""
+    fix = f"ask for 1 to {found}, or leave" if found else "leave"
     raise UserError(
         f"{source.path}: class {class_id} has {found} images{unreadable}, but {asked} are asked "
-        f"for: ask for 1 or more that it has, or leave the class out"
+        f"for: {fix} the class out"
     )
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.evaluation.distances import frechet_distance, inception_style_score
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Features, ImageRows, extract_features
+from harness.evaluation.frechet import frechet_distance_of_features
+from harness.evaluation.inception_score import inception_score
 from harness.evaluation.reference import Reference, drawn_without_order
 from harness.progress import ProgressListener, ignore_progress
 
@@ -101,8 +102,8 @@ def _quality(
     splits: int,
 ) -> Quality:
     _check_same_extractor(reference, extractor)
-    distance = frechet_distance(features.features, reference.features.features)
-    score = inception_style_score(features.logits, splits, SHUFFLE_SEED)
+    distance = frechet_distance_of_features(features.features, reference.features.features)
+    score = inception_score(features.logits, splits, SHUFFLE_SEED)
     identity: dict[str, str | int] = {
         "extractor": extractor.name,
         "extractor_weights_sha256": extractor.weights_sha256,

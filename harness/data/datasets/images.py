@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from harness.config.schema import DataConfig
@@ -12,6 +12,7 @@ from harness.data.image_decoding import DECODING
 from harness.data.image_set import DataSet, ImageSet
 from harness.data.latent_images import LatentImages
 from harness.data.latents.cache import LatentCache, open_cache
+from harness.data.latents.description import DESCRIPTION
 from harness.data.manifest import Manifest, read_manifest
 from harness.data.sources import open_source
 from harness.data.split import hold_out
@@ -76,7 +77,7 @@ def _cache(config: DataConfig) -> LatentCache | None:
     if config.latents is None:
         return None
     folder = _named(config.latents, "data.latents", "the latents", f"the folder of: {_ENCODE}")
-    cache = open_cache(folder)
+    cache = _opened(folder, _changed(folder / DESCRIPTION))
     if not cache.complete:
         raise UserError(
             f"{folder} lacks {len(cache.missing_shards)} of its shards: repeat the command that "
@@ -90,7 +91,7 @@ def _manifest(config: DataConfig, cache: LatentCache | None) -> Manifest:
     if config.manifest is None and cache is not None:
         return cache.manifest
     path = _named(config.manifest, "data.manifest", "the manifest", f"the file of: {_MAKE}")
-    manifest = read_manifest(path)
+    manifest = _read(path, _changed(path))
     if cache is not None and cache.manifest.hash != manifest.hash:
         raise UserError(
             f"{config.latents} holds latents of the manifest {cache.manifest.name} "
@@ -98,6 +99,22 @@ def _manifest(config: DataConfig, cache: LatentCache | None) -> Manifest:
             "encode these images, or set data.manifest=null to take the one of the latents"
         )
     return manifest
+
+
+# One of ImageNet takes seconds to read, and is asked for several times.
+@lru_cache(maxsize=2)
+def _read(path: Path, changed: int) -> Manifest:
+    return read_manifest(path)
+
+
+@lru_cache(maxsize=2)
+def _opened(folder: Path, changed: int) -> LatentCache:
+    return open_cache(folder)
+
+
+def _changed(path: Path) -> int:
+    """When a file was written last, in nanoseconds; 0 where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _check_fits(config: DataConfig, cache: LatentCache) -> None:

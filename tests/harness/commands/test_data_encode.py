@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -208,8 +209,9 @@ def test_processes_that_died_are_told_with_their_log(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encode_command, "_WORKER", "os:abort")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(
         UserError, match=r"2 of 2 processes ended, the first: .*log: .*0\.log"
     ) as told:
-        run(*arguments(made, tmp_path, processes=2))
+        run(*arguments(made, tmp_path / "out", processes=2))
     assert "\n" not in str(told.value)

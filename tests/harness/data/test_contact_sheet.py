@@ -57,7 +57,7 @@ def caption(sheet: Image.Image, row: int) -> np.ndarray:
 
 def test_each_class_is_a_row_with_its_name_under_it(tmp_path: Path, source: MemorySource) -> None:
     path = tmp_path / "made" / "sheet.png"
-    contact_sheet(make(source), source, path)
+    contact_sheet(make(source), source, path, images=3)
     sheet = opened(path)
     assert sheet.size == (GAP + 3 * STEP, GAP + 4 * ROW)
     expected = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
@@ -75,7 +75,7 @@ def named(manifest: Manifest, name: str) -> Manifest:
 @pytest.mark.parametrize("name", ["w" * 500, "\u72ac\udcff", "two\nlines", "caf\u00e9", ""])
 def test_any_name_stays_within_its_row(tmp_path: Path, source: MemorySource, name: str) -> None:
     manifest = named(make(source), name)
-    contact_sheet(manifest, source, tmp_path / "sheet.png")
+    contact_sheet(manifest, source, tmp_path / "sheet.png", images=2)
     ink = caption(opened(tmp_path / "sheet.png"), 0)
     assert ink.any() == bool(name)
     assert not ink[:, -GAP:].any()
@@ -99,6 +99,7 @@ def test_classes_of_different_sizes_share_a_sheet(tmp_path: Path, source: Memory
     sheet = opened(tmp_path / "sheet.png")
     assert colour_at(sheet, 1, 0) == (0, 255, 0)
     assert colour_at(sheet, 1, 1) == (255, 255, 255)
+    assert sheet.width == GAP + 8 * STEP
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (-1, 1)])

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.evaluation.distances import frechet_distance, inception_style_score
 from harness.evaluation.evaluate import Quality, evaluate_samples, real_against_real
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
+from harness.evaluation.frechet import frechet_distance_of_features
+from harness.evaluation.inception_score import inception_score
 from harness.evaluation.reference import Reference
 
 REAL_FINGERPRINT = "0123456789abcdef"
@@ -38,8 +39,8 @@ def test_figures_are_those_of_features_and_logits(projection, digits: np.ndarray
     reference = reference_of(digits[:300], projection)
     quality = measure(digits[300:400], reference, projection, splits=3)
     features = extract_features(digits[300:400], projection, batch_size=100, device="cpu")
-    expected = frechet_distance(features.features, reference.features.features)
-    score = inception_style_score(features.logits, 3, seed=0)
+    expected = frechet_distance_of_features(features.features, reference.features.features)
+    score = inception_score(features.logits, 3, seed=0)
     assert quality.frechet_distance == pytest.approx(expected, rel=1e-5)
     assert quality.inception_score == pytest.approx(score.mean, rel=1e-5)
     assert quality.inception_score_std == pytest.approx(score.std, rel=1e-4)
