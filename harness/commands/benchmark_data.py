@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
 def _benchmark(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.commands.stage_view import StageView
+    from harness.commands.progress_view import ProgressView
     from harness.data.encoded_images import EncodedImages
     from harness.data.image_set import ImageSet
     from harness.data.latent_images import LatentImages
@@ -67,7 +67,10 @@ def _benchmark(options: argparse.Namespace) -> int:
                 f"{options.manifest}: name the one that it was encoded with"
             )
         images, what = LatentImages(cache, lambda: pictures), "latents"
-    with tempfile.TemporaryDirectory() as temporary, StageView(Console()) as view:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        ProgressView(Console(stderr=True), unit="rounds") as view,
+    ):
         unpack(source, manifest, Path(temporary))
         speeds = measure_loading(
             images,

@@ -83,7 +83,7 @@ def add(commands: Commands) -> None:
 def _encode(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.commands.encode_view import EncodeView
+    from harness.commands.progress_view import ProgressView
     from harness.encode_command import EncodeOrder, run_encode
     from harness.progress import ignore_progress
 
@@ -102,7 +102,7 @@ def _encode(options: argparse.Namespace) -> int:
     if not _is_first():
         run_encode(order, options.processes, ignore_progress)
         return 0
-    with EncodeView(Console(stderr=True)) as view:
+    with ProgressView(Console(stderr=True)) as view:
         encoded = run_encode(order, options.processes, view)
     description = encoded.cache.description
     total = sum(description.shard_sizes)

@@ -70,7 +70,7 @@ def _make_manifest(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from harness.cluster.machine import usable_cores
-    from harness.commands.stage_view import StageView
+    from harness.commands.progress_view import ProgressView
     from harness.data.make_manifest import make_manifest
     from harness.data.manifest import write_manifest
     from harness.data.sources import open_source
@@ -79,7 +79,7 @@ def _make_manifest(options: argparse.Namespace) -> int:
     chosen = _chosen(options)
     source = open_source(options.source)
     console = Console(stderr=True)
-    with StageView(console) as view:
+    with ProgressView(console) as view:
         manifest = make_manifest(
             source,
             name=options.name or _default_name(options),

@@ -35,7 +35,7 @@ def _verify(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from harness.cluster.machine import usable_cores
-    from harness.commands.stage_view import StageView
+    from harness.commands.progress_view import ProgressView
     from harness.data.manifest import read_manifest
     from harness.data.sources import open_source
     from harness.data.verify import check_contents, check_sizes
@@ -46,7 +46,7 @@ def _verify(options: argparse.Namespace) -> int:
         check_sizes(manifest, source)
     else:
         processes = options.processes if options.processes is not None else usable_cores()
-        with StageView(Console(stderr=True)) as view:
+        with ProgressView(Console(stderr=True)) as view:
             check_contents(manifest, source, processes, view)
     what = "sizes" if options.sizes_only else "contents"
     print(f"{manifest.name}: all {len(manifest.images)} images have the {what} of the manifest")

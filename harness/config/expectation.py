@@ -44,6 +44,9 @@ def expected_words(annotation: Any, constraints: Sequence[Any] = ()) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *metadata = get_args(annotation)
+        for item in metadata:
+            if isinstance(item, annotated_types.DocInfo):
+                return item.documentation
         return expected_words(inner, [*constraints, *_flat(metadata)])
     if is_union(annotation):
         parts = (expected_words(part, constraints) for part in get_args(annotation))

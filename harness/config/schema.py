@@ -13,6 +13,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import annotated_types
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -37,6 +38,15 @@ else:
         reduce(or_, [objective_config(name) for name in objective_names()]),
         Field(discriminator="name"),
     ]
+
+Extractor = (
+    Literal["efficientnet_lite0", "inception"]
+    | Annotated[
+        str,
+        Field(pattern=r"^torch:[A-Za-z0-9_][A-Za-z0-9_.-]*$"),
+        annotated_types.doc("torch:MODEL, a model of timm"),
+    ]
+)
 
 WITHOUT_EFFECT = "without_effect_on_the_result"
 NEUTRAL = "value_that_leaves_the_hash_as_it_was"
@@ -209,7 +219,12 @@ class SampleConfig(Section):
 class EvaluateConfig(Section):
     """Which features the samples are measured with, and how many samples."""
 
-    extractor: Literal["efficientnet_lite0"]
+    extractor: Extractor
+    extractor_weights: str | None = _without_effect(
+        None,
+        description="file of the extractor's weights, whose hash stands beside every figure; null "
+        "takes its own where it has some",
+    )
     samples: int = Field(ge=2)
     reference_images: int | None = Field(
         ge=2, description="training images to compare with, a fixed random choice; null takes all"
@@ -219,6 +234,20 @@ class EvaluateConfig(Section):
         ge=0, description="held-out images for the attention probe; 0 switches it off"
     )
     batch_size: int = _without_effect(ge=1)
+
+    @model_validator(mode="after")
+    def _weights_fit_the_extractor(self) -> EvaluateConfig:
+        if self.extractor.startswith("torch:") and self.extractor_weights is None:
+            raise ValueError(
+                f"evaluate.extractor={self.extractor} needs a file of weights: name it in "
+                "evaluate.extractor_weights"
+            )
+        if self.extractor == "efficientnet_lite0" and self.extractor_weights is not None:
+            raise ValueError(
+                "evaluate.extractor_weights is of no use with "
+                f"evaluate.extractor={self.extractor}: set it to null"
+            )
+        return self
 
 
 class TrialConfig(Section):

@@ -70,9 +70,7 @@ class TrainingData(pl.LightningDataModule):
         return loader_of(self.images, batches, self.config.seed, self.config.data.workers)
 
 
-def loader_of(
-    images: ImageSet, batches: BatchOrder, seed: int, workers: int
-) -> DataLoader[Batch]:
+def loader_of(images: ImageSet, batches: BatchOrder, seed: int, workers: int) -> DataLoader[Batch]:
     """Batches in their order, whatever the number of worker processes.
 
     Args:

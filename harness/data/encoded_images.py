@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.image_decoding import DECODING, UnreadableImageError, decode_image
+from harness.data.checked_image import read_checked_image
+from harness.data.image_decoding import DECODING
 from harness.data.image_set import ImageSet, NoiseOf, Pictures
 from harness.data.labelled_images import mirrored
 from harness.data.manifest import Manifest
 from harness.data.pixels import to_network
 from harness.data.sources.base import Source
-from models.errors import UserError
 
 KEPT_IN_MEMORY = 512 * 2**20
 """Bytes. Decoded images up to here are kept, so that a small data set is decoded once."""
@@ -101,21 +101,4 @@ class EncodedImages(ImageSet, Pictures):
 
     def _read_one(self, row: int) -> NDArray[np.uint8]:
         image = self.manifest.images[row]
-        try:
-            content = self.source.read(image.id)
-        except KeyError:
-            raise UserError(
-                f"{self.source.path} lacks {image.id}, which the manifest {self.manifest.name} "
-                "names: restore it, or make a new manifest"
-            ) from None
-        found = hashlib.sha256(content).hexdigest()
-        if found != image.sha256:
-            raise UserError(
-                f"{image.id} in {self.source.path} is not the image of the manifest "
-                f"{self.manifest.name}: its SHA-256 is {found[:12]}... instead of "
-                f"{image.sha256[:12]}...; restore it, or make a new manifest"
-            )
-        try:
-            return decode_image(content, self.resolution)
-        except UnreadableImageError as error:
-            raise UserError(f"{image.id} in {self.source.path}: {error}") from error
+        return read_checked_image(self.source, self.manifest, image, self.resolution)

@@ -103,12 +103,12 @@ def _manifest(config: DataConfig, cache: LatentCache | None) -> Manifest:
 
 # One of ImageNet takes seconds to read, and is asked for several times.
 @lru_cache(maxsize=2)
-def _read(path: Path, changed: int) -> Manifest:
+def _read(path: Path, changed: int) -> Manifest:  # noqa: ARG001
     return read_manifest(path)
 
 
 @lru_cache(maxsize=2)
-def _opened(folder: Path, changed: int) -> LatentCache:
+def _opened(folder: Path, changed: int) -> LatentCache:  # noqa: ARG001
     return open_cache(folder)
 
 

@@ -143,6 +143,9 @@ def _opened(path: Path) -> Iterator[ParquetFile]:
     try:
         with ParquetFile(path) as file:
             yield file
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        # Arrow's own errors are without a number of the operating system's.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         text = " ".join(str(error).split())
         raise UserError(f"{path} is damaged or cut off ({text}): copy it again") from error

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
+from pathlib import Path
 
 from harness.evaluation.extractors.base import FeatureExtractor
+from models.errors import UserError
 
-_CONTRACT = "base"
+_FAMILIES = {"torch": "timm_model"}
+"""What stands before a colon, and the module that takes what stands after it."""
+_NO_EXTRACTORS = ("base", "weights_file", *_FAMILIES.values())
 
 
 def extractor_names() -> tuple[str, ...]:
-    """The names of all extractors, sorted, found without importing them."""
+    """The names of all extractors without a colon, sorted, found without importing them."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if name != _CONTRACT))
+    return tuple(sorted(name for name in found if name not in _NO_EXTRACTORS))
 
 
-def load_extractor(name: str) -> FeatureExtractor:
+def load_extractor(name: str, weights: Path | None = None) -> FeatureExtractor:
     """Load one extractor with its weights, on the CPU and in eval mode.
 
+    Args:
+        name: one of `extractor_names()`, or `torch:MODEL`, a model of timm.
+        weights: the file; None takes the extractor's own where it has some.
+
     Raises:
-        KeyError: no module of that name is in this package.
-        UserError: its weights are not installed, or are not the ones expected.
+        UserError: there is no such extractor, or its weights are missing, damaged or not those
+            expected.
     """
-    if name not in extractor_names():
-        raise KeyError(name)
-    module = importlib.import_module(f"{__name__}.{name}")
-    extractor: FeatureExtractor = module.Extractor().eval()
-    return extractor
+    family, _, variant = name.partition(":")
+    if family in _FAMILIES and variant:
+        module = _FAMILIES[family]
+    elif name in extractor_names():
+        module = name
+    else:
+        names = (*extractor_names(), *(f"{known}:MODEL" for known in _FAMILIES))
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"there is no extractor {name!r}; expected one of {', '.join(names)}{hint}")
+    loaded: FeatureExtractor = importlib.import_module(f"{__name__}.{module}").load(
+        variant, weights
+    )
+    return loaded.eval()

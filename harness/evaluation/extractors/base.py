@@ -1,13 +1,15 @@
 """The contract of a feature extractor: a frozen classifier that images are measured with.
 
-An extractor is one module in this package. It defines `Extractor`, a final subclass of
-`FeatureExtractor` built without arguments, whose `name` is the module's name.
+An extractor is one module in this package. It defines `load(variant, weights)`, which gives a final
+subclass of `FeatureExtractor`: `variant` is what follows the colon in a name such as
+`torch:resnet50`, `weights` the file that the user names, or None.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,9 @@ class Extracted(NamedTuple):
     """(B, D) float32: what the last linear layer sees."""
     logits: Tensor
     """(B, K) float32."""
+    spatial: Tensor | None = None
+    """(B, S) float32: features that still know where in the image they are; None where the
+    extractor has none."""
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -29,18 +34,23 @@ class FeatureExtractor(nn.Module, ABC):
     resizings must never be compared.
     """
 
-    name: ClassVar[str]
-    """The key in configurations and metric names."""
-    display: ClassVar[str]
+    name: str
+    """The key in metric names; another one for other weights that go by the same configuration."""
+    display: str
     """The name in tables."""
-    weights_sha256: ClassVar[str]
+    weights_sha256: str
     """Of the file that the weights come from, in hex."""
-    resize: ClassVar[str]
+    resize: str
     """How images become the classifier's input, in words."""
-    feature_size: ClassVar[int]
+    feature_size: int
     """D."""
-    classes: ClassVar[int]
-    """K."""
+    classes: int
+    """K; 0 for a network without a classifier, which has no Inception-style score."""
+    spatial_size: int = 0
+    """S; 0 where there are no spatial features."""
+    images_on_cpu: int | None = None
+    """Images at a time on a CPU; None takes a whole batch. An activation of more than 32 MiB, which
+    glibc asks of the system and gives back at every layer, costs up to a third of the time."""
 
     def forward(self, images: Tensor) -> Extracted:
         """Extract.
@@ -51,14 +61,26 @@ class FeatureExtractor(nn.Module, ABC):
         Raises:
             ValueError: not in eval mode, or the images are of another type or shape.
         """
-        if self.training:
+        if any(module.training for module in self.modules()):
             raise ValueError(f"{self.name} measures in eval mode: call eval() first")
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
             raise ValueError(
                 f"images must be uint8 (B, H, W, 1 or 3), not {images.dtype} {tuple(images.shape)}"
             )
-        return self.extract(images)
+        at_once = self.images_on_cpu if images.device.type == "cpu" else None
+        return _joined([self.extract(part) for part in images.split(at_once or len(images))])
 
     @abstractmethod
     def extract(self, images: Tensor) -> Extracted:
         """What `forward` does, once the images are known to be right."""
+
+
+def _joined(parts: Sequence[Extracted]) -> Extracted:
+    if len(parts) == 1:
+        return parts[0]
+    spatial = [part.spatial for part in parts if part.spatial is not None]
+    return Extracted(
+        torch.cat([part.features for part in parts]),
+        torch.cat([part.logits for part in parts]),
+        torch.cat(spatial) if spatial else None,
+    )

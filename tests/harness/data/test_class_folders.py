@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from harness.data.class_folders import list_class_folders, read_class_folders
+from harness.data.class_folders import read_class_folders
 from models.errors import UserError
 
 Build = Callable[..., Path]
@@ -45,30 +45,6 @@ def test_a_zip_is_the_same_as_its_folder_whatever_its_order(
     assert read_class_folders(archive, 8).fingerprint() == (
         read_class_folders(folder, 8).fingerprint()
     )
-
-
-def test_a_single_class_is_no_wrapping_folder(class_folders: Build) -> None:
-    folder = class_folders("only", side=8)
-    assert list_class_folders(folder).class_names == ("only",)
-    assert list_class_folders(zipped(folder, below="train/")).class_names == ("only",)
-
-
-def test_linked_class_folders_count(class_folders: Build, tmp_path: Path) -> None:
-    folder = class_folders("real", side=8)
-    subset = tmp_path / "subset"
-    subset.mkdir()
-    (subset / "linked").symlink_to(folder / "real", target_is_directory=True)
-    assert list_class_folders(subset).class_names == ("linked",)
-
-
-def test_other_files_and_hidden_ones_are_left_out(class_folders: Build) -> None:
-    folder = class_folders("a", side=8)
-    before = list_class_folders(folder)
-    (folder / "README.txt").write_text("about")
-    (folder / "a" / "._0000.png").write_bytes(b"what macOS leaves behind")
-    (folder / "__MACOSX" / "a").mkdir(parents=True)
-    (folder / "__MACOSX" / "a" / "0000.png").write_bytes(b"and this")
-    assert list_class_folders(folder) == before
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK", "RGBA", "I;16"])

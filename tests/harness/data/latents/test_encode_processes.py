@@ -21,7 +21,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
+from harness.data.latents import shard
 from harness.data.latents.cache import LatentCache, open_cache
 from harness.data.latents.encode import encode
 from models.errors import UserError
@@ -114,8 +116,31 @@ def test_kills_at_any_moment_neither_lose_nor_repeat_an_image(
         # A finished shard is never made again.
         assert kept.items() <= written.items()
         kept = written
+    assert process.exitcode == 0
     assert kills >= 4
     assert 0 < receive.recv() < IMAGES
+    assert_same_as(tmp_path, undisturbed)
+
+
+def test_a_kill_in_the_middle_of_a_file_leaves_no_part_of_it(
+    source: Any,
+    linear_autoencoder: Build,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write_half(tensors: Any, path: Path, metadata: Any) -> None:
+        save_file(tensors, path, metadata)
+        os.truncate(path, path.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shard, "save_file", write_half)
+        victim = start(run, source, linear_autoencoder(), tmp_path)
+        victim.join(30)
+    assert victim.exitcode == -signal.SIGKILL
+    assert not list(tmp_path.glob("shard-*"))
+    assert run(source, linear_autoencoder(), tmp_path) == IMAGES
     assert_same_as(tmp_path, undisturbed)
 
 
@@ -127,6 +152,7 @@ def test_encoders_side_by_side_share_the_images(
     processes = [start(run_and_tell, source, slow, tmp_path, send) for _ in range(3)]
     for process in processes:
         process.join(30)
+        assert process.exitcode == 0
     shares = [receive.recv() for _ in processes]
     # Together they encoded each image once, and nobody was left without work.
     assert sum(shares) == IMAGES
@@ -177,6 +203,7 @@ def test_of_two_autoencoders_that_start_at_once_exactly_one_wins(
         ]
         for process in processes:
             process.join(30)
+            assert process.exitcode == 0
         results = [receive.recv() for _ in processes]
         encoded = [result for result in results if isinstance(result, int)]
         refused = [result for result in results if isinstance(result, str)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -180,7 +182,8 @@ def write_twice(tmp_path: Path) -> Callable[..., Path]:
                 for name in names:
                     add_to_tar(archive, name, b"")
             return path
-        with zipfile.ZipFile(path, "w") as archive:
+        with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Duplicate name")
             for name in names:
                 archive.writestr(zipfile.ZipInfo(name), b"")
         return path
@@ -207,3 +210,22 @@ def with_folders(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return build
+
+
+@pytest.fixture
+def run_forked() -> Callable[[Callable[[], object]], object]:
+    """`run_forked(work)`: what it returns in a forked process, which has 10 seconds."""
+
+    def run(work: Callable[[], object]) -> object:
+        fork = multiprocessing.get_context("fork")
+        mine, theirs = fork.Pipe(duplex=False)
+        child = fork.Process(target=lambda: theirs.send(work()))
+        child.start()
+        try:
+            assert mine.poll(10), "the forked process does not answer"
+            return mine.recv()
+        finally:
+            child.kill()
+            child.join()
+
+    return run

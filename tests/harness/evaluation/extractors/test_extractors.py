@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 
-from harness.config.schema import EvaluateConfig
+from harness.config.schema import Extractor
 from harness.evaluation.extractors import extractor_names, load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
+from models.errors import UserError
 
 
-@pytest.fixture(scope="module", params=extractor_names())
-def extractor(request: pytest.FixtureRequest) -> FeatureExtractor:
-    return load_extractor(request.param)
+@pytest.fixture(scope="module", params=[*extractor_names(), "torch:test_vit"])
+def extractor(
+    request: pytest.FixtureRequest, inception_weights: Path, timm_weights: Path
+) -> FeatureExtractor:
+    files = {"inception": inception_weights, "torch:test_vit": timm_weights}
+    return load_extractor(request.param, files.get(request.param))
 
 
 def images(count: int, side: int, channels: int) -> torch.Tensor:
@@ -25,14 +29,12 @@ def images(count: int, side: int, channels: int) -> torch.Tensor:
 
 
 def test_names_are_those_of_the_schema() -> None:
-    schema = get_args(EvaluateConfig.model_fields["extractor"].annotation)
-    assert extractor_names() == tuple(sorted(schema))
+    assert extractor_names() == tuple(sorted(get_args(get_args(Extractor)[0])))
 
 
 def test_says_all_that_its_figures_depend_on(extractor: FeatureExtractor) -> None:
-    module = importlib.import_module(type(extractor).__module__)
-    assert module.__name__.endswith(f".{extractor.name}")
     assert re.fullmatch("[0-9a-f]{64}", extractor.weights_sha256)
+    assert extractor.name
     assert extractor.resize
     assert extractor.display
 
@@ -43,21 +45,31 @@ def test_shapes_are_those_announced(extractor: FeatureExtractor) -> None:
     assert extracted.features.shape == (2, extractor.feature_size)
     assert extracted.logits.shape == (2, extractor.classes)
     assert extracted.features.dtype == extracted.logits.dtype == torch.float32
+    if extractor.spatial_size:
+        assert extracted.spatial is not None
+        assert extracted.spatial.shape == (2, extractor.spatial_size)
+        assert extracted.spatial.dtype == torch.float32
+    else:
+        assert extracted.spatial is None
 
 
 def test_grey_images_are_colour_images_of_equal_channels(extractor: FeatureExtractor) -> None:
-    grey = images(2, 8, 1)
+    grey = images(1, 8, 1)
     with torch.inference_mode():
         ours, colour = extractor(grey), extractor(grey.expand(-1, -1, -1, 3))
     torch.testing.assert_close(ours.features, colour.features, rtol=1e-4, atol=1e-5)
 
 
 def test_features_do_not_depend_on_the_batch(extractor: FeatureExtractor) -> None:
-    batch = images(8, 8, 3)
+    batch = images(3, 8, 3)
     with torch.inference_mode():
-        together = extractor(batch).features
-        alone = torch.cat([extractor(part).features for part in batch.split(3)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+        together = extractor(batch)
+        alone = [extractor(part) for part in batch.split(2)]
+    features = torch.cat([part.features for part in alone])
+    torch.testing.assert_close(together.features, features, rtol=1e-4, atol=1e-5)
+    if together.spatial is not None:
+        spatial = torch.cat([part.spatial for part in alone if part.spatial is not None])
+        torch.testing.assert_close(together.spatial, spatial, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_are_frozen(extractor: FeatureExtractor) -> None:
@@ -73,6 +85,15 @@ def test_training_mode_is_refused(extractor: FeatureExtractor) -> None:
         extractor.eval()
 
 
+def test_a_part_in_training_mode_is_refused(extractor: FeatureExtractor) -> None:
+    next(iter(extractor.children())).train()
+    try:
+        with pytest.raises(ValueError, match="eval mode"):
+            extractor(images(1, 8, 1))
+    finally:
+        extractor.eval()
+
+
 @pytest.mark.parametrize(
     "wrong", [images(1, 8, 1).float(), images(1, 8, 2), images(1, 8, 3)[0]], ids=lambda t: t.dtype
 )
@@ -81,6 +102,16 @@ def test_other_images_are_refused(extractor: FeatureExtractor, wrong: torch.Tens
         extractor(wrong)
 
 
-def test_unknown_names_raise_key_error() -> None:
-    with pytest.raises(KeyError):
-        load_extractor("base")
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("incepton", "did you mean inception?"), ("base", "expected one of"), ("torch:", "MODEL")],
+)
+def test_unknown_names_are_refused_with_those_there_are(name: str, hint: str) -> None:
+    with pytest.raises(UserError, match=re.escape(hint)) as refused:
+        load_extractor(name)
+    assert "efficientnet_lite0, inception, torch:MODEL" in str(refused.value)
+
+
+def test_efficientnet_takes_no_other_weights(timm_weights: Path) -> None:
+    with pytest.raises(UserError, match="has the weights of its package"):
+        load_extractor("efficientnet_lite0", timm_weights)

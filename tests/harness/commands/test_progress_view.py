@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from harness.commands.encode_view import EncodeView
+from harness.commands.progress_view import ProgressView
 from harness.progress import Progress
 
 
@@ -21,7 +21,7 @@ def shown(*reports: tuple[float, Progress], terminal: bool = False) -> str:
     """What is printed of reports, each so many seconds after the last."""
     clock, out = Clock(), io.StringIO()
     console = Console(file=out, width=100, force_terminal=terminal, force_interactive=terminal)
-    with EncodeView(console, clock) as view:
+    with ProgressView(console, clock=clock) as view:
         for seconds, report in reports:
             clock.now += seconds
             view(report)
@@ -64,3 +64,25 @@ def test_a_terminal_has_a_bar_with_the_same_figures() -> None:
     text = shown((0, at(700)), (50, at(800)), terminal=True)
     for part in ("encode", "800/1000", "2.0 images/s", "1:40 left", "\x1b["):
         assert part in text
+
+
+def test_another_stage_begins_anew() -> None:
+    second = (Progress("read", done, 10) for done in (0, 10))
+    text = shown((0, at(0)), (50, at(1000)), *((2, report) for report in second))
+    assert text.splitlines()[-2:] == ["read  0/10", "read  10/10  5.0 images/s  0:00 left"]
+
+
+def test_the_terminal_is_given_back_after_an_error() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+
+    def fail() -> None:
+        with ProgressView(console) as view:
+            view(Progress("read", 1, 2))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    # The cursor, hidden while the bar moves.
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")

@@ -1,4 +1,4 @@
-"""How far encoding is, at what speed, and how long it will take."""
+"""How far a command is, at what speed, and how long it will take."""
 
 from __future__ import annotations
 
@@ -17,14 +17,25 @@ SECONDS_BETWEEN_LINES = 30.0
 """Where there is no terminal."""
 
 
-class EncodeView:
+class ProgressView:
     """Context manager that is a listener of progress: a moving bar on a terminal, lines elsewhere.
 
     Reports may come from several processes; one that is behind an earlier report is left out.
+
+    Args:
+        console: written to.
+        unit: of what is counted.
+        clock: in seconds.
     """
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        unit: str = "images",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console = console
+        self._unit = unit
         self._clock = clock
         self._bar = Bar(
             TextColumn("{task.description}"),
@@ -39,7 +50,7 @@ class EncodeView:
         self._last = Progress("", -1, 0)
         self._line_at = 0.0
 
-    def __enter__(self) -> EncodeView:
+    def __enter__(self) -> ProgressView:
         self._bar.start()
         return self
 
@@ -53,8 +64,9 @@ class EncodeView:
 
     def __call__(self, progress: Progress) -> None:
         now = self._clock()
-        if self._began is None:
+        if self._began is None or progress.stage != self._last.stage:
             self._began = now, progress.done
+            self._last = Progress(progress.stage, -1, 0)
         if progress.done < self._last.done or progress == self._last:
             return
         over = progress.done == progress.total and self._last.done != progress.total
@@ -78,7 +90,7 @@ class EncodeView:
             self._console.file.flush()
 
     def _pace(self, now: float) -> str:
-        """Images a second since the first report, and the time left at that speed."""
+        """How many a second since the first report, and the time left at that speed."""
         assert self._began is not None
         began, done_before = self._began
         done = self._last.done - done_before
@@ -86,5 +98,5 @@ class EncodeView:
             return self._last.note
         speed = done / (now - began)
         left = format_duration((self._last.total - self._last.done) / speed)
-        parts = (f"{speed:.1f} images/s", f"{left} left", self._last.note)
+        parts = (f"{speed:.1f} {self._unit}/s", f"{left} left", self._last.note)
         return "  ".join(part for part in parts if part)

@@ -1,0 +1,138 @@
+"""Any image classifier of timm's with weights from a local file, such as DINOv2."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import final
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from harness.evaluation.extractors.base import Extracted, FeatureExtractor
+from harness.evaluation.extractors.weights_file import file_sha256, read_weights
+from models.errors import UserError
+
+_INTERPOLATIONS = ("bicubic", "bilinear")
+
+
+@final
+class Extractor(FeatureExtractor):
+    """What the classifier's last layer sees, and what it says.
+
+    Whole images are resized to the size that timm names for the model, without its crop, and
+    normalised with its mean and deviation.
+    """
+
+    def __init__(self, model: str, weights: Path) -> None:
+        """Build.
+
+        Args:
+            model: timm's name, with or without the tag of its training.
+            weights: the file.
+
+        Raises:
+            UserError: no such model, or the file is missing, damaged or of another model.
+        """
+        super().__init__()
+        network = _network(model, weights)
+        config = resolve_model_data_config(network)
+        channels, *size = config["input_size"]
+        self._interpolation = config["interpolation"]
+        if channels != 3 or self._interpolation not in _INTERPOLATIONS:
+            raise UserError(
+                f"the extractor torch:{model} takes {channels} channels, resized by "
+                f"{self._interpolation}: expected a model of 3 channels and of "
+                f"{' or '.join(_INTERPOLATIONS)} interpolation"
+            )
+        self._size = (int(size[0]), int(size[1]))
+        self.name = f"torch:{model}"
+        self.display = model
+        self.weights_sha256 = file_sha256(weights)
+        mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+        self.resize = (
+            f"{self._interpolation} to {self._size[0]}x{self._size[1]}, half-pixel centres, "
+            f"antialiased only when shrinking, clipped to 0..255, no rounding, mean {mean}, "
+            f"std {std}"
+        )
+        self.register_buffer("_mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("_std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.network = network.to(memory_format=torch.channels_last).requires_grad_(False)
+        self._has_classifier = not isinstance(network.get_classifier(), nn.Identity)
+        with torch.inference_mode():
+            found = self.extract(torch.zeros(1, *self._size, 3, dtype=torch.uint8))
+        self.feature_size, self.classes = found.features.shape[1], found.logits.shape[1]
+
+    @override
+    def extract(self, images: Tensor) -> Extracted:
+        # (B, H, W, C) -> (B, C, H, W)
+        pixels = images.permute(0, 3, 1, 2).float()
+        if pixels.shape[2:] != self._size:
+            shrinking = any(
+                side > target for side, target in zip(pixels.shape[2:], self._size, strict=True)
+            )
+            pixels = F.interpolate(
+                pixels,
+                self._size,
+                mode=self._interpolation,
+                align_corners=False,
+                antialias=shrinking,
+            ).clamp(0, 255)
+        normalised = (pixels.expand(-1, 3, -1, -1) - self._mean) / self._std
+        maps = self.network.forward_features(
+            normalised.contiguous(memory_format=torch.channels_last)
+        )
+        features = self.network.forward_head(maps, pre_logits=True).flatten(1)
+        if not self._has_classifier:
+            return Extracted(features, features.new_empty(len(features), 0))
+        return Extracted(features, self.network.forward_head(maps))
+
+
+def load(variant: str, weights: Path | None) -> Extractor:
+    """A model of timm's.
+
+    Args:
+        variant: its name.
+        weights: must be named, since nothing is downloaded.
+
+    Raises:
+        UserError: no such model, or its weights are not named, missing, damaged or others.
+    """
+    if weights is None:
+        raise UserError(
+            f"the extractor torch:{variant} needs a file of weights, .safetensors or .pth: name it "
+            "(evaluate.extractor_weights, --extractor-weights)"
+        )
+    return Extractor(variant, weights)
+
+
+def _network(model: str, weights: Path) -> nn.Module:
+    if not timm.is_model(model):
+        near = difflib.get_close_matches(model, timm.list_models(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"timm has no model {model!r}{hint}: timm.list_models() names all")
+    try:
+        network = timm.create_model(model, pretrained=False)
+    except RuntimeError as error:
+        raise UserError(f"timm cannot build {model}: {error}") from error
+    stored = read_weights(weights)
+    expected = network.state_dict()
+    odd = sorted(
+        name
+        for name in stored.keys() | expected.keys()
+        if name not in stored
+        or name not in expected
+        or stored[name].shape != expected[name].shape
+    )
+    if odd:
+        raise UserError(
+            f"the weights {weights} are not those of {model}: {len(odd)} of "
+            f"{len(expected)} tensors are missing, unknown or of another shape, the first "
+            f"{odd[0]}; expected a file that timm has for this model"
+        )
+    network.load_state_dict(stored)
+    return network.eval()

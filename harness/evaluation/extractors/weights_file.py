@@ -1,0 +1,74 @@
+"""Files of weights: their hashes, and their tensors without running anything that is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from models.errors import UserError
+
+_CHUNK = 2**20
+_WRAPPINGS = ("state_dict", "model", "model_state_dict")
+"""Under which a checkpoint may hold its weights beside other things."""
+
+
+def file_sha256(path: Path) -> str:
+    """64 hex digits.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise UserError(
+            f"the weights {path} cannot be read: {error.strerror}; name a file of weights that is "
+            "there"
+        ) from error
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file, or of a checkpoint of PyTorch's, by name.
+
+    Raises:
+        UserError: it is damaged, or holds other things than tensors by name.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        KeyError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        SafetensorError,
+    ) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"the weights {path} are no file of tensors ({reason}): expected .safetensors, or a "
+            "checkpoint that torch.load(weights_only=True) reads"
+        ) from error
+    for key in _WRAPPINGS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise UserError(f"the weights {path} hold no tensors by name: expected a state dictionary")
+    return dict(content)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+
+from harness.evaluation.extractors import load_extractor
+from models.errors import UserError
+from tests.harness.evaluation.random_inception import smooth_images
+
+
+def saved(network: torch.nn.Module, path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(network.state_dict(), path)
+    else:
+        torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_features_are_what_the_last_layer_sees(suffix: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", pretrained=False).eval()
+    extractor = load_extractor("torch:test_resnet", saved(network, tmp_path / f"w{suffix}"))
+    images = smooth_images(2, 160, seed=0)
+    config = resolve_model_data_config(network)
+    assert config["input_size"] == (3, 160, 160)
+    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    seen = []
+    network.get_classifier().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        ours = extractor(images)
+        logits = network((images.permute(0, 3, 1, 2) / 255 - mean) / std)
+    torch.testing.assert_close(ours.features, seen[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.logits, logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [32, 400])
+def test_images_are_resized_as_timm_resizes_them(side: int, tmp_path: Path) -> None:
+    """timm's own transform works on Pillow's images, which are rounded: within a grey level."""
+    network = timm.create_model("test_resnet", pretrained=False).eval()
+    extractor = load_extractor("torch:test_resnet", saved(network, tmp_path / "w.pth"))
+    images = smooth_images(1, side, seed=3)
+    config = resolve_model_data_config(network)
+    transform = create_transform(**{**config, "crop_pct": 1.0})
+    expected = transform(Image.fromarray(images[0].numpy()))
+    inputs = []
+    extractor.network.conv1.register_forward_pre_hook(lambda _, seen: inputs.append(seen[0][0]))
+    with torch.inference_mode():
+        extractor(images)
+    levels = (inputs[0] - expected) * 255 * torch.tensor(config["std"]).view(3, 1, 1)
+    assert levels.abs().max() < 1.5
+    assert levels.mean().abs() < 0.1
+
+
+def test_everything_is_named(timm_weights: Path) -> None:
+    extractor = load_extractor("torch:test_vit", timm_weights)
+    assert extractor.name == "torch:test_vit"
+    assert extractor.weights_sha256 == hashlib.sha256(timm_weights.read_bytes()).hexdigest()
+    assert "bicubic to 160x160" in extractor.resize
+    assert "mean (0.5, 0.5, 0.5)" in extractor.resize
+
+
+def test_a_network_without_a_classifier_has_no_logits(tmp_path: Path) -> None:
+    network = timm.create_model("vit_small_patch14_dinov2", pretrained=False, img_size=28)
+    assert network.num_classes == 0
+    small = timm.create_model("test_vit", pretrained=False, num_classes=0)
+    names = [name for name in timm.create_model("test_vit").state_dict() if "head." in name]
+    assert names
+    path = saved(small, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="not those of test_vit: 2 of"):
+        load_extractor("torch:test_vit", path)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("test_vitt", "did you mean test_vit"), ("test_vit.no_such_tag", "cannot build")],
+)
+def test_unknown_models_are_refused(model: str, message: str, timm_weights: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load_extractor(f"torch:{model}", timm_weights)
+
+
+def test_weights_must_be_named_and_be_those_of_the_model(timm_weights: Path) -> None:
+    with pytest.raises(UserError, match="needs a file of weights"):
+        load_extractor("torch:test_vit")
+    with pytest.raises(UserError, match="not those of test_resnet"):
+        load_extractor("torch:test_resnet", timm_weights)
