@@ -42,6 +42,8 @@ class EncodedImages(ImageSet, Pictures):
         rows: Tensor | None = None,
         kept_in_memory: int = KEPT_IN_MEMORY,
     ) -> None:
+        # Listed here, once, rather than in every worker process that is forked later.
+        source.entries()
         self.source = source
         self.manifest = manifest
         self.resolution = resolution

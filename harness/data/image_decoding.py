@@ -168,4 +168,4 @@ def _cropped(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
     _check_pixels(width, height)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - resolution) // 2, (height - resolution) // 2
-    return np.asarray(image.crop((left, top, left + resolution, top + resolution)))
+    return np.array(image.crop((left, top, left + resolution, top + resolution)))
