@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Features, ImageRows, extract_features
-from harness.evaluation.frechet import frechet_distance_of_features
-from harness.evaluation.inception_score import inception_score
+from harness.evaluation.quality import Quality, measure_quality
 from harness.evaluation.reference import Reference, drawn_without_order
 from harness.progress import ProgressListener, ignore_progress
-
-SHUFFLE_SEED = 0
-"""Of the splits of the Inception-style score; the same for every trial."""
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Figures of one set of images. Those of different identities must not be compared."""
-
-    frechet_distance: float
-    """To the reference; smaller is better."""
-    inception_score: float
-    """Mean over the splits; larger is better."""
-    inception_score_std: float
-    """Population standard deviation over the splits."""
-    identity: dict[str, str | int]
-    """Extractor, hash of its weights, resizing, counts, resolution, reference."""
 
 
 def evaluate_samples(
@@ -57,10 +39,13 @@ def evaluate_samples(
     """
     if len(images) < max(2, inception_splits):
         raise ValueError(f"{len(images)} images are too few for {inception_splits} splits")
+    _check_same_extractor(reference, extractor)
     features = extract_features(
         images, extractor, batch_size=batch_size, device=device, on_progress=on_progress
     )
-    return _quality(features, images.shape[1:3], reference, extractor, inception_splits)
+    return _quality(
+        features, images.shape[1:3], reference, extractor, inception_splits, on_progress
+    )
 
 
 def real_against_real(
@@ -100,11 +85,10 @@ def _quality(
     reference: Reference,
     extractor: FeatureExtractor,
     splits: int,
+    on_progress: ProgressListener = ignore_progress,
 ) -> Quality:
     _check_same_extractor(reference, extractor)
-    distance = frechet_distance_of_features(features.features, reference.features.features)
-    score = inception_score(features.logits, splits, SHUFFLE_SEED)
-    identity: dict[str, str | int] = {
+    identity: dict[str, Any] = {
         "extractor": extractor.name,
         "extractor_weights_sha256": extractor.weights_sha256,
         "resize": extractor.resize,
@@ -114,7 +98,13 @@ def _quality(
         "reference_images": len(reference.features),
         "inception_splits": splits,
     }
-    return Quality(distance, score.mean, score.std, identity)
+    return measure_quality(
+        features,
+        reference.statistics(),
+        identity,
+        inception_splits=splits,
+        on_progress=on_progress,
+    )
 
 
 def _check_same_extractor(reference: Reference, extractor: FeatureExtractor) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from harness.atomic_file import atomic_path
 from harness.data.image_set import Pictures
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Features, ImageRows, extract_features
+from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
+from harness.evaluation.moments import FeatureMoments
+from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator
 
@@ -59,6 +64,19 @@ class Reference:
     extractor: str
     weights_sha256: str
 
+    def statistics(self) -> ReferenceStatistics:
+        """What samples of the same extractor and resizing are compared with."""
+        return ReferenceStatistics(
+            extractor=self.extractor,
+            weights_sha256=self.weights_sha256,
+            resize=None,
+            fingerprint=self.fingerprint,
+            images=len(self.features),
+            gaussian=fitted_gaussian(self.features.features),
+            spatial=spatial_gaussian(self.features.spatial),
+            features=self.features.features,
+        )
+
 
 class _DamagedError(Exception):
     pass
@@ -88,7 +106,8 @@ def load_reference(
         on_progress: told after each batch.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
-    name = f"{extractor.name}-{extractor.weights_sha256[:12]}-{real.fingerprint[:12]}"
+    # A colon is no part of a file's name everywhere.
+    name = f"{extractor.name.replace(':', '-')}-{extractor.weights_sha256[:12]}-{real.fingerprint[:12]}"
     path = cache_dir / f"{name}.npz"
     identity = _identity(real, extractor)
     with FileLock(cache_dir / f"{name}.lock"):
@@ -118,6 +137,8 @@ def drawn_without_order(reference: Reference, count: int) -> Features:
     """
     stream = generator("real-against-real")
     order = torch.randperm(len(reference.features), generator=stream)
+    if count >= len(order):
+        return reference.features
     return reference.features.subset(order[:count].numpy())
 
 
@@ -136,13 +157,15 @@ def _identity(real: RealImages, extractor: FeatureExtractor) -> str:
 
 
 def _write(path: Path, identity: str, features: Features) -> None:
+    arrays: dict[str, NDArray[Any]] = {
+        "identity": np.array(identity),
+        "features": features.features,
+        "logits": features.logits,
+    }
+    if features.spatial is not None:
+        arrays |= {f"spatial_{name}": array for name, array in features.spatial.arrays().items()}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            identity=np.array(identity),
-            features=features.features,
-            logits=features.logits,
-        )
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def _read(path: Path, identity: str, count: int, extractor: FeatureExtractor) -> Features:
@@ -155,6 +178,7 @@ def _read(path: Path, identity: str, count: int, extractor: FeatureExtractor) ->
         with np.load(path, allow_pickle=False) as stored:
             written = str(stored["identity"])
             features, logits = stored["features"], stored["logits"]
+            spatial = _read_spatial(stored, extractor)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _DamagedError(f"it cannot be read ({error})") from error
     if written != identity:
@@ -163,4 +187,16 @@ def _read(path: Path, identity: str, count: int, extractor: FeatureExtractor) ->
         raise _DamagedError(f"it holds features {features.dtype} {features.shape}")
     if logits.shape != (count, extractor.classes) or logits.dtype != np.float32:
         raise _DamagedError(f"it holds logits {logits.dtype} {logits.shape}")
-    return Features(features, logits)
+    if spatial is not None and (spatial.count, len(spatial.mean)) != (count, extractor.spatial_size):
+        raise _DamagedError(f"it holds moments of {spatial.count} spatial features")
+    return Features(features, logits, spatial)
+
+
+def _read_spatial(stored: Mapping[str, Any], extractor: FeatureExtractor) -> FeatureMoments | None:
+    """The moments of an extractor that has spatial features."""
+    if not extractor.spatial_size:
+        return None
+    moments = FeatureMoments(extractor.spatial_size)
+    moments.count = int(stored["spatial_count"])
+    moments.mean, moments.scatter = stored["spatial_mean"], stored["spatial_scatter"]
+    return moments

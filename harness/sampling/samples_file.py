@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zipfile
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.atomic_file import atomic_path
+from harness.npz_array import map_member
 from models.errors import UserError
 
 _AT_ONCE = 256
 """Images in memory while writing."""
-_CHUNK = 2**20
 
 
 def save_samples(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
@@ -56,7 +55,7 @@ def load_samples(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             labels = stored["arr_1"]
-            mapped = _mapped(path, "arr_0.npy")
+            mapped = map_member(path, "arr_0.npy")
             images = stored["arr_0"] if mapped is None else mapped
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
@@ -67,27 +66,6 @@ def load_samples(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
         raise UserError(f"{path}: arr_1 must be {len(images)} labels, not {_describe(labels)}")
     return images, labels.astype(np.int64)
-
-
-def _mapped(path: Path, name: str) -> NDArray[np.uint8] | None:
-    """An array of bytes in an archive, mapped into memory; None where it is compressed or other."""
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        member = archive.getinfo(name)
-        if member.compress_type != zipfile.ZIP_STORED:
-            return None
-        # A mapped array is not checked as it is read, so all of it is checked once.
-        with archive.open(member) as content:
-            while content.read(_CHUNK):
-                pass
-        file.seek(member.header_offset + 26)
-        name_length, extra_length = struct.unpack("<HH", file.read(4))
-        file.seek(name_length + extra_length, 1)
-        if np.lib.format.read_magic(file) != (1, 0):
-            return None
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-        if fortran_order or dtype != np.uint8:
-            return None
-        return np.memmap(path, dtype=np.uint8, mode="r", offset=file.tell(), shape=shape)
 
 
 def _describe(array: NDArray[np.generic]) -> str:

@@ -23,6 +23,7 @@ PACKAGES = (
     "timm",
     "mlflow",
     "numpy",
+    "pillow",
 )
 NOT_A_CHECKOUT = "not a git checkout"
 

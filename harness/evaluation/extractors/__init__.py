@@ -6,6 +6,7 @@ import difflib
 import importlib
 import pkgutil
 from pathlib import Path
+from types import ModuleType
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from models.errors import UserError
@@ -32,17 +33,16 @@ def load_extractor(name: str, weights: Path | None = None) -> FeatureExtractor:
         UserError: there is no such extractor, or its weights are missing, damaged or not those
             expected.
     """
-    family, _, variant = name.partition(":")
-    if family in _FAMILIES and variant:
-        module = _FAMILIES[family]
-    elif name in extractor_names():
-        module = name
-    else:
-        names = (*extractor_names(), *(f"{known}:MODEL" for known in _FAMILIES))
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UserError(f"there is no extractor {name!r}; expected one of {', '.join(names)}{hint}")
-    loaded: FeatureExtractor = importlib.import_module(f"{__name__}.{module}").load(
-        variant, weights
-    )
-    return loaded.eval()
+    family, _, model = name.partition(":")
+    if family in _FAMILIES and model:
+        return _module(_FAMILIES[family]).load(model, weights).eval()
+    if name in extractor_names():
+        return _module(name).load(weights).eval()
+    names = (*extractor_names(), *(f"{known}:MODEL" for known in _FAMILIES))
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise UserError(f"there is no extractor {name!r}; expected one of {', '.join(names)}{hint}")
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")

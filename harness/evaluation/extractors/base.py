@@ -1,8 +1,8 @@
 """The contract of a feature extractor: a frozen classifier that images are measured with.
 
-An extractor is one module in this package. It defines `load(variant, weights)`, which gives a final
-subclass of `FeatureExtractor`: `variant` is what follows the colon in a name such as
-`torch:resnet50`, `weights` the file that the user names, or None.
+An extractor is one module in this package. It defines `load(weights)`, which gives a final subclass
+of `FeatureExtractor`; `weights` is the file that the user names, or None. A module for a family of
+extractors, such as `torch:MODEL`, defines `load(model, weights)`.
 """
 
 from __future__ import annotations

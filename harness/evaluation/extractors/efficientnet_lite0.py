@@ -65,7 +65,7 @@ class Extractor(FeatureExtractor):
         return Extracted(features, self.network.classifier(features))
 
 
-def load(variant: str, weights: Path | None) -> Extractor:
+def load(weights: Path | None) -> Extractor:
     """The one there is.
 
     Raises:
@@ -73,8 +73,8 @@ def load(variant: str, weights: Path | None) -> Extractor:
     """
     if weights is not None:
         raise UserError(
-            f"the extractor efficientnet_lite0 has the weights of its package: leave {weights} out, "
-            "or name an extractor that takes a file (inception, torch:MODEL)"
+            f"the extractor efficientnet_lite0 has the weights of its package: leave {weights} "
+            "out, or name an extractor that takes a file (inception, torch:MODEL)"
         )
     return Extractor()
 

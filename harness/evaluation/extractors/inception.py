@@ -82,11 +82,10 @@ class Extractor(FeatureExtractor):
         self._spatial = maps.flatten(1).contiguous()
 
 
-def load(variant: str, weights: Path | None) -> Extractor:
+def load(weights: Path | None) -> Extractor:
     """The network with the field's weights, or with those of a file.
 
     Args:
-        variant: always empty.
         weights: None takes the standard file from PyTorch's cache and no other.
 
     Raises:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import timm
 import torch
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
@@ -27,6 +27,9 @@ class Extractor(FeatureExtractor):
     Whole images are resized to the size that timm names for the model, without its crop, and
     normalised with its mean and deviation.
     """
+
+    _mean: Tensor
+    _std: Tensor
 
     def __init__(self, model: str, weights: Path) -> None:
         """Build.
@@ -61,7 +64,7 @@ class Extractor(FeatureExtractor):
         )
         self.register_buffer("_mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("_std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.network = network.to(memory_format=torch.channels_last).requires_grad_(False)
+        self.network: Any = network.to(memory_format=torch.channels_last).requires_grad_(False)
         self._has_classifier = not isinstance(network.get_classifier(), nn.Identity)
         with torch.inference_mode():
             found = self.extract(torch.zeros(1, *self._size, 3, dtype=torch.uint8))
@@ -92,11 +95,11 @@ class Extractor(FeatureExtractor):
         return Extracted(features, self.network.forward_head(maps))
 
 
-def load(variant: str, weights: Path | None) -> Extractor:
+def load(model: str, weights: Path | None) -> Extractor:
     """A model of timm's.
 
     Args:
-        variant: its name.
+        model: its name.
         weights: must be named, since nothing is downloaded.
 
     Raises:
@@ -104,13 +107,13 @@ def load(variant: str, weights: Path | None) -> Extractor:
     """
     if weights is None:
         raise UserError(
-            f"the extractor torch:{variant} needs a file of weights, .safetensors or .pth: name it "
+            f"the extractor torch:{model} needs a file of weights, .safetensors or .pth: name it "
             "(evaluate.extractor_weights, --extractor-weights)"
         )
-    return Extractor(variant, weights)
+    return Extractor(model, weights)
 
 
-def _network(model: str, weights: Path) -> nn.Module:
+def _network(model: str, weights: Path) -> Any:
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
@@ -124,9 +127,7 @@ def _network(model: str, weights: Path) -> nn.Module:
     odd = sorted(
         name
         for name in stored.keys() | expected.keys()
-        if name not in stored
-        or name not in expected
-        or stored[name].shape != expected[name].shape
+        if name not in stored or name not in expected or stored[name].shape != expected[name].shape
     )
     if odd:
         raise UserError(

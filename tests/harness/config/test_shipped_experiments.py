@@ -12,7 +12,7 @@ from harness.config.catalogue import list_ablations, list_scales, names
 from harness.config.expansion import load_ablation, load_cluster
 from harness.config.mistakes import Mistake
 from harness.config.place import all_keys
-from harness.config.schema import DataConfig, TrainConfig, TrialConfig
+from harness.config.schema import DataConfig, EvaluateConfig, TrainConfig, TrialConfig
 from harness.config.yaml_source import read_yaml
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
@@ -20,7 +20,11 @@ ABLATIONS = names("ablation", EXPERIMENTS)
 SCALES = names("scale", EXPERIMENTS)
 ADDED_LATER = {
     f"{section}.{name}"
-    for section, fields in (("data", DataConfig), ("train", TrainConfig))
+    for section, fields in (
+        ("data", DataConfig),
+        ("train", TrainConfig),
+        ("evaluate", EvaluateConfig),
+    )
     for name, field in fields.model_fields.items()
     if not field.is_required()
 }

@@ -56,6 +56,21 @@ SECTIONS = "seed, data, model, attention, objective, train, sample, evaluate"
         ("data.horizontal_flip=1", "data.horizontal_flip: got 1; expected true or false"),
         ("data.path=3", "data.path: got 3; expected text or null"),
         (
+            "evaluate.extractor=inceptoin",
+            "evaluate.extractor: got 'inceptoin'; expected one of efficientnet_lite0, inception or "
+            "torch:MODEL, a model of timm (did you mean inception?)",
+        ),
+        (
+            "evaluate.extractor=torch:resnet50",
+            "evaluate.extractor: evaluate.extractor=torch:resnet50 needs a file of weights: name "
+            "it in evaluate.extractor_weights",
+        ),
+        (
+            "evaluate.extractor_weights=a.pth",
+            "evaluate.extractor_weights: evaluate.extractor_weights is of no use with "
+            "evaluate.extractor=efficientnet_lite0: set it to null",
+        ),
+        (
             "sample.guidance_channels=all",
             "sample.guidance_channels: got 'all'; expected a whole number >= 1 or null",
         ),

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.evaluation.evaluate import Quality, evaluate_samples, real_against_real
+from harness.evaluation.evaluate import evaluate_samples, real_against_real
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
 from harness.evaluation.frechet import frechet_distance_of_features
 from harness.evaluation.inception_score import inception_score
+from harness.evaluation.quality import Quality
 from harness.evaluation.reference import Reference
 
 REAL_FINGERPRINT = "0123456789abcdef"
@@ -42,8 +43,8 @@ def test_figures_are_those_of_features_and_logits(projection, digits: np.ndarray
     expected = frechet_distance_of_features(features.features, reference.features.features)
     score = inception_score(features.logits, 3, seed=0)
     assert quality.frechet_distance == pytest.approx(expected, rel=1e-5)
-    assert quality.inception_score == pytest.approx(score.mean, rel=1e-5)
-    assert quality.inception_score_std == pytest.approx(score.std, rel=1e-4)
+    assert quality.inception_score.mean == pytest.approx(score.mean, rel=1e-5)
+    assert quality.inception_score.std == pytest.approx(score.std, rel=1e-4)
 
 
 def test_identity_names_all_that_the_figures_depend_on(projection, digits: np.ndarray) -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import final
+
 import numpy as np
 import pytest
 import torch
 
+from harness.evaluation import gathered_moments
+from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 from harness.evaluation.features import extract_features
 from harness.progress import Progress
 
@@ -53,3 +57,62 @@ def test_features_that_are_not_finite_are_an_error(projection, digits: np.ndarra
     projection.classifier[0, 0] = torch.inf
     with pytest.raises(FloatingPointError, match="random_projection"):
         extract_features(digits[:4], projection, batch_size=4, device="cpu")
+
+
+class Watched:
+    """Images that say which rows were asked for."""
+
+    def __init__(self, images: np.ndarray, fail_at: int | None = None) -> None:
+        self.images, self.fail_at = images, fail_at
+        self.asked: list[tuple[int, int]] = []
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.images.shape
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        self.asked.append((rows.start, rows.stop))
+        if rows.start == self.fail_at:
+            raise OSError("gone")
+        return self.images[rows]
+
+
+def test_images_are_read_once_in_order_a_batch_at_a_time(projection, digits: np.ndarray) -> None:
+    watched = Watched(digits[:10])
+    extract_features(watched, projection, batch_size=4, device="cpu")
+    assert watched.asked == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_images_that_cannot_be_read_are_an_error(projection, digits: np.ndarray) -> None:
+    with pytest.raises(OSError, match="gone"):
+        extract_features(Watched(digits[:10], 4), projection, batch_size=4, device="cpu")
+
+
+@final
+class Spatial(FeatureExtractor):
+    """An extractor with spatial features: every second pixel of an 8x8 image."""
+
+    name = display = "spatial"
+    weights_sha256 = "cd" * 32
+    resize = "none"
+    feature_size, classes, spatial_size = 1, 2, 32
+
+    def extract(self, images: torch.Tensor) -> Extracted:
+        pixels = images.float().flatten(1)
+        return Extracted(pixels[:, :1], pixels[:, :2], pixels[:, ::2])
+
+
+def test_spatial_features_are_kept_as_moments(
+    digits: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathered_moments, "ROWS_AT_ONCE", 7)
+    found = extract_features(digits[:50], Spatial().eval(), batch_size=4, device="cpu")
+    spatial = digits[:50].reshape(50, 64)[:, ::2].astype(np.float64)
+    assert found.spatial is not None
+    assert found.spatial.count == 50
+    np.testing.assert_allclose(found.spatial.mean, spatial.mean(axis=0), atol=1e-10)
+    np.testing.assert_allclose(found.spatial.covariance, np.cov(spatial.T), atol=1e-9)
+    assert found.subset(np.array([0, 1])).spatial is None

@@ -137,7 +137,10 @@ def test_real_digits_with_pixels_that_are_always_black(distance, digits: np.ndar
     assert distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
-@WAYS
+@pytest.mark.parametrize(
+    "distance",
+    [frechet_distance_of_features, pytest.param(from_moments, marks=pytest.mark.slow)],
+)
 def test_500_images_of_2048_dimensions(distance) -> None:
     """A scaled and shifted copy: covariances C and s^2 C, for which the distance is known."""
     a = np.random.default_rng(0).gamma(0.5, size=(500, 2048))
@@ -168,6 +171,19 @@ def test_a_set_of_equal_images_is_a_point(distance) -> None:
 @WAYS
 def test_is_symmetric(distance, pair: Pair) -> None:
     assert distance(*pair) == pytest.approx(distance(*pair[::-1]), rel=1e-10)
+
+
+def test_the_rounding_of_a_singular_covariance_is_not_taken_for_variance() -> None:
+    """By chance it leaves some such covariances positive definite; their roots would add up."""
+    definite = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        singular = random.gamma(1, size=(100, 12)) @ random.normal(size=(12, 14))
+        full = random.gamma(1, size=(100, 14)) @ random.normal(size=(14, 14))
+        definite += np.linalg.eigvalsh(moments(singular)[1]).min() > 0
+        expected = frechet_distance_of_features(singular, full)
+        assert from_moments(singular, full) == pytest.approx(expected, rel=1e-12)
+    assert definite > 5
 
 
 def test_a_covariance_with_an_eigenvalue_below_zero_by_rounding_is_taken() -> None:

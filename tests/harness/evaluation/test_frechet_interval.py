@@ -57,19 +57,19 @@ def test_with_few_images_the_plain_percentiles_miss_the_value_and_the_centred_ho
 
 
 def test_the_centred_interval_holds_the_mean_figure_about_as_often_as_it_says() -> None:
-    """Of new draws from the same network, simulated; 90 of 100, give or take."""
+    """Of new draws from the same network, simulated; 54 of 60, give or take."""
     random = np.random.default_rng(0)
 
     def draw() -> np.ndarray:
         return random.normal(size=(80, 3)) * [1.0, 0.7, 1.4] + [0.5, 0.0, -0.3]
 
-    many = [bootstrap_interval(draw(), standard(3), resamples=2).value for _ in range(1500)]
+    many = [bootstrap_interval(draw(), standard(3), resamples=2).value for _ in range(600)]
     truth = np.mean(many)
     held = 0
-    for _ in range(100):
-        low, high = bootstrap_interval(draw(), standard(3), resamples=120, confidence=0.9).centred
+    for _ in range(60):
+        low, high = bootstrap_interval(draw(), standard(3), resamples=80, confidence=0.9).centred
         held += low <= truth <= high
-    assert 82 <= held <= 97
+    assert 47 <= held <= 59
 
 
 def test_progress_is_told_and_nonsense_refused() -> None:

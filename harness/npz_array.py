@@ -1,0 +1,131 @@
+"""Arrays of an `.npz` that are read as they are sliced, so that none has to fit into memory."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CHUNK = 2**20
+
+
+class StreamedArray:
+    """A compressed array, read from its beginning to its end; going back begins anew."""
+
+    def __init__(self, path: Path, member: str) -> None:
+        self._path = path
+        self._member = member
+        self._archive = zipfile.ZipFile(path)
+        self._content = self._archive.open(member)
+        self.shape, self._fortran_order, self.dtype = _header(self._content)
+        self._row = 0
+
+    @property
+    def sliceable(self) -> bool:
+        """Whether rows lie one after another."""
+        return bool(self.shape) and not self._fortran_order and not self.dtype.hasobject
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        """Consecutive rows.
+
+        Raises:
+            EOFError: the array ends early.
+            zipfile.BadZipFile, zlib.error: it is damaged.
+        """
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError("rows are read one after another")
+        if start < self._row:
+            self._content.close()
+            self._content = self._archive.open(self._member)
+            _header(self._content)
+            self._row = 0
+        self._skip(start - self._row)
+        shape = (max(stop - start, 0), *self.shape[1:])
+        # Not `frombuffer`, whose arrays cannot be written to.
+        found = np.empty(shape, dtype=self.dtype)
+        found.reshape(-1).view(np.uint8)[:] = np.frombuffer(self._read(found.nbytes), np.uint8)
+        self._row = max(stop, start)
+        return found
+
+    def _skip(self, rows: int) -> None:
+        left = rows * int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        while left:
+            part = min(left, _CHUNK)
+            self._read(part)
+            left -= part
+
+    def _read(self, size: int) -> bytes:
+        content = self._content.read(size)
+        if len(content) != size:
+            raise EOFError(f"{self._member} ends early")
+        return content
+
+
+def open_npz_array(path: Path, name: str) -> NDArray[Any] | StreamedArray:
+    """An array of an archive, mapped into memory where it is stored as it is, else streamed.
+
+    A mapped array is read once for its checksum; a streamed one is checked when its end is read.
+
+    Args:
+        path: of the `.npz`.
+        name: of the array, without `.npy`.
+
+    Raises:
+        OSError, ValueError, EOFError, zipfile.BadZipFile: the file is missing, damaged or no
+            archive of arrays.
+        KeyError: it has no such array.
+    """
+    member = f"{name}.npy"
+    mapped = map_member(path, member)
+    if mapped is not None:
+        return mapped
+    streamed = StreamedArray(path, member)
+    if streamed.sliceable:
+        return streamed
+    with np.load(path, allow_pickle=False) as stored:
+        array: NDArray[Any] = stored[name]
+        return array
+
+
+def map_member(path: Path, member: str) -> NDArray[Any] | None:
+    """An array in an archive, mapped into memory; None where it is compressed or of objects."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        info = archive.getinfo(member)
+        if info.compress_type != zipfile.ZIP_STORED:
+            return None
+        # A mapped array is not checked as it is read, so all of it is checked once.
+        with archive.open(info) as content:
+            while content.read(_CHUNK):
+                pass
+        file.seek(info.header_offset + 26)
+        name_length, extra_length = struct.unpack("<HH", file.read(4))
+        file.seek(name_length + extra_length, 1)
+        shape, fortran_order, dtype = _header(file)
+        if dtype.hasobject or 0 in shape:
+            return None
+        return np.memmap(
+            path,
+            dtype=dtype,
+            mode="r",
+            offset=file.tell(),
+            shape=shape,
+            order="F" if fortran_order else "C",
+        )
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f"an array in NumPy's format {version}, which is read up to (2, 0)")
