@@ -95,9 +95,15 @@ class EncodedImages(ImageSet, Pictures):
     def _read(self, rows: list[int]) -> Tensor:
         """(B, 3, H, W) uint8, decoded in as many threads as PyTorch may use here."""
         images = np.empty((len(rows), self.resolution, self.resolution, 3), dtype=np.uint8)
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for place, image in enumerate(pool.map(self._read_one, rows)):
-                images[place] = image
+        threads = min(torch.get_num_threads(), len(rows))
+        if threads < 2:
+            # Of a loader's worker, where handing images between threads would cost more.
+            for place, row in enumerate(rows):
+                images[place] = self._read_one(row)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                for place, image in enumerate(pool.map(self._read_one, rows)):
+                    images[place] = image
         # (B, H, W, 3) -> (B, 3, H, W)
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
