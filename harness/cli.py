@@ -14,6 +14,7 @@ from harness.commands import (
     config,
     convert,
     data,
+    evaluate,
     export,
     list_experiments,
     probe,
@@ -22,7 +23,18 @@ from harness.commands import (
 from harness.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
 from models.errors import UserError
 
-_COMMANDS = (ablation, list_experiments, config, report, data, probe, export, convert, benchmark)
+_COMMANDS = (
+    ablation,
+    list_experiments,
+    config,
+    report,
+    data,
+    evaluate,
+    probe,
+    export,
+    convert,
+    benchmark,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

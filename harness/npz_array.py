@@ -1,4 +1,4 @@
-"""Arrays of an `.npz` that are read as they are sliced, so that none has to fit into memory."""
+"""Arrays of an `.npz` that need not fit into memory."""
 
 from __future__ import annotations
 
@@ -129,3 +129,9 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(file)
     raise ValueError(f"an array in NumPy's format {version}, which is read up to (2, 0)")
+
+
+def begin_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Write the header of an array whose rows follow."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)

@@ -25,14 +25,16 @@ from harness.data.decoder import load_decoder
 from harness.data.image_set import DataSet, Pictures
 from harness.evaluation.attention_probe import NOISE_LEVELS
 from harness.evaluation.cost import model_cost
-from harness.evaluation.evaluate import Quality, evaluate_samples, real_against_real
-from harness.evaluation.extractors import load_extractor
+from harness.evaluation.evaluate import evaluate_samples, real_against_real
+from harness.evaluation.extractors import check_extractor, load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.peak_memory import measure_peak_memory
+from harness.evaluation.quality import Quality
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.evaluation.throughput import images_per_second
 from harness.probe import probe_metrics, probe_trial, write_probe
 from harness.progress import Progress, ProgressListener
+from harness.quality_metrics import quality_metrics
 from harness.sampling.grid import class_grid, save_grid_png, shown_classes
 from harness.sampling.sample import draw_samples
 from harness.sampling.sample_sink import FileSink
@@ -98,7 +100,7 @@ def measure_floor(order: TrialOrder, report: ProgressListener) -> dict[str, Any]
     """
     config = TrialConfig.model_validate(order.config)
     data = load_data_set(config.data)
-    extractor = load_extractor(config.evaluate.extractor)
+    extractor = load_extractor(*_extractor_files(config))
     device = choose_device(config.train).device
 
     def features(real: RealImages) -> Reference:
@@ -119,7 +121,7 @@ def measure_floor(order: TrialOrder, report: ProgressListener) -> dict[str, Any]
         samples=config.evaluate.samples,
         inception_splits=config.evaluate.inception_splits,
     )
-    measured = {"metrics": _quality_metrics(floor), "identity": _identity(floor)}
+    measured = {"metrics": quality_metrics(floor), "identity": _identity(floor)}
     write_text(floor_file(config, Path(order.references)), json.dumps(measured, indent=2) + "\n")
     return measured
 
@@ -164,6 +166,8 @@ class _Trial:
             journal.close()
 
     def _stages(self, journal: Journal) -> dict[str, Any]:
+        # Missing weights should not be found after hours of training.
+        check_extractor(*_extractor_files(self.config))
         data = load_data_set(self.config.data)
         with measure_peak_memory(self.device) as peak:
             logger = JournalLogger(journal)
@@ -177,10 +181,10 @@ class _Trial:
         ).to(self.device)
         images, labels, speed = self._sample(network, data)
         self._save_grid(images, labels, data.train.class_names)
-        extractor = load_extractor(self.config.evaluate.extractor)
+        extractor = load_extractor(*_extractor_files(self.config))
         quality = self._measure(images, data, extractor)
         metrics = {
-            **_quality_metrics(quality),
+            **quality_metrics(quality),
             **self._costs(network, data, trained, speed),
         }
         probed, probe_files = self._probe(network, data)
@@ -329,12 +333,10 @@ class _Trial:
         }
 
 
-def _quality_metrics(quality: Quality) -> dict[str, float]:
-    extractor = str(quality.identity["extractor"])
-    return {
-        names.frechet_distance(extractor): quality.frechet_distance,
-        names.inception_score(extractor): quality.inception_score,
-    }
+def _extractor_files(config: TrialConfig) -> tuple[str, Path | None]:
+    """Its name, and the file of its weights where one is named."""
+    weights = config.evaluate.extractor_weights
+    return config.evaluate.extractor, None if weights is None else Path(weights)
 
 
 def _identity(quality: Quality) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Kind(Enum):
     """What a column's figures depend on besides the model."""
 
     QUALITY = "the metric's identity; compared with the baseline by seed"
+    SHADES = "the metric's identity; tells what kind of quality, and is not compared by seed"
     MACHINE = "the machine and what else ran on it"
     COST = "nothing"
     PROBE = "the images and timesteps of the probe; tells why, not how good"
@@ -106,6 +107,13 @@ def _probe(key: str, title: str, decimals: int) -> _Measure:
 _COUNT = ((1.0, ""), (1e3, "K"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 _OPERATIONS = _COUNT[2:]
 
+_NEIGHBOUR_SCORES = {
+    "precision": names.precision,
+    "recall": names.recall,
+    "density": names.density,
+    "coverage": names.coverage,
+}
+
 _WITHOUT_EXTRACTOR = (
     _Measure(names.VALIDATION_LOSS, "validation loss", Direction.LOWER, Kind.QUALITY, 4),
     _Measure(
@@ -159,11 +167,20 @@ def columns_for(values: Mapping[str, Sequence[float]]) -> tuple[Column, ...]:
             precision.
     """
     finite = {
-        key: [abs(value) for value in raw if math.isfinite(value)] for key, raw in values.items()
+        key: [abs(value) for value in raw if math.isfinite(value)]
+        for key, raw in values.items()
+        if not names.is_detail(key)
     }
     measures = (
         *_per_extractor(finite, names.frechet_distance, "FD", "FID", Direction.LOWER),
         *_per_extractor(finite, names.inception_score, "IS", "IS", Direction.HIGHER),
+        *_shades(finite, names.spatial_frechet_distance, "sFD", "sFID", Direction.LOWER),
+        *_shades(finite, names.kernel_distance, "KD x 1000", "KID x 1000", Direction.LOWER, 1e-3),
+        *(
+            measure
+            for title, key_of in _NEIGHBOUR_SCORES.items()
+            for measure in _shades(finite, key_of, title, title, Direction.HIGHER, decimals=3)
+        ),
         *_WITHOUT_EXTRACTOR,
     )
     return tuple(
@@ -183,6 +200,37 @@ def _per_extractor(
         if key.startswith(prefix):
             titles[key] = f"{short} ({extractor_title(key.removeprefix(prefix))})"
     return [_Measure(key, title, direction, Kind.QUALITY, 2) for key, title in titles.items()]
+
+
+def _shades(
+    keys: Iterable[str],
+    key_of: Callable[[str], str],
+    short: str,
+    full: str,
+    direction: Direction,
+    unit: float = 1.0,
+    decimals: int = 2,
+) -> list[_Measure]:
+    """Figures beside the distance. As there are many, they bear the extractor's name only where
+    there are several; the caption has it."""
+    prefix, inception = key_of(""), key_of("inception")
+    found = [key for key in keys if key == inception or key.startswith(prefix)]
+    return [
+        _Measure(
+            key,
+            full
+            if key == inception
+            else short
+            if len(found) == 1
+            else f"{short} ({extractor_title(key.removeprefix(prefix))})",
+            direction,
+            Kind.SHADES,
+            decimals,
+            units=((unit, ""),),
+            compact=False,
+        )
+        for key in found
+    ]
 
 
 def _column(measure: _Measure, largest: float) -> Column:

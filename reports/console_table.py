@@ -49,7 +49,7 @@ def console_table(runs: AblationRuns, comparison: Comparison) -> RenderableType:
 
 @dataclass(frozen=True)
 class _Figures:
-    """One table where the terminal is wide enough, else quality, cost and speed, and the probe."""
+    """One table where the terminal is wide enough, else one for each kind of figure."""
 
     comparison: Comparison
 
@@ -61,7 +61,12 @@ class _Figures:
         ):
             yield whole
             return
-        for kinds in ((Kind.QUALITY,), (Kind.COST, Kind.MACHINE), (Kind.PROBE,)):
+        for kinds in (
+            (Kind.QUALITY,),
+            (Kind.SHADES,),
+            (Kind.COST, Kind.MACHINE),
+            (Kind.PROBE,),
+        ):
             part = [index for index, column in enumerate(columns) if column.kind in kinds]
             if part:
                 yield self._table(part)

@@ -171,8 +171,9 @@ def _gaps(
         for variant, summary in zip(runs.variants, by_variant, strict=True):
             trials = int((runs.trials["variant"] == variant).sum())
             count = 0 if summary is None else summary.count
-            # A variant without routers has no routing to lack, nor has one that was not probed.
-            expected = count or column.kind is not Kind.PROBE
+            # A variant without routers has no routing to lack, nor has one that was not probed; and
+            # trials of before there were such figures lack the shades of quality.
+            expected = count or column.kind not in (Kind.PROBE, Kind.SHADES)
             if expected and count < trials:
                 gaps.append(f"{column.title} of {variant} (finite in {count} of {trials} seeds)")
     return gaps

@@ -58,6 +58,34 @@ def add_experiments_dir(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_extraction(command: argparse.ArgumentParser, default: str) -> None:
+    """Which features, and where they are computed."""
+    command.add_argument(
+        "--extractor",
+        metavar="NAME",
+        help=f"inception, efficientnet_lite0 or torch:MODEL, a model of timm ({default})",
+    )
+    command.add_argument(
+        "--extractor-weights",
+        metavar="FILE",
+        type=Path,
+        help="of inception, instead of the standard ones, or of torch:MODEL",
+    )
+    command.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        default=64,
+        help="images seen at once (default: %(default)s)",
+    )
+    command.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto takes a GPU where there is one (default: %(default)s)",
+    )
+
+
 def load_selection(options: argparse.Namespace) -> tuple[Ablation, ClusterConfig]:
     """The ablation and where it runs, the mistakes of both told at once."""
     from harness.config.expansion import load_ablation, load_cluster

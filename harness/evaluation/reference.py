@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,8 @@ def load_reference(
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     # A colon is no part of a file's name everywhere.
-    name = f"{extractor.name.replace(':', '-')}-{extractor.weights_sha256[:12]}-{real.fingerprint[:12]}"
+    plain = extractor.name.replace(":", "-")
+    name = f"{plain}-{extractor.weights_sha256[:12]}-{real.fingerprint[:12]}"
     path = cache_dir / f"{name}.npz"
     identity = _identity(real, extractor)
     with FileLock(cache_dir / f"{name}.lock"):
@@ -137,9 +138,9 @@ def drawn_without_order(reference: Reference, count: int) -> Features:
     """
     stream = generator("real-against-real")
     order = torch.randperm(len(reference.features), generator=stream)
-    if count >= len(order):
-        return reference.features
-    return reference.features.subset(order[:count].numpy())
+    drawn = reference.features.subset(order[:count].numpy())
+    # All of them, in whatever order, have the moments of all.
+    return replace(drawn, spatial=reference.features.spatial) if count >= len(order) else drawn
 
 
 def _identity(real: RealImages, extractor: FeatureExtractor) -> str:
@@ -187,7 +188,8 @@ def _read(path: Path, identity: str, count: int, extractor: FeatureExtractor) ->
         raise _DamagedError(f"it holds features {features.dtype} {features.shape}")
     if logits.shape != (count, extractor.classes) or logits.dtype != np.float32:
         raise _DamagedError(f"it holds logits {logits.dtype} {logits.shape}")
-    if spatial is not None and (spatial.count, len(spatial.mean)) != (count, extractor.spatial_size):
+    size = extractor.spatial_size
+    if spatial is not None and (spatial.count, spatial.scatter.shape) != (count, (size, size)):
         raise _DamagedError(f"it holds moments of {spatial.count} spatial features")
     return Features(features, logits, spatial)
 

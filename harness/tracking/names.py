@@ -36,6 +36,41 @@ def inception_score(extractor: str) -> str:
     return "is" if extractor == "inception" else f"is_{extractor}"
 
 
+def spatial_frechet_distance(extractor: str) -> str:
+    """`sfid` is the Inception figure only."""
+    return "sfid" if extractor == "inception" else f"sfd_{extractor}"
+
+
+def kernel_distance(extractor: str) -> str:
+    """`kid` is the Inception figure only."""
+    return "kid" if extractor == "inception" else f"kd_{extractor}"
+
+
+def precision(extractor: str) -> str:
+    """Share of samples that look real."""
+    return f"precision_{extractor}"
+
+
+def recall(extractor: str) -> str:
+    """Share of real images that samples come near to."""
+    return f"recall_{extractor}"
+
+
+def density(extractor: str) -> str:
+    """How many real images' neighbourhoods a sample lies in, over those expected."""
+    return f"density_{extractor}"
+
+
+def coverage(extractor: str) -> str:
+    """Share of real images with a sample in their neighbourhood."""
+    return f"coverage_{extractor}"
+
+
+def spread(metric: str) -> str:
+    """The standard deviation of a metric over splits or subsets: nothing for a table."""
+    return f"{metric}/std"
+
+
 def at_layer(metric: str, layer: int) -> str:
     """The same metric in one layer, from 0."""
     return f"{metric}/layer_{layer:02d}"

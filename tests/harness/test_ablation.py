@@ -88,6 +88,9 @@ def test_parent_and_child_runs_carry_everything(finished: Path) -> None:
         expected = {
             "fd_efficientnet_lite0",
             "is_efficientnet_lite0",
+            "kd_efficientnet_lite0",
+            "precision_efficientnet_lite0",
+            "coverage_efficientnet_lite0",
             names.VALIDATION_LOSS,
             names.TRAIN_IMAGES_PER_SECOND,
             names.SAMPLING_IMAGES_PER_SECOND,

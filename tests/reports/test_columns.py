@@ -103,3 +103,41 @@ def test_the_probes_columns_come_last_have_no_direction_and_are_no_quality() -> 
     for one in found[1:]:
         assert (one.heading, one.shown(0.75)) == probed[one.key]
         assert (one.direction, one.kind, one.compact) == (Direction.NONE, Kind.PROBE, False)
+
+
+SHADES = {
+    "kd_efficientnet_lite0": "KD x 1000",
+    "precision_efficientnet_lite0": "precision",
+    "recall_efficientnet_lite0": "recall",
+    "density_efficientnet_lite0": "density",
+    "coverage_efficientnet_lite0": "coverage",
+}
+
+
+def test_figures_beside_the_distance_stand_after_it_in_few_letters() -> None:
+    values = {key: [0.5] for key in [names.VALIDATION_LOSS, *reversed(SHADES)]}
+    found = columns_for({**values, "fd_efficientnet_lite0": [1.0]})
+    assert [one.key for one in found] == ["fd_efficientnet_lite0", *SHADES, names.VALIDATION_LOSS]
+    assert [one.title for one in found[1:-1]] == [*SHADES.values()]
+    assert {one.kind for one in found[1:-1]} == {Kind.SHADES}
+    assert not any(one.compact for one in found[1:-1])
+    assert found[1].direction is Direction.LOWER
+    assert {one.direction for one in found[2:-1]} == {Direction.HIGHER}
+
+
+def test_a_kernel_distance_is_shown_in_thousandths() -> None:
+    found = column(names.kernel_distance("efficientnet_lite0"), 0.01234)
+    assert found.shown(0.01234) == "12.34"
+    assert column(names.kernel_distance("inception"), 0.01).title == "KID x 1000"
+    assert column(names.spatial_frechet_distance("inception"), 3.0).title == "sFID"
+
+
+def test_two_extractors_are_told_apart() -> None:
+    found = columns_for({"precision_inception": [0.5], "precision_efficientnet_lite0": [0.5]})
+    assert {one.title for one in found} == {"precision", "precision (EfficientNet-Lite0)"}
+
+
+def test_deviations_over_subsets_are_no_columns() -> None:
+    key = names.kernel_distance("efficientnet_lite0")
+    found = columns_for({key: [1.0], names.spread(key): [1.0], "is_x/std": [1.0]})
+    assert [one.key for one in found] == [key]

@@ -33,11 +33,27 @@ def load_extractor(name: str, weights: Path | None = None) -> FeatureExtractor:
         UserError: there is no such extractor, or its weights are missing, damaged or not those
             expected.
     """
+    module, arguments = _find(name)
+    return module.load(*arguments, weights).eval()
+
+
+def check_extractor(name: str, weights: Path | None = None) -> None:
+    """See that the weights are there, without loading them.
+
+    Raises:
+        UserError: there is no such extractor, or its weights are missing.
+    """
+    module, arguments = _find(name)
+    module.check(*arguments, weights)
+
+
+def _find(name: str) -> tuple[ModuleType, tuple[str, ...]]:
+    """The extractor's module, and what its functions take before the weights."""
     family, _, model = name.partition(":")
     if family in _FAMILIES and model:
-        return _module(_FAMILIES[family]).load(model, weights).eval()
+        return _module(_FAMILIES[family]), (model,)
     if name in extractor_names():
-        return _module(name).load(weights).eval()
+        return _module(name), ()
     names = (*extractor_names(), *(f"{known}:MODEL" for known in _FAMILIES))
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""

@@ -1,8 +1,9 @@
 """The contract of a feature extractor: a frozen classifier that images are measured with.
 
 An extractor is one module in this package. It defines `load(weights)`, which gives a final subclass
-of `FeatureExtractor`; `weights` is the file that the user names, or None. A module for a family of
-extractors, such as `torch:MODEL`, defines `load(model, weights)`.
+of `FeatureExtractor`, and `check(weights)`, which sees that the weights are there; `weights` is the
+file that the user names, or None. In a module for a family of extractors, such as `torch:MODEL`,
+both take `(model, weights)`.
 """
 
 from __future__ import annotations

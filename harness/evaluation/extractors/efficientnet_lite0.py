@@ -71,12 +71,22 @@ def load(weights: Path | None) -> Extractor:
     Raises:
         UserError: a file of weights is named, or the package's are missing or others.
     """
+    check(weights)
+    return Extractor()
+
+
+def check(weights: Path | None) -> None:
+    """See that the package is there.
+
+    Raises:
+        UserError: a file of weights is named, or the package is missing.
+    """
     if weights is not None:
         raise UserError(
             f"the extractor efficientnet_lite0 has the weights of its package: leave {weights} "
             "out, or name an extractor that takes a file (inception, torch:MODEL)"
         )
-    return Extractor()
+    _weights_file()
 
 
 def fold_batch_norms(network: nn.Module) -> None:

@@ -22,7 +22,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 from typing_extensions import override
 
 from harness.evaluation.extractors.base import Extracted, FeatureExtractor
-from harness.evaluation.extractors.weights_file import file_sha256, read_weights
+from harness.evaluation.extractors.weights_file import check_there, file_sha256, read_weights
 from models.errors import UserError
 
 NAME = "inception"
@@ -91,12 +91,7 @@ def load(weights: Path | None) -> Extractor:
     Raises:
         UserError: the file is missing, damaged or another one than the standard one.
     """
-    path = standard_weights() if weights is None else weights
-    if weights is None and not path.is_file():
-        raise UserError(
-            f"the extractor inception needs its weights: put {URL_INCEPTION_V3} at {path}, or name "
-            "the file (evaluate.extractor_weights, --extractor-weights)"
-        )
+    path = check(weights)
     digest = file_sha256(path)
     if weights is None and not digest.startswith(STANDARD_SHA256):
         raise UserError(
@@ -104,6 +99,24 @@ def load(weights: Path | None) -> Extractor:
             f"{URL_INCEPTION_V3} again, or name the file yourself if other weights are meant"
         )
     return Extractor(path, digest)
+
+
+def check(weights: Path | None) -> Path:
+    """The file.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if weights is not None:
+        check_there(weights)
+        return weights
+    path = standard_weights()
+    if not path.is_file():
+        raise UserError(
+            f"the extractor inception needs its weights: put {URL_INCEPTION_V3} at {path}, or name "
+            "the file (evaluate.extractor_weights, --extractor-weights)"
+        )
+    return path
 
 
 def standard_weights() -> Path:

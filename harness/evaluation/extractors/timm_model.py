@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from harness.evaluation.extractors.base import Extracted, FeatureExtractor
-from harness.evaluation.extractors.weights_file import file_sha256, read_weights
+from harness.evaluation.extractors.weights_file import check_there, file_sha256, read_weights
 from models.errors import UserError
 
 _INTERPOLATIONS = ("bicubic", "bilinear")
@@ -105,19 +105,29 @@ def load(model: str, weights: Path | None) -> Extractor:
     Raises:
         UserError: no such model, or its weights are not named, missing, damaged or others.
     """
+    return Extractor(model, check(model, weights))
+
+
+def check(model: str, weights: Path | None) -> Path:
+    """The file.
+
+    Raises:
+        UserError: there is no such model, or the file is not named or missing.
+    """
+    if not timm.is_model(model):
+        near = difflib.get_close_matches(model, timm.list_models(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"timm has no model {model!r}{hint}: timm.list_models() names all")
     if weights is None:
         raise UserError(
             f"the extractor torch:{model} needs a file of weights, .safetensors or .pth: name it "
             "(evaluate.extractor_weights, --extractor-weights)"
         )
-    return Extractor(model, weights)
+    check_there(weights)
+    return weights
 
 
 def _network(model: str, weights: Path) -> Any:
-    if not timm.is_model(model):
-        near = difflib.get_close_matches(model, timm.list_models(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UserError(f"timm has no model {model!r}{hint}: timm.list_models() names all")
     try:
         network = timm.create_model(model, pretrained=False)
     except RuntimeError as error:

@@ -20,6 +20,16 @@ _WRAPPINGS = ("state_dict", "model", "model_state_dict")
 """Under which a checkpoint may hold its weights beside other things."""
 
 
+def check_there(path: Path) -> None:
+    """See that it is a file.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file of weights {path}: name one that is there")
+
+
 def file_sha256(path: Path) -> str:
     """64 hex digits.
 

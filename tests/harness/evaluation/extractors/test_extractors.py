@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.config.schema import Extractor
-from harness.evaluation.extractors import extractor_names, load_extractor
+from harness.evaluation.extractors import check_extractor, extractor_names, load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from models.errors import UserError
 
@@ -115,3 +115,18 @@ def test_unknown_names_are_refused_with_those_there_are(name: str, hint: str) ->
 def test_efficientnet_takes_no_other_weights(timm_weights: Path) -> None:
     with pytest.raises(UserError, match="has the weights of its package"):
         load_extractor("efficientnet_lite0", timm_weights)
+
+
+def test_missing_weights_are_found_without_loading_any(
+    tmp_path: Path, inception_weights: Path, timm_weights: Path
+) -> None:
+    check_extractor("efficientnet_lite0")
+    check_extractor("inception", inception_weights)
+    check_extractor("torch:test_vit", timm_weights)
+    for name in ("inception", "torch:test_vit"):
+        with pytest.raises(UserError, match="no file of weights"):
+            check_extractor(name, tmp_path / "nowhere.pth")
+    with pytest.raises(UserError, match="needs a file of weights"):
+        check_extractor("torch:test_vit")
+    with pytest.raises(UserError, match="there is no extractor"):
+        check_extractor("inceptoin")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from unittest.mock import patch
 
+import timm
 import torch
 from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3
@@ -31,6 +32,13 @@ def write_random_inception(path: Path) -> Path:
     nn.init.normal_(network.fc.weight, 0, 0.05, generator=stream)
     nn.init.normal_(network.fc.bias, 0, 0.05, generator=stream)
     torch.save(network.state_dict(), path)
+    return path
+
+
+def write_random_vit(path: Path) -> Path:
+    """Of timm's `test_vit`, which is small."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_vit", pretrained=False).state_dict(), path)
     return path
 
 

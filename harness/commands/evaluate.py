@@ -1,0 +1,112 @@
+"""`harness evaluate`: FID and its relatives of images from anywhere."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.commands import evaluate_build_reference
+from harness.commands.options import Commands, add_extraction, add_runs_dir
+
+_METRICS = ("fd", "sfd", "kd", "is", "pr")
+_EXPORT = "adm="
+
+
+def add(commands: Commands) -> None:
+    """Add the group of commands to the command line."""
+    command = commands.add_parser(
+        "evaluate",
+        help="measure samples from anywhere: FID, sFID, KID, IS, precision and recall",
+        description="Compare samples with real images, and print each figure with all that it "
+        "depends on. On Inception features the distances are FID, sFID and KID; on others they "
+        "bear the extractor's name.",
+        epilog="Example: python -m harness evaluate --samples samples.npz --reference "
+        "VIRTUAL_imagenet256_labeled.npz",
+    )
+    command.add_argument(
+        "--samples",
+        metavar="IMAGES",
+        help="a folder of images, an .npz with arr_0, a .npy, or a trial's folder or run id",
+    )
+    command.add_argument(
+        "--reference",
+        metavar="REF",
+        type=Path,
+        help="of build-reference or of ADM; or real images, as a folder, .npz or .npy",
+    )
+    add_extraction(command, "default: the reference's, else inception")
+    command.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=_METRICS,
+        help="fd: Frechet distance (FID); sfd: on spatial features (sFID); kd: kernel distance "
+        "(KID); is: Inception score; pr: precision, recall, density, coverage (default: all "
+        "that the extractor can give)",
+    )
+    command.add_argument(
+        "--splits",
+        metavar="N",
+        type=int,
+        default=10,
+        help="of the Inception score (default: %(default)s)",
+    )
+    command.add_argument(
+        "--resamples",
+        metavar="N",
+        type=int,
+        default=100,
+        help="for the interval that stands beside the distance of few samples; 0 leaves it out "
+        "(default: %(default)s)",
+    )
+    command.add_argument(
+        "--export", metavar="adm=NPZ", help="write the samples as ADM's evaluator reads them"
+    )
+    command.add_argument("--json", metavar="FILE", type=Path, help="write all of it as JSON")
+    add_runs_dir(command)
+    command.set_defaults(command=_evaluate)
+    parts = command.add_subparsers(title="commands", metavar="COMMAND")
+    evaluate_build_reference.add(parts)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness.commands.evaluate_table import print_evaluation
+    from harness.commands.progress_view import ProgressView
+    from harness.evaluate_command import EvaluateOrder, evaluate_images
+    from harness.evaluation.quality import Metric
+    from models.errors import UserError
+
+    if options.samples is None or options.reference is None:
+        raise UserError(
+            "evaluate needs --samples IMAGES and --reference REF; `evaluate --help` tells what "
+            "they may be, `evaluate build-reference` makes a reference"
+        )
+    for name in ("splits", "batch_size"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be 1 or more")
+    if options.export is not None and not options.export.startswith(_EXPORT):
+        raise UserError(f"--export is {options.export}, but expected {_EXPORT}OUT.npz")
+    order = EvaluateOrder(
+        samples=options.samples,
+        reference=options.reference,
+        extractor=options.extractor,
+        extractor_weights=options.extractor_weights,
+        metrics=None
+        if options.metrics is None
+        else tuple(Metric(name) for name in dict.fromkeys(options.metrics)),
+        inception_splits=options.splits,
+        resamples=options.resamples,
+        batch_size=options.batch_size,
+        device=options.device,
+        export=None if options.export is None else Path(options.export.removeprefix(_EXPORT)),
+        json=options.json,
+        runs_dir=options.runs_dir,
+    )
+    aside = Console(stderr=True)
+    evaluation = evaluate_images(order, lambda unit: ProgressView(aside, unit))
+    print_evaluation(evaluation, Console())
+    for path in (order.export, order.json):
+        if path is not None:
+            print(path)
+    return 0

@@ -1,0 +1,304 @@
+"""`evaluate`: the figures of images from anywhere, with all that they depend on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from harness.atomic_file import write_text
+from harness.config.serialisation import from_yaml_file
+from harness.encode_command import choose_device
+from harness.evaluation.export_adm import export_adm
+from harness.evaluation.extractors import load_extractor
+from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.features import Features, extract_features
+from harness.evaluation.image_inputs import HashedRows, ImageInput, open_images
+from harness.evaluation.quality import (
+    DENSITY_NEIGHBOURS,
+    KERNEL_SUBSETS,
+    MOST_NEIGHBOURHOODS,
+    NEIGHBOURS,
+    SHUFFLE_SEED,
+    Metric,
+    Quality,
+    measure_quality,
+)
+from harness.evaluation.reference_file import (
+    is_reference,
+    read_reference,
+    reference_extractor,
+    reference_of_features,
+)
+from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.evaluation.uncertainty import ENOUGH_SAMPLES, Uncertainty, frechet_uncertainty
+from harness.probe_command import find_trial
+from harness.progress import ProgressListener
+from harness.quality_metrics import quality_metrics
+from harness.tracking import names
+from harness.trial import SAMPLES
+from models.errors import UserError
+
+_PACKAGES = ("numpy", "pillow", "scipy", "timm", "torch", "torch-fidelity")
+_ARRAYS = (".npz", ".npy")
+
+Watch = Callable[[str], AbstractContextManager[ProgressListener]]
+"""Begins to show the progress of one stage, given the unit that it is counted in."""
+
+
+@dataclass(frozen=True)
+class EvaluateOrder:
+    """What to measure, as the command line names it."""
+
+    samples: str
+    """A folder of images, an `.npz`, a `.npy`, or a trial's folder or run id."""
+    reference: Path
+    """A reference, or images like those."""
+    extractor: str | None
+    """None takes the reference's."""
+    extractor_weights: Path | None
+    metrics: tuple[Metric, ...] | None
+    """None takes all that the extractor can give."""
+    inception_splits: int
+    resamples: int
+    batch_size: int
+    device: str
+    """auto, cpu or cuda."""
+    export: Path | None
+    """Where samples go in ADM's layout."""
+    json: Path | None
+    runs_dir: Path
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures, and what should be said of them."""
+
+    quality: Quality
+    extractor: FeatureExtractor
+    uncertainty: Uncertainty | None
+    """None where there are enough samples, or no distance."""
+    report: dict[str, Any]
+    """All of it, as JSON takes it."""
+    warnings: tuple[str, ...]
+
+
+def evaluate_images(order: EvaluateOrder, watch: Watch) -> Evaluation:
+    """Measure, and write what is asked for.
+
+    Args:
+        order: what to measure.
+        watch: shows progress.
+
+    Raises:
+        UserError: images or reference are missing, damaged or do not fit.
+    """
+    samples, trial = _open_samples(order.samples, order.runs_dir)
+    _check_targets(order)
+    name = order.extractor or reference_extractor(order.reference)
+    extractor = load_extractor(name, order.extractor_weights)
+    device = choose_device(order.device)
+    metrics = _metrics(order, extractor)
+
+    def features_of(images: ImageInput) -> tuple[Features, str]:
+        """And the hash of the images."""
+        rows = HashedRows(images.images)
+        with watch("images") as view:
+            found = extract_features(
+                rows, extractor, batch_size=order.batch_size, device=device, on_progress=view
+            )
+        return found, rows.sha256()
+
+    warnings = [*samples.notes]
+    if is_reference(order.reference):
+        with watch("images") as view:
+            reference, provenance = read_reference(
+                order.reference,
+                extractor,
+                single_images=bool({Metric.KERNEL, Metric.NEIGHBOURS} & set(metrics)),
+                batch_size=order.batch_size,
+                device=device,
+                on_progress=view,
+            )
+    else:
+        real = open_images(order.reference)
+        warnings += real.notes
+        found, fingerprint = features_of(real)
+        reference = reference_of_features(found, extractor, fingerprint)
+        provenance = {
+            "source": real.source,
+            "fingerprint": fingerprint,
+            "images": len(found),
+            "resolution": _resolution(real),
+        }
+    features, sha256 = features_of(samples)
+    with watch("images") as view:
+        quality = measure_quality(
+            features,
+            reference,
+            _identity(samples, sha256, extractor, reference, provenance, trial, order),
+            inception_splits=order.inception_splits,
+            metrics=metrics,
+            on_progress=view,
+        )
+    uncertainty = _uncertainty(features, reference, quality, order.resamples, watch)
+    if order.export is not None:
+        export_adm(samples.images, order.export)
+    warnings += _warnings(quality, provenance)
+    report = _report(quality, uncertainty, warnings)
+    if order.json is not None:
+        write_text(order.json, json.dumps(report, indent=2) + "\n")
+    return Evaluation(quality, extractor, uncertainty, report, tuple(warnings))
+
+
+def _metrics(order: EvaluateOrder, extractor: FeatureExtractor) -> tuple[Metric, ...]:
+    if order.metrics is not None:
+        return order.metrics
+    missing = {
+        Metric.SPATIAL: not extractor.spatial_size,
+        Metric.SCORE: not extractor.classes,
+    }
+    return tuple(metric for metric in Metric if not missing.get(metric))
+
+
+def _open_samples(text: str, runs_dir: Path) -> tuple[ImageInput, dict[str, Any]]:
+    """The images, and what a trial of ours tells of them."""
+    path = Path(text)
+    is_trial = (path / names.ARTIFACT_CONFIG).is_file()
+    if (path.exists() and not is_trial) or path.suffix in _ARRAYS:
+        return open_images(path), {}
+    try:
+        folder = find_trial(text, runs_dir)
+    except UserError as error:
+        raise UserError(
+            f"--samples {text} is no folder of images, no .npz and no .npy; and {error}"
+        ) from error
+    if not (folder / SAMPLES).is_file():
+        raise UserError(
+            f"{folder} holds no {SAMPLES}: its trial has not come that far; repeat the ablation's "
+            "command, which goes on where it stopped"
+        )
+    config = from_yaml_file(folder / names.ARTIFACT_CONFIG)
+    facts = {
+        "objective": config.objective.name,
+        "sampler": config.sample.sampler,
+        "steps": config.sample.steps,
+        "guidance_scale": config.sample.guidance_scale,
+        "guidance_channels": config.sample.guidance_channels or "all",
+        "labels": config.sample.labels,
+        "seed": config.seed,
+    }
+    return open_images(folder / SAMPLES), facts
+
+
+def _check_targets(order: EvaluateOrder) -> None:
+    """See before anything is computed that what is written can be."""
+    for path in (order.export, order.json):
+        if path is not None and path.is_dir():
+            raise UserError(f"{path} is a folder, but a file is to be written there")
+    if order.export is not None and order.export.suffix != ".npz":
+        raise UserError(f"--export adm={order.export} must end in .npz")
+
+
+def _identity(
+    samples: ImageInput,
+    sha256: str,
+    extractor: FeatureExtractor,
+    reference: ReferenceStatistics,
+    provenance: dict[str, Any],
+    trial: dict[str, Any],
+    order: EvaluateOrder,
+) -> dict[str, Any]:
+    """All that the figures depend on."""
+    singles = None if reference.features is None else len(reference.features)
+    return {
+        "extractor": extractor.name,
+        "extractor_weights_sha256": extractor.weights_sha256,
+        "resize": extractor.resize,
+        "samples": len(samples.images),
+        "resolution": _resolution(samples),
+        "samples_source": samples.source,
+        "samples_sha256": sha256,
+        **trial,
+        "reference": {**provenance, "file": str(order.reference)},
+        "reference_fingerprint": reference.fingerprint,
+        "reference_images": reference.images,
+        "reference_single_images": singles,
+        "inception_splits": order.inception_splits,
+        "inception_shuffle_seed": SHUFFLE_SEED,
+        "kernel_subsets": KERNEL_SUBSETS,
+        "neighbours": NEIGHBOURS,
+        "density_neighbours": DENSITY_NEIGHBOURS,
+        "neighbourhoods": None if singles is None else min(singles, MOST_NEIGHBOURHOODS),
+        "versions": {package: version(package) for package in _PACKAGES},
+    }
+
+
+def _resolution(images: ImageInput) -> str:
+    return "x".join(str(side) for side in images.images.shape[1:3])
+
+
+def _uncertainty(
+    features: Features,
+    reference: ReferenceStatistics,
+    quality: Quality,
+    resamples: int,
+    watch: Watch,
+) -> Uncertainty | None:
+    if quality.frechet_distance is None or len(features) >= ENOUGH_SAMPLES:
+        return None
+    with watch("resamples") as view:
+        return frechet_uncertainty(
+            features.features, reference.gaussian, resamples=resamples, on_progress=view
+        )
+
+
+def _warnings(quality: Quality, provenance: dict[str, Any]) -> Sequence[str]:
+    found = [f"{metric.value} left out: {why}" for metric, why in quality.left_out.items()]
+    count = quality.identity["samples"]
+    for what, number in (("samples", count), ("reference images", provenance.get("images"))):
+        if number is not None and number < ENOUGH_SAMPLES:
+            found.append(
+                f"{number:,} {what} are fewer than {ENOUGH_SAMPLES:,}: the figures are biased by "
+                "that, and compare with none of another number"
+            )
+    theirs, ours = provenance.get("resolution"), quality.identity["resolution"]
+    if theirs not in (None, ours):
+        found.append(f"the samples are {ours}, but the reference is of images of {theirs}")
+    return found
+
+
+def _report(
+    quality: Quality, uncertainty: Uncertainty | None, warnings: Sequence[str]
+) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "figures": quality_metrics(quality),
+        "identity": quality.identity,
+        "left_out": {metric.value: why for metric, why in quality.left_out.items()},
+        "warnings": list(warnings),
+    }
+    if quality.kernel_distance is not None:
+        report["identity"]["kernel_subset_size"] = quality.kernel_distance.subset_size
+    if uncertainty is not None and uncertainty.interval is not None:
+        interval = uncertainty.interval
+        report["interval"] = {
+            "low": interval.centred[0],
+            "high": interval.centred[1],
+            "confidence": interval.confidence,
+            "resamples": interval.resamples,
+            "standard_error": interval.standard_error,
+        }
+    if uncertainty is not None and uncertainty.extrapolation is not None:
+        line = uncertainty.extrapolation
+        report["extrapolation"] = {
+            "value": line.value,
+            "standard_error": line.standard_error,
+            "sizes": list(line.sizes),
+            "distances": list(line.distances),
+            "rough": uncertainty.rough,
+        }
+    return report

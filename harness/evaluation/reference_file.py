@@ -1,0 +1,202 @@
+"""References on disk: `.npz` files that ADM's evaluator and pytorch-fid read as well.
+
+`mu` and `sigma` are mean and covariance of the features, `mu_s` and `sigma_s` those of the spatial
+features where the extractor has them, and `provenance` is a JSON of all that they depend on. Single
+images, for KID, precision and recall, are there as `features` (M, D) float32; or, in ADM's own
+layout, as `arr_0` (M, H, W, 3) uint8, from which features are extracted when they are needed. The
+statistics are of all images, whatever M is. A file without provenance, such as ADM's, is taken for
+one of the standard Inception network, which is what the field means by it.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.evaluation.array_images import open_array_images
+from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.extractors.weights_file import file_sha256
+from harness.evaluation.features import Features, extract_features
+from harness.evaluation.frechet import Gaussian, gaussian_of_moments
+from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
+from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.progress import ProgressListener, ignore_progress
+from models.errors import UserError
+
+FORMAT = 1
+"""Of the provenance; raise it when a key changes."""
+PROVENANCE = "provenance"
+_STANDARD = "inception"
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def is_reference(path: Path) -> bool:
+    """Whether a file holds statistics, and not images alone; a damaged one counts as one."""
+    if path.suffix != ".npz" or not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "mu.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return True
+
+
+def reference_extractor(path: Path) -> str:
+    """The extractor of a reference, as configurations name it; Inception where nothing says so.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not is_reference(path):
+        return _STANDARD
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            name = str(_provenance(stored, path)["extractor"])
+    except _UNREADABLE as error:
+        raise UserError(f"the reference {path} cannot be read ({error})") from error
+    # The same network with other weights.
+    return _STANDARD if name.startswith(f"{_STANDARD}_") else name
+
+
+def read_reference(
+    path: Path,
+    extractor: FeatureExtractor,
+    *,
+    single_images: bool,
+    batch_size: int,
+    device: torch.device | str,
+    on_progress: ProgressListener = ignore_progress,
+) -> tuple[ReferenceStatistics, dict[str, Any]]:
+    """Read a reference, and what it is from.
+
+    Args:
+        path: of the `.npz`.
+        extractor: that the samples are measured with.
+        single_images: whether features of single images are needed, which an ADM file has to be
+            asked for: its images are then shown to the extractor.
+        batch_size: of that extraction.
+        device: of that extraction.
+        on_progress: told after each batch.
+
+    Raises:
+        UserError: it is missing, damaged, no reference, or from another extractor.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            provenance = _provenance(stored, path)
+            _check_extractor(provenance, extractor, path)
+            arrays = {
+                name: stored[name]
+                for name in ("mu", "sigma", "mu_s", "sigma_s", "features")
+                if name in stored
+            }
+            has_images = "arr_0" in stored
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no reference {path}: make it with: python -m harness evaluate "
+            f"build-reference IMAGES {path}"
+        ) from None
+    except _UNREADABLE as error:
+        raise UserError(
+            f"the reference {path} cannot be read ({error}): it is damaged, truncated or holds no "
+            "statistics (mu, sigma); make or fetch it again"
+        ) from error
+    features = arrays.get("features")
+    try:
+        _check_width(arrays["mu"], extractor.feature_size)
+        gaussian = _gaussian(arrays["mu"], arrays["sigma"], features, provenance.get("images"))
+        spatial = None
+        if extractor.spatial_size and "mu_s" in arrays and "sigma_s" in arrays:
+            _check_width(arrays["mu_s"], extractor.spatial_size)
+            spatial = gaussian_of_moments(
+                arrays["mu_s"].astype(np.float64), arrays["sigma_s"].astype(np.float64)
+            )
+        if features is not None:
+            _check_width(features.mean(axis=0), extractor.feature_size)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"the reference {path} holds no statistics to use: {error}") from error
+    if features is None and has_images and single_images:
+        features = extract_features(
+            open_array_images(path),
+            extractor,
+            batch_size=batch_size,
+            device=device,
+            on_progress=on_progress,
+        ).features
+    fingerprint = provenance.setdefault("fingerprint", file_sha256(path))
+    statistics = ReferenceStatistics(
+        extractor=str(provenance["extractor"]),
+        weights_sha256=provenance.get("weights_sha256"),
+        resize=provenance.get("resize"),
+        fingerprint=str(fingerprint),
+        images=provenance.get("images"),
+        gaussian=gaussian,
+        spatial=spatial,
+        features=features,
+    )
+    return statistics, provenance
+
+
+def reference_of_features(
+    features: Features, extractor: FeatureExtractor, fingerprint: str
+) -> ReferenceStatistics:
+    """The same from images that were just looked at."""
+    return ReferenceStatistics(
+        extractor=extractor.name,
+        weights_sha256=extractor.weights_sha256,
+        resize=extractor.resize,
+        fingerprint=fingerprint,
+        images=len(features),
+        gaussian=fitted_gaussian(features.features),
+        spatial=spatial_gaussian(features.spatial),
+        features=features.features,
+    )
+
+
+def _provenance(stored: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    if PROVENANCE not in stored:
+        return {"extractor": _STANDARD, "source": str(path), "assumed": True}
+    found = json.loads(str(stored[PROVENANCE]))
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ValueError(f"its provenance is not of format {FORMAT}")
+    return found
+
+
+def _check_extractor(
+    provenance: Mapping[str, Any], extractor: FeatureExtractor, path: Path
+) -> None:
+    theirs = [provenance.get(key) for key in ("extractor", "weights_sha256", "resize")]
+    ours = [extractor.name, extractor.weights_sha256, extractor.resize]
+    for what, their, our in zip(("extractor", "weights", "resize"), theirs, ours, strict=True):
+        if their not in (None, our):
+            assumed = ", as all files without provenance are," if provenance.get("assumed") else ""
+            raise UserError(
+                f"the reference {path} is{assumed} of {what} {their!r}, but the samples are "
+                f"measured with {what} {our!r}: name the same one, or build a reference of its own"
+            )
+
+
+def _check_width(mean: NDArray[Any], expected: int) -> None:
+    if mean.shape != (expected,):
+        raise ValueError(f"features of {mean.shape} instead of {expected} dimensions")
+
+
+def _gaussian(
+    mean: NDArray[Any],
+    covariance: NDArray[Any],
+    features: NDArray[np.float32] | None,
+    images: int | None,
+) -> Gaussian:
+    """From the features where all of them are there and few: a singular covariance is less exact
+    than they are."""
+    if features is not None and len(features) == images and images < 2 * len(mean):
+        return fitted_gaussian(features)
+    return gaussian_of_moments(mean.astype(np.float64), covariance.astype(np.float64))
