@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +13,7 @@ from typing import Any
 from harness.atomic_file import write_text
 from harness.config.serialisation import from_yaml_file
 from harness.encode_command import choose_device
+from harness.evaluate_report import evaluation_report, evaluation_warnings
 from harness.evaluation.export_adm import export_adm
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
@@ -38,7 +39,6 @@ from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.evaluation.uncertainty import ENOUGH_SAMPLES, Uncertainty, frechet_uncertainty
 from harness.probe_command import find_trial
 from harness.progress import ProgressListener
-from harness.quality_metrics import quality_metrics
 from harness.tracking import names
 from harness.trial import SAMPLES
 from models.errors import UserError
@@ -148,8 +148,8 @@ def evaluate_images(order: EvaluateOrder, watch: Watch) -> Evaluation:
     uncertainty = _uncertainty(features, reference, quality, order.resamples, watch)
     if order.export is not None:
         export_adm(samples.images, order.export)
-    warnings += _warnings(quality, provenance)
-    report = _report(quality, uncertainty, warnings)
+    warnings += evaluation_warnings(quality, provenance)
+    report = evaluation_report(quality, uncertainty, warnings)
     if order.json is not None:
         write_text(order.json, json.dumps(report, indent=2) + "\n")
     return Evaluation(quality, extractor, uncertainty, report, tuple(warnings))
@@ -255,50 +255,3 @@ def _uncertainty(
         return frechet_uncertainty(
             features.features, reference.gaussian, resamples=resamples, on_progress=view
         )
-
-
-def _warnings(quality: Quality, provenance: dict[str, Any]) -> Sequence[str]:
-    found = [f"{metric.value} left out: {why}" for metric, why in quality.left_out.items()]
-    count = quality.identity["samples"]
-    for what, number in (("samples", count), ("reference images", provenance.get("images"))):
-        if number is not None and number < ENOUGH_SAMPLES:
-            found.append(
-                f"{number:,} {what} are fewer than {ENOUGH_SAMPLES:,}: the figures are biased by "
-                "that, and compare with none of another number"
-            )
-    theirs, ours = provenance.get("resolution"), quality.identity["resolution"]
-    if theirs not in (None, ours):
-        found.append(f"the samples are {ours}, but the reference is of images of {theirs}")
-    return found
-
-
-def _report(
-    quality: Quality, uncertainty: Uncertainty | None, warnings: Sequence[str]
-) -> dict[str, Any]:
-    report: dict[str, Any] = {
-        "figures": quality_metrics(quality),
-        "identity": quality.identity,
-        "left_out": {metric.value: why for metric, why in quality.left_out.items()},
-        "warnings": list(warnings),
-    }
-    if quality.kernel_distance is not None:
-        report["identity"]["kernel_subset_size"] = quality.kernel_distance.subset_size
-    if uncertainty is not None and uncertainty.interval is not None:
-        interval = uncertainty.interval
-        report["interval"] = {
-            "low": interval.centred[0],
-            "high": interval.centred[1],
-            "confidence": interval.confidence,
-            "resamples": interval.resamples,
-            "standard_error": interval.standard_error,
-        }
-    if uncertainty is not None and uncertainty.extrapolation is not None:
-        line = uncertainty.extrapolation
-        report["extrapolation"] = {
-            "value": line.value,
-            "standard_error": line.standard_error,
-            "sizes": list(line.sizes),
-            "distances": list(line.distances),
-            "rough": uncertainty.rough,
-        }
-    return report
