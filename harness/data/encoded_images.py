@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.data.checked_image import read_checked_image
 from harness.data.image_decoding import DECODING
 from harness.data.image_set import ImageSet, NoiseOf, Pictures
-from harness.data.labelled_images import mirrored
+from harness.data.labelled_images import mirror
 from harness.data.manifest import Manifest
 from harness.data.pixels import to_network
 from harness.data.sources.base import Source
@@ -66,7 +66,7 @@ class EncodedImages(ImageSet, Pictures):
         return self
 
     def inputs(self, index: Tensor, flips: Tensor, noise_of: NoiseOf) -> Tensor:
-        return mirrored(to_network(self.pixels(index)), flips)
+        return to_network(mirror(self.pixels(index), flips))
 
     def pixels(self, index: Tensor) -> Tensor:
         if self._decoded is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from harness.data.image_set import ImageSet, NoiseOf, Pictures
@@ -36,7 +35,7 @@ class LabelledImages(ImageSet, Pictures):
         return self
 
     def inputs(self, index: Tensor, flips: Tensor, noise_of: NoiseOf) -> Tensor:
-        return mirrored(to_network(self.images[index]), flips)
+        return to_network(mirror(self.images[index], flips))
 
     def pixels(self, index: Tensor) -> Tensor:
         return self.images[index]
@@ -53,8 +52,8 @@ class LabelledImages(ImageSet, Pictures):
         return digest.hexdigest()
 
 
-def mirrored(images: Tensor, flips: Tensor) -> Tensor:
-    """(B, C, H, W), left and right exchanged where `flips` (B,) says so."""
-    if not flips.any():
-        return images
-    return torch.where(flips.view(-1, 1, 1, 1), images.flip(-1), images)
+def mirror(images: Tensor, flips: Tensor) -> Tensor:
+    """Exchange left and right where `flips` (B,) says so, in place; `images` is (B, C, H, W)."""
+    if flips.any():
+        images[flips] = images[flips].flip(-1)
+    return images
