@@ -3,8 +3,8 @@
 A data set is one module with three functions. `check(config: DataConfig) -> None` sees without
 reading an image that the data set is there and fits the configuration.
 `content(config: DataConfig) -> str | None` is a hash of all that the network will see, or None
-where a library carries the images. `load(config: DataConfig) -> DataSet` begins with the same
-check.
+where a library carries the images. `load(config: DataConfig) -> DataSet` sees the same as `check`,
+of images when it opens them.
 """
 
 from __future__ import annotations
@@ -17,31 +17,16 @@ from harness.data.image_set import DataSet
 from models.errors import UserError
 
 
-def check_data_set(config: DataConfig) -> None:
-    """See that a data set is there, before any process is started for it.
-
-    Raises:
-        UserError: it is missing, or does not fit the configuration.
-    """
-    _module(config).check(config)
-
-
 def data_content(config: DataConfig) -> str | None:
-    """The hash of a data set.
+    """The hash of a data set, once it is seen to be there; asked before any process is started.
 
     Raises:
-        UserError: it is missing, or is not the one that `data.content` asks for.
+        UserError: it is missing, does not fit the configuration, or is not the one that
+            `data.content` asks for.
     """
     module = _module(config)
     module.check(config)
-    content: str | None = module.content(config)
-    if config.content is not None and content != config.content:
-        raise UserError(
-            f"data.content is {config.content}, but the data at {config.latents or config.path} "
-            f"have {content}: they are not the ones asked for; name those, or set "
-            "data.content=null to run anew with these"
-        )
-    return content
+    return _met_content(module, config)
 
 
 def load_data_set(config: DataConfig) -> DataSet:
@@ -51,10 +36,23 @@ def load_data_set(config: DataConfig) -> DataSet:
         UserError: it is missing, its images do not fit the configuration, or it is not the one
             that `data.content` asks for.
     """
+    module = _module(config)
     if config.content is not None:
-        data_content(config)
-    data_set: DataSet = _module(config).load(config)
+        _met_content(module, config)
+    data_set: DataSet = module.load(config)
     return data_set
+
+
+def _met_content(module: ModuleType, config: DataConfig) -> str | None:
+    """The hash, which is the one asked for where one is."""
+    content: str | None = module.content(config)
+    if config.content is not None and content != config.content:
+        raise UserError(
+            f"data.content is {config.content}, but the data at {config.latents or config.path} "
+            f"have {content}: they are not the ones asked for; name those, or set "
+            "data.content=null to run anew with these"
+        )
+    return content
 
 
 def _module(config: DataConfig) -> ModuleType:

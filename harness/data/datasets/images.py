@@ -37,11 +37,6 @@ def check(config: DataConfig) -> None:
     check_sizes(manifest, open_source(images))
     if cache is not None:
         _check_fits(config, cache)
-        if config.autoencoder is None:
-            raise UserError(
-                "data.latents is set and data.autoencoder is null: name the autoencoder that the "
-                "latents come from, so that samples can be decoded"
-            )
 
 
 def content(config: DataConfig) -> str:
@@ -55,8 +50,8 @@ def load(config: DataConfig) -> DataSet:
     """The images of the manifest, some of them held out, drawn evenly from the classes.
 
     Raises:
-        UserError: as `check`, except that the sizes of images are not compared; or all images
-            would be held out.
+        UserError: as `check`; or all images would be held out. With latents, images are looked at
+            only where they are measured, and their sizes compared then.
     """
     images = _named(config.path, "data.path", "the images", "a folder, archive or shards")
     cache = _cache(config)
@@ -70,7 +65,9 @@ def load(config: DataConfig) -> DataSet:
 
 
 def _pictures(images: Path, manifest: Manifest, resolution: int) -> EncodedImages:
-    return EncodedImages(open_source(images), manifest, resolution)
+    source = open_source(images)
+    check_sizes(manifest, source)
+    return EncodedImages(source, manifest, resolution)
 
 
 def _cache(config: DataConfig) -> LatentCache | None:
@@ -129,6 +126,11 @@ def _check_fits(config: DataConfig, cache: LatentCache) -> None:
                 f"{key} is {asked}, but {config.latents} was encoded with {found}: set "
                 f"{key}={found}, or encode again"
             )
+    if config.autoencoder is None:
+        raise UserError(
+            "data.latents is set and data.autoencoder is null: name the autoencoder that the "
+            "latents come from, so that samples can be decoded"
+        )
 
 
 def _named(path: str | None, key: str, what: str, expected: str) -> Path:

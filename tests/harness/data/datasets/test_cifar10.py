@@ -13,7 +13,7 @@ from PIL import Image
 
 from harness.config.schema import DataConfig
 from harness.data.cifar_batches import FOLDER, read_batches
-from harness.data.datasets import check_data_set, load_data_set
+from harness.data.datasets import data_content, load_data_set
 from harness.data.datasets.cifar10 import ENVIRONMENT
 from models.errors import UserError
 
@@ -82,7 +82,7 @@ def test_the_environment_names_the_images_where_the_configuration_does_not(
     )
 
 
-@pytest.mark.parametrize("ask", [check_data_set, load_data_set])
+@pytest.mark.parametrize("ask", [data_content, load_data_set])
 @pytest.mark.parametrize("path", [None, Path("gone"), Path("~/gone")])
 def test_missing_images_are_one_line_that_says_how_to_get_them(
     path: Path | None, ask: Callable[[DataConfig], object]
@@ -100,7 +100,7 @@ def test_images_of_other_classes_are_refused(class_folders: Build) -> None:
         load_data_set(config(class_folders("dog", "cat")))
 
 
-@pytest.mark.parametrize("ask", [check_data_set, load_data_set])
+@pytest.mark.parametrize("ask", [data_content, load_data_set])
 def test_another_resolution_is_refused_with_the_right_one(
     class_folders: Build, ask: Callable[[DataConfig], object]
 ) -> None:
@@ -112,7 +112,7 @@ def test_the_check_reads_no_image(class_folders: Build) -> None:
     folder = class_folders()
     for path in folder.rglob("*.png"):
         path.write_bytes(b"no image")
-    check_data_set(config(folder))
+    data_content(config(folder))
     with pytest.raises(UserError, match="20 of 20 images cannot be used"):
         load_data_set(config(folder))
 

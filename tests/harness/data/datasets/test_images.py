@@ -18,7 +18,7 @@ from PIL import Image
 
 from harness.config.schema import DataConfig
 from harness.data.datamodule import loader_of
-from harness.data.datasets import check_data_set, data_content, load_data_set
+from harness.data.datasets import data_content, load_data_set
 from harness.data.decoder import load_decoder
 from harness.data.encoded_images import EncodedImages
 from harness.data.image_decoding import decode_image
@@ -285,7 +285,7 @@ def test_an_image_that_changed_is_named(prepared: Prepared, kept_in_memory: int)
     content = bytearray(changed.read_bytes())
     content[-20] ^= 0xFF
     changed.write_bytes(content)
-    check_data_set(prepared.config())
+    data_content(prepared.config())
     images = EncodedImages(
         open_source(prepared.images),
         read_manifest(prepared.manifest),
@@ -301,10 +301,10 @@ def test_an_image_that_is_gone_or_has_another_size_is_named_before_anything_star
 ) -> None:
     (prepared.images / "cat" / "5.png").write_bytes(b"short")
     with pytest.raises(UserError, match=r"cat/5\.png"):
-        check_data_set(prepared.config())
+        data_content(prepared.config())
     (prepared.images / "cat" / "5.png").unlink()
     with pytest.raises(UserError, match=r"cat/5\.png"):
-        check_data_set(prepared.config())
+        data_content(prepared.config())
 
 
 def lose_a_shard(prepared: Prepared) -> None:
@@ -340,7 +340,7 @@ def test_what_does_not_fit_is_one_clear_line(
     if spoil is not None:
         spoil(prepared)
     with pytest.raises(UserError, match=message):
-        check_data_set(prepared.latent_config(**changes))
+        data_content(prepared.latent_config(**changes))
 
 
 def test_the_manifest_of_the_latents_serves_where_none_is_named(made_once: Prepared) -> None:
@@ -357,3 +357,15 @@ def test_samples_are_decoded_by_the_autoencoder(made_once: Prepared) -> None:
     expected = (images * 127.5 + 127.5).clamp(0, 255)
     assert (decoded.double() - expected).abs().max() <= 0.51
     assert decoded.shape == (3, 3, 16, 16)
+
+
+def test_latents_are_loaded_without_looking_at_images_that_are_checked_where_they_are_opened(
+    prepared: Prepared,
+) -> None:
+    latents = prepared.latent_config(content=data_content(prepared.latent_config()))
+    (prepared.images / "cat" / "5.png").write_bytes(b"short")
+    data = load_data_set(latents)
+    assert all_inputs(data.train).isfinite().all()
+    for look in (lambda: data.train.pictures, lambda: load_data_set(prepared.config())):
+        with pytest.raises(UserError, match=r"cat/5\.png has 5 bytes"):
+            look()
