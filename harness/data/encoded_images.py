@@ -13,17 +13,15 @@ from torch import Tensor
 
 from harness.data.checked_image import read_checked_image
 from harness.data.image_decoding import DECODING
-from harness.data.image_set import ImageSet, NoiseOf, Pictures
-from harness.data.labelled_images import mirror
 from harness.data.manifest import Manifest
-from harness.data.pixels import to_network
+from harness.data.pixel_set import PixelSet
 from harness.data.sources.base import Source
 
 KEPT_IN_MEMORY = 512 * 2**20
 """Bytes. Decoded images up to here are kept, so that a small data set is decoded once."""
 
 
-class EncodedImages(ImageSet, Pictures):
+class EncodedImages(PixelSet):
     """Colour images, cropped and resized to a square.
 
     Args:
@@ -54,19 +52,8 @@ class EncodedImages(ImageSet, Pictures):
         self.class_names = tuple(item.name for item in manifest.classes)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        return 3, self.resolution, self.resolution
-
-    @property
     def picture_shape(self) -> tuple[int, int, int]:
-        return self.shape
-
-    @property
-    def pictures(self) -> Pictures:
-        return self
-
-    def inputs(self, index: Tensor, flips: Tensor, noise_of: NoiseOf) -> Tensor:
-        return to_network(mirror(self.pixels(index), flips))
+        return 3, self.resolution, self.resolution
 
     def pixels(self, index: Tensor) -> Tensor:
         if self._decoded is not None:

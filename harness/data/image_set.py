@@ -33,7 +33,7 @@ class Pictures(ABC):
             index: (B,) int64.
 
         Returns:
-            (B, C, H, W) uint8.
+            (B, C, H, W) uint8, a copy that the caller may change.
 
         Raises:
             UserError: an image is missing or is not the one it should be.

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness.data.image_set import ImageSet, NoiseOf, Pictures
-from harness.data.pixels import to_network
+from harness.data.pixel_set import PixelSet
 
 
 @dataclass(frozen=True)
-class LabelledImages(ImageSet, Pictures):
+class LabelledImages(PixelSet):
     """Some of a data set's images; the network sees their pixels."""
 
     images: Tensor
@@ -22,20 +21,9 @@ class LabelledImages(ImageSet, Pictures):
     class_names: tuple[str, ...]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def picture_shape(self) -> tuple[int, int, int]:
         _, channels, rows, columns = self.images.shape
         return channels, rows, columns
-
-    @property
-    def picture_shape(self) -> tuple[int, int, int]:
-        return self.shape
-
-    @property
-    def pictures(self) -> Pictures:
-        return self
-
-    def inputs(self, index: Tensor, flips: Tensor, noise_of: NoiseOf) -> Tensor:
-        return to_network(mirror(self.images[index], flips))
 
     def pixels(self, index: Tensor) -> Tensor:
         return self.images[index]
@@ -50,10 +38,3 @@ class LabelledImages(ImageSet, Pictures):
         digest.update(self.images.contiguous().numpy().tobytes())
         digest.update(self.labels.contiguous().numpy().tobytes())
         return digest.hexdigest()
-
-
-def mirror(images: Tensor, flips: Tensor) -> Tensor:
-    """Exchange left and right where `flips` (B,) says so, in place; `images` is (B, C, H, W)."""
-    if flips.any():
-        images[flips] = images[flips].flip(-1)
-    return images
