@@ -10,7 +10,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.image_rows import ImageRows
+
 _CHUNK = 2**20
+_IMAGES_AT_ONCE = 256
+"""Images in memory while they are written."""
 
 
 class StreamedArray:
@@ -129,6 +133,22 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(file)
     raise ValueError(f"an array in NumPy's format {version}, which is read up to (2, 0)")
+
+
+def write_colour_images(archive: zipfile.ZipFile, name: str, images: ImageRows) -> None:
+    """Store images (N, H, W, 1 or 3) uint8 as (N, H, W, 3), grey ones three times over.
+
+    Args:
+        archive: open for writing.
+        name: of the array, without `.npy`.
+        images: an array, or what is read as it is sliced.
+    """
+    shape = (*images.shape[:3], 3)
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        begin_array(file, shape, np.dtype(np.uint8))
+        for start in range(0, len(images), _IMAGES_AT_ONCE):
+            part = images[start : min(start + _IMAGES_AT_ONCE, len(images))]
+            file.write(np.broadcast_to(part, (len(part), *shape[1:])).tobytes())
 
 
 def begin_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from harness.atomic_file import atomic_path
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import FeatureBatch, ImageRows, feature_batches
+from harness.evaluation.features import FeatureBatch, feature_batches
 from harness.evaluation.gathered_moments import GatheredMoments
 from harness.evaluation.image_inputs import HashedRows
 from harness.evaluation.reference_file import FORMAT, PROVENANCE
+from harness.image_rows import ImageRows
 from harness.npz_array import begin_array
 from harness.progress import ProgressListener, ignore_progress
 from models.errors import UserError

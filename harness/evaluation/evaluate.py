@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import Features, ImageRows, extract_features
+from harness.evaluation.features import Features, extract_features
 from harness.evaluation.quality import Quality, measure_quality
 from harness.evaluation.reference import Reference, drawn_without_order
+from harness.image_rows import ImageRows
 from harness.progress import ProgressListener, ignore_progress
 
 

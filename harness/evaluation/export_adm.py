@@ -5,14 +5,9 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 from harness.atomic_file import atomic_path
-from harness.evaluation.features import ImageRows
-from harness.npz_array import begin_array
-
-_AT_ONCE = 256
-"""Images in memory."""
+from harness.image_rows import ImageRows
+from harness.npz_array import write_colour_images
 
 
 def export_adm(images: ImageRows, path: Path) -> None:
@@ -22,13 +17,5 @@ def export_adm(images: ImageRows, path: Path) -> None:
         images: (N, H, W, C) with 1 or 3 channels.
         path: of the `.npz`.
     """
-    shape = (*images.shape[:3], 3)
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w") as archive,
-        archive.open("arr_0.npy", "w", force_zip64=True) as file,
-    ):
-        begin_array(file, shape, np.dtype(np.uint8))
-        for start in range(0, len(images), _AT_ONCE):
-            part = images[start : min(start + _AT_ONCE, len(images))]
-            file.write(np.broadcast_to(part, (len(part), *shape[1:])).tobytes())
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        write_colour_images(archive, "arr_0", images)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.gathered_moments import GatheredMoments
 from harness.evaluation.moments import FeatureMoments
+from harness.image_rows import ImageRows
 from harness.progress import Progress, ProgressListener, ignore_progress
 
 
@@ -36,17 +37,6 @@ class Features:
     def subset(self, indices: NDArray[np.int64]) -> Features:
         """Those of some of the images, without their spatial moments."""
         return Features(self.features[indices], self.logits[indices])
-
-
-class ImageRows(Protocol):
-    """Images (N, H, W, C) uint8 that are read as they are sliced; an array is one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice, /) -> NDArray[np.uint8]: ...
 
 
 class FeatureBatch(NamedTuple):

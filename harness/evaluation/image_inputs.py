@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluation.array_images import ArrayImages, open_array_images
-from harness.evaluation.features import ImageRows
 from harness.evaluation.image_folder import FolderImages
+from harness.image_rows import ImageRows
 from models.errors import UserError
 
 _FEWEST = 2

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from harness.atomic_file import atomic_path
 from harness.data.image_set import Pictures
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import Features, ImageRows, extract_features
+from harness.evaluation.features import Features, extract_features
 from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
 from harness.evaluation.moments import FeatureMoments
 from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.image_rows import ImageRows
 from harness.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator
 

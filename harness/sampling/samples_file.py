@@ -9,11 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.atomic_file import atomic_path
-from harness.npz_array import map_member
+from harness.npz_array import map_member, write_colour_images
 from models.errors import UserError
-
-_AT_ONCE = 256
-"""Images in memory while writing."""
 
 
 def save_samples(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
@@ -33,13 +30,7 @@ def save_samples(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64
     if labels.shape != images.shape[:1]:
         raise ValueError(f"{len(images)} samples need as many labels, not {_describe(labels)}")
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        with archive.open("arr_0.npy", "w", force_zip64=True) as file:
-            shape = (*images.shape[:3], 3)
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, len(images), _AT_ONCE):
-                part = images[start : start + _AT_ONCE]
-                file.write(np.broadcast_to(part, (len(part), *shape[1:])).tobytes())
+        write_colour_images(archive, "arr_0", images)
         with archive.open("arr_1.npy", "w") as file:
             np.lib.format.write_array(file, labels, allow_pickle=False)
 
