@@ -99,7 +99,7 @@ def draw_tradeoff(runs: AblationRuns, comparison: Comparison) -> Figure | None:
                 x,
                 y,
                 yerr=std,
-                fmt=_MARKERS[index % len(_MARKERS)],
+                fmt=_marker(index),
                 markersize=5,
                 color=palette[index],
                 capsize=3,
@@ -112,6 +112,12 @@ def draw_tradeoff(runs: AblationRuns, comparison: Comparison) -> Figure | None:
         )
         add_legend_below(figure, handles, list(points))
     return figure
+
+
+def _marker(index: int) -> str:
+    """One step further each time that the colours begin anew, so that no pair comes twice."""
+    count = len(_MARKERS)
+    return _MARKERS[(index + index // count) % count]
 
 
 def _summary(runs: AblationRuns, variant: str, column: Column) -> Summary | None:

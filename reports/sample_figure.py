@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -98,7 +99,8 @@ def _montage(images: np.ndarray) -> np.ndarray:
 
 
 def _wrapped(name: str, inches: float) -> str:
-    """Break at underscores first, since names seldom have spaces."""
+    """Break at spaces and hyphens, and where that does not do, at underscores first."""
     characters = max(4, int(inches / _CHARACTER_WIDTH))
-    lines = textwrap.wrap(name.replace("_", "_ "), characters)
+    longest = max(map(len, re.split(r"(?<=-)| ", name)))
+    lines = textwrap.wrap(name.replace("_", "_ ") if longest > characters else name, characters)
     return "\n".join(line.replace("_ ", "_") for line in lines)

@@ -85,6 +85,18 @@ def test_the_tradeoff_shows_quality_against_cost(build_runs: Callable[..., Any])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["$a$", "b"]
 
 
+def test_no_two_of_many_variants_look_alike(build_runs: Callable[..., Any]) -> None:
+    figures = {f"v{i}": {0: {FD: 8.0 + i, names.FLOPS: (2 + i) * 1e9}} for i in range(30)}
+    runs = build_runs(figures)
+    figure = draw_tradeoff(runs, compare(runs))
+    assert figure is not None
+    lines = [container[0] for container in figure.axes[0].containers]
+    assert (
+        len({(line.get_marker(), matplotlib.colors.to_hex(line.get_color())) for line in lines})
+        == 30
+    )
+
+
 @pytest.mark.parametrize(
     "figures",
     [

@@ -75,3 +75,9 @@ def test_names_are_literal_and_wrap_within_their_block() -> None:
     assert "\n" in wrapped
     assert wrapped.replace("\n", "") == long
     figure.canvas.draw()
+
+
+def test_names_break_at_hyphens_where_that_is_enough() -> None:
+    figure = draw_samples([grid("p_dyn-k_dyn-d_dyn", shades(1, 2)) for _ in range(15)])
+    titles = {text.get_text() for text in figure.texts if "dyn" in text.get_text()}
+    assert titles == {"p_dyn-\nk_dyn-\nd_dyn"}
