@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.attention import build_attention
 from models.attention.base import AttentionConfig, AttentionShape, ValueConvolutionConfig
@@ -99,6 +100,9 @@ class Backbone(nn.Module):
                 f"images of {rows}x{columns} cannot be cut into patches of {config.patch_size}"
             )
         self.config = config
+        self.checkpoints_activations = False
+        """Whether training keeps only what goes into each block and computes the rest again for
+        the backward pass: less memory for one more forward pass; the results are the same."""
         self.null_label = config.num_classes
         self.patch_embedding = PatchEmbedding(channels, config.width, config.patch_size)
         positions = position_embedding(config.width, config.grid)
@@ -149,8 +153,15 @@ class Backbone(nn.Module):
             )
         tokens = self.patch_embedding(images) + self.positions
         condition = self.timestep_embedding(timesteps) + self.label_embedding(labels)
+        recomputes = self.checkpoints_activations and torch.is_grad_enabled()
         for block in self.blocks:
-            tokens = block(tokens, condition)
+            if recomputes:
+                # No block draws random numbers, so there is no state of theirs to restore.
+                tokens = checkpoint(
+                    block, tokens, condition, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                tokens = block(tokens, condition)
         return self._unpatchify(self.final_layer(tokens, condition))
 
     def _unpatchify(self, patches: Tensor) -> Tensor:

@@ -52,6 +52,16 @@ class Choice:
         return chosen if self.gate is None else chosen * self.gate[..., None]
 
 
+@dataclass(frozen=True)
+class OptionUse:
+    """How a router used its options in one forward pass: (n,), or (H, n) where heads differ."""
+
+    shares: Tensor
+    """The fraction of tokens that chose each; without a gradient."""
+    means: Tensor | None
+    """The mean probability of each; None where the pass had no gradients."""
+
+
 class Router(nn.Module, SelfInitialized):
     """Chooses one of `options` by a linear map of the input.
 
@@ -70,8 +80,9 @@ class Router(nn.Module, SelfInitialized):
         self.learning = learning
         self.groups = groups
         self.weight = nn.Parameter(torch.empty(groups, channels, options))
-        self.balance_term: Tensor | None = None
-        """Of the last forward pass in training mode, where it has a weight: see load_balance.py."""
+        self.use: OptionUse | None = None
+        """Of the last forward pass in training mode, where balance has a weight: see
+        load_balance.py."""
 
     def initialize(self, generator: torch.Generator) -> None:
         for group in self.weight:
@@ -86,23 +97,24 @@ class Router(nn.Module, SelfInitialized):
         index = logits.argmax(dim=-1, keepdim=True)
         hard = torch.zeros_like(logits).scatter_(-1, index, 1.0)
         straight_through = self.learning.gradient == "straight_through"
-        if straight_through and not torch.is_grad_enabled():
+        learns = torch.is_grad_enabled()
+        balanced = self.training and self.learning.balance_weight > 0
+        if balanced and not learns:
+            self.use = OptionUse(self._mean_over_tokens(hard), None)
+        if straight_through and not learns:
             return Choice(hard, None, logits)
         probabilities = logits.softmax(dim=-1)
-        if self.training and self.learning.balance_weight and torch.is_grad_enabled():
-            self.balance_term = self._imbalance(hard, probabilities)
+        if balanced and learns:
+            self.use = OptionUse(
+                self._mean_over_tokens(hard), self._mean_over_tokens(probabilities)
+            )
         if not straight_through:
             return Choice(hard, probabilities.gather(-1, index).squeeze(-1), logits)
         # The bracket is exactly zero in value, so that the choice stays exactly one-hot.
         return Choice(hard + (probabilities - probabilities.detach()), None, logits)
 
-    def _imbalance(self, hard: Tensor, probabilities: Tensor) -> Tensor:
-        """`n sum_m f_m P_m`, with f the share of tokens and P the mean probability of an option.
-
-        It is 1 where all options are used alike and n where one takes everything; the mean over
-        groups. Source: Switch Transformers (Fedus et al. 2021), equation 4.
-        """
+    def _mean_over_tokens(self, values: Tensor) -> Tensor:
+        """(..., n) to (n,); where each head has a map of its own, (B, H, N, n) to (H, n)."""
         grouped = self.groups > 1
-        pooled = [axis for axis in range(hard.dim() - 1) if not (grouped and axis == 1)]
-        shares, means = hard.mean(dim=pooled), probabilities.mean(dim=pooled)
-        return self.options * (shares * means).sum(dim=-1).mean()
+        pooled = [axis for axis in range(values.dim() - 1) if not (grouped and axis == 1)]
+        return values.mean(dim=pooled)

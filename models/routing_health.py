@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from models.process_mean import sum_over_processes
 from models.routing import Choice, Router
 
 
@@ -50,6 +51,14 @@ class _Tally:
         entropy = -(logarithms.exp() * logarithms).sum(dtype=torch.float64)
         self._counts = counts if self._counts is None else self._counts + counts
         self._entropy = entropy if self._entropy is None else self._entropy + entropy
+
+    def sum_over_processes(self) -> None:
+        if self._counts is None or self._entropy is None:
+            return
+        options = len(self._counts)
+        packed = torch.cat([self._counts.double(), self._entropy[None]])
+        counts, entropy = sum_over_processes(packed).split([options, 1])
+        self._counts, self._entropy = counts.long(), entropy.squeeze(0)
 
     def health(self) -> RouterHealth | None:
         if self._counts is None or self._entropy is None:
@@ -93,6 +102,12 @@ class RoutingRecorder:
     ) -> None:
         while self._handles:
             self._handles.pop().remove()
+
+    def sum_over_processes(self) -> None:
+        """Count what the other processes' networks did as well. All must call it, and saw the same
+        routers at work."""
+        for tally in self._tallies.values():
+            tally.sum_over_processes()
 
     def health(self) -> dict[str, RouterHealth]:
         """By the router's qualified name, summed over all forward passes so far.

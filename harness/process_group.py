@@ -1,0 +1,132 @@
+"""The processes that work on one task together, and what they tell one another.
+
+A task that runs alone is a group of one; code that takes a group needs no second path for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from models.errors import UserError
+
+Value = TypeVar("Value")
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for the others before it gives up with an error.
+
+Far more than what one does alone while they wait (a checkpoint on a slow disk, a figure of all
+samples), and far less than a night that a hanging process would hold its GPUs.
+"""
+LOST_TOUCH = "lost touch with the others"
+
+
+class LostTouchError(UserError):
+    """A process cannot go on because another one does not answer."""
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """This process's place among those of a task."""
+
+    rank: int
+    size: int
+    timeout: timedelta = TIMEOUT
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one process that writes files and talks to the user."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """Which of `count` items are this process's: consecutive ones, the shares of all processes
+        together each exactly once, none larger than another by more than one."""
+        whole, rest = divmod(count, self.size)
+        start = self.rank * whole + min(self.rank, rest)
+        return range(start, start + whole + (self.rank < rest))
+
+    def barrier(self) -> None:
+        """Wait until all processes have come here.
+
+        Raises:
+            LostTouchError: as `gather`.
+        """
+        self.gather(None)
+        self.broadcast(None)
+
+    def gather(self, value: Value) -> list[Value] | None:
+        """The values of all processes in the order of their ranks, on the leading one; None on the
+        others. All processes must call it; values may differ in size.
+
+        Raises:
+            LostTouchError: another process ended, or did not come in time.
+        """
+        if self.size == 1:
+            return [value]
+        values: list[Value | None] | None = [None] * self.size if self.leads else None
+        self._together(lambda: dist.gather_object(value, values, dst=0))
+        return values  # type: ignore[return-value]
+
+    def broadcast(self, value: Value) -> Value:
+        """The leading process's value, on all processes; those of the others are ignored.
+
+        Raises:
+            LostTouchError: as `gather`.
+        """
+        if self.size == 1:
+            return value
+        held: list[Value] = [value]
+        self._together(lambda: dist.broadcast_object_list(held, src=0))
+        return held[0]
+
+    def _together(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except RuntimeError as error:
+            raise self.lost_touch(error) from error
+
+    def lost_touch(self, error: Exception) -> LostTouchError:
+        """The error for the user that one of torch.distributed stands for."""
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return LostTouchError(
+            f"process {self.rank} of {self.size} {LOST_TOUCH}, so it stops: one of them failed "
+            f"(its own message says why), or took longer than {self.timeout}: "
+            f"{lines[0] if lines else type(error).__name__}"
+        )
+
+
+ALONE = ProcessGroup(0, 1)
+
+_SIGNS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "process group")
+"""Words of which one stands in what torch.distributed says; not all that it raises has a type of
+its own."""
+
+
+@contextmanager
+def lost_touch_as_user_error(group: ProcessGroup) -> Iterator[None]:
+    """Context in which libraries that use torch.distributed by themselves run.
+
+    Raises:
+        LostTouchError: a collective failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        if group.size == 1 or isinstance(error, UserError):
+            raise
+        if isinstance(error, dist.DistError) or any(sign in text for sign in _SIGNS):
+            raise group.lost_touch(error) from error
+        raise
+
+
+def current_group() -> ProcessGroup:
+    """The group that `torch.distributed` was set up with, or a group of one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return ALONE
+    return ProcessGroup(dist.get_rank(), dist.get_world_size())

@@ -1,0 +1,49 @@
+"""A trial on several processes of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from harness.cluster.ranks import run_ranks
+from harness.progress import ProgressListener
+from harness.tracking.events import first_event
+from harness.tracking.journal import Journal, ending_of
+from harness.trial_order import TrialOrder
+from harness.trial_status import record_failure
+
+_TARGET = "harness.trial:run_job"
+_LOG = "log.txt"
+
+
+def run_on_ranks(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
+    """Start the processes of a trial, which share its threads, and wait for its result.
+
+    Where they fail, the one that wrote the trial's journal was stopped for what happened to
+    another: so the reason is written down here.
+
+    Raises:
+        UserError: of the process that failed first.
+        RankFailedError: a process failed otherwise.
+    """
+    folder = Path(order.folder)
+    threads = max(1, order.threads // order.processes)
+    payload = {"job": "trial", "order": asdict(replace(order, threads=threads))}
+    try:
+        result: dict[str, Any] = run_ranks(
+            _TARGET,
+            payload,
+            processes=order.processes,
+            threads=threads,
+            log_path=folder / _LOG,
+            report=report,
+        )
+    except Exception as error:
+        if first_event(folder) is not None:
+            journal = Journal(folder)
+            journal.end(*ending_of(error))
+            journal.close()
+        record_failure(folder, str(error))
+        raise
+    return result

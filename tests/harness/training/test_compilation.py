@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch._inductor.config
+from safetensors.torch import load_file
+
+from harness.config.schema import TrialConfig
+from harness.config.serialisation import to_plain
+from harness.progress import ignore_progress
+from harness.training.build import build_backbone
+from harness.training.compilation import compile_blocks
+from models.errors import UserError
+from tests.harness.training import rank_trainings
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture
+def fresh_compiler() -> None:
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_a_missing_compiler_is_said_in_one_line(
+    trial_config: Callable[..., TrialConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # What was compiled before must not be found again.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    backbone = build_backbone(trial_config("sana"), SHAPE, 10)
+    expected = r"needs a C\+\+ compiler .*no-such-compiler.*train\.compile=false"
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(UserError, match=expected) as error,
+    ):
+        compile_blocks(backbone, torch.device("cpu"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiled_blocks_have_the_curves_and_names_of_others(
+    trial_config: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    small = (
+        "train.steps=6",
+        "train.batch_size=8",
+        "train.log_every=1",
+        "train.validate_every=3",
+        "train.device=cpu",
+        "model.depth=2",
+        "model.width=32",
+        "data.held_out=20",
+        "evaluate.probe_images=0",
+    )
+    cases = {}
+    for name in ("plain", "compiled"):
+        config = trial_config("dydila", *small, f"train.compile={str(name == 'compiled').lower()}")
+        attention = config.attention.model_copy(update={"load_balance_weight": 0.1})
+        config = config.model_copy(update={"attention": attention})
+        cases[name] = (to_plain(config), str(tmp_path / name))
+    found = rank_trainings.train_all({"cases": cases}, ignore_progress)
+    plain, compiled = found["plain"]["curves"], found["compiled"]["curves"]
+    assert "routing/usage_entropy" in compiled
+    apart = rank_trainings.differences(plain, compiled)
+    assert max(apart.values()) < 1e-3, apart
+    weights = [load_file(tmp_path / name / "ema.safetensors") for name in cases]
+    assert weights[0].keys() == weights[1].keys()
+    states = [
+        torch.load(tmp_path / name / "checkpoints" / "step-00000006.ckpt", weights_only=True)
+        for name in cases
+    ]
+    assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
