@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import Any
 from harness.atomic_file import write_text
 from harness.config.serialisation import from_yaml_file
 from harness.encode_command import choose_device
+from harness.evaluate_classes import NamedClasses, classes_csv, measure_classes
 from harness.evaluate_report import evaluation_report, evaluation_warnings
+from harness.evaluation.class_labels import matched_labels
 from harness.evaluation.export_adm import export_adm
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
@@ -30,17 +32,16 @@ from harness.evaluation.quality import (
     measure_quality,
 )
 from harness.evaluation.reference_file import (
-    is_reference,
+    open_reference_images,
     read_reference,
     reference_extractor,
     reference_of_features,
 )
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.evaluation.uncertainty import ENOUGH_SAMPLES, Uncertainty, frechet_uncertainty
-from harness.probe_command import find_trial
-from harness.progress import ProgressListener
+from harness.process_group import ALONE, ProcessGroup
+from harness.progress import ProgressListener, ignore_progress
 from harness.tracking import names
-from harness.trial import SAMPLES
 from models.errors import UserError
 
 _PACKAGES = ("numpy", "pillow", "scipy", "timm", "torch", "torch-fidelity")
@@ -48,6 +49,11 @@ _ARRAYS = (".npz", ".npy")
 
 Watch = Callable[[str], AbstractContextManager[ProgressListener]]
 """Begins to show the progress of one stage, given the unit that it is counted in."""
+
+
+def silent_watch(listener: ProgressListener) -> Watch:
+    """Tells one listener of all stages."""
+    return lambda _unit: nullcontext(listener)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,9 @@ class EvaluateOrder:
     """Where samples go in ADM's layout."""
     json: Path | None
     runs_dir: Path
+    per_class: int | None = None
+    """Images of a class that its distance needs; None measures no classes."""
+    per_class_csv: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,26 +88,42 @@ class Evaluation:
     """Figures, and what should be said of them."""
 
     quality: Quality
-    extractor: FeatureExtractor
+    display: str
+    """The extractor's name in tables."""
     uncertainty: Uncertainty | None
     """None where there are enough samples, or no distance."""
     report: dict[str, Any]
     """All of it, as JSON takes it."""
     warnings: tuple[str, ...]
+    per_class: NamedClasses | None = None
+    """None where it was not asked for."""
 
 
-def evaluate_images(order: EvaluateOrder, watch: Watch) -> Evaluation:
+def evaluate_images(
+    order: EvaluateOrder, watch: Watch, group: ProcessGroup = ALONE
+) -> Evaluation | None:
     """Measure, and write what is asked for.
 
     Args:
         order: what to measure.
-        watch: shows progress.
+        watch: shows progress, on the leading process.
+        group: of processes that share out the extraction; the leading one does the rest.
+
+    Returns:
+        None in a process that another one leads.
 
     Raises:
         UserError: images or reference are missing, damaged or do not fit.
     """
+    if not group.leads:
+        watch = silent_watch(ignore_progress)
     samples, trial = _open_samples(order.samples, order.runs_dir)
     _check_targets(order)
+    # What is wrong with the files is told before what the extractor lacks.
+    real = open_reference_images(order.reference)
+    labels = None
+    if order.per_class is not None:
+        labels = matched_labels(Path(samples.source), order.reference)
     name = order.extractor or reference_extractor(order.reference)
     extractor = load_extractor(name, order.extractor_weights)
     device = choose_device(order.device)
@@ -109,33 +134,44 @@ def evaluate_images(order: EvaluateOrder, watch: Watch) -> Evaluation:
         rows = HashedRows(images.images)
         with watch("images") as view:
             found = extract_features(
-                rows, extractor, batch_size=order.batch_size, device=device, on_progress=view
+                rows,
+                extractor,
+                batch_size=order.batch_size,
+                device=device,
+                group=group,
+                on_progress=view,
             )
-        return found, rows.sha256()
+        return found, rows.sha256(group)
 
     warnings = [*samples.notes]
-    if is_reference(order.reference):
+    reference: ReferenceStatistics | None
+    if real is None:
         with watch("images") as view:
             reference, provenance = read_reference(
                 order.reference,
                 extractor,
-                single_images=bool({Metric.KERNEL, Metric.NEIGHBOURS} & set(metrics)),
+                single_images=labels is not None
+                or bool({Metric.KERNEL, Metric.NEIGHBOURS} & set(metrics)),
                 batch_size=order.batch_size,
                 device=device,
+                group=group,
                 on_progress=view,
             )
     else:
-        real = open_images(order.reference)
         warnings += real.notes
         found, fingerprint = features_of(real)
-        reference = reference_of_features(found, extractor, fingerprint)
+        reference = reference_of_features(found, extractor, fingerprint) if group.leads else None
+        # Their logits serve nothing: 0.2 GB for 50,000 images.
+        del found
         provenance = {
             "source": real.source,
             "fingerprint": fingerprint,
-            "images": len(found),
+            "images": len(real.images),
             "resolution": _resolution(real),
         }
     features, sha256 = features_of(samples)
+    if not group.leads or reference is None:
+        return None
     with watch("images") as view:
         quality = measure_quality(
             features,
@@ -145,14 +181,21 @@ def evaluate_images(order: EvaluateOrder, watch: Watch) -> Evaluation:
             metrics=metrics,
             on_progress=view,
         )
+    classes = None
+    if labels is not None and order.per_class is not None:
+        classes = measure_classes(
+            features.features, reference.features, labels, order.per_class, order.reference
+        )
     uncertainty = _uncertainty(features, reference, quality, order.resamples, watch)
     if order.export is not None:
         export_adm(samples.images, order.export)
     warnings += evaluation_warnings(quality, provenance)
-    report = evaluation_report(quality, uncertainty, warnings)
+    report = evaluation_report(quality, uncertainty, warnings, classes)
     if order.json is not None:
         write_text(order.json, json.dumps(report, indent=2) + "\n")
-    return Evaluation(quality, extractor, uncertainty, report, tuple(warnings))
+    if classes is not None and order.per_class_csv is not None:
+        write_text(order.per_class_csv, classes_csv(classes, extractor.name))
+    return Evaluation(quality, extractor.display, uncertainty, report, tuple(warnings), classes)
 
 
 def _metrics(order: EvaluateOrder, extractor: FeatureExtractor) -> tuple[Metric, ...]:
@@ -171,6 +214,10 @@ def _open_samples(text: str, runs_dir: Path) -> tuple[ImageInput, dict[str, Any]
     is_trial = (path / names.ARTIFACT_CONFIG).is_file()
     if (path.exists() and not is_trial) or path.suffix in _ARRAYS:
         return open_images(path), {}
+    # They bring the whole of training along: seconds that images from elsewhere need not wait for.
+    from harness.probe_command import find_trial
+    from harness.trial import SAMPLES
+
     try:
         folder = find_trial(text, runs_dir)
     except UserError as error:
@@ -197,7 +244,7 @@ def _open_samples(text: str, runs_dir: Path) -> tuple[ImageInput, dict[str, Any]
 
 def _check_targets(order: EvaluateOrder) -> None:
     """See before anything is computed that what is written can be."""
-    for path in (order.export, order.json):
+    for path in (order.export, order.json, order.per_class_csv):
         if path is not None and path.is_dir():
             raise UserError(f"{path} is a folder, but a file is to be written there")
     if order.export is not None and order.export.suffix != ".npz":

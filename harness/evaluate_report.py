@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.evaluate_classes import NamedClasses
 from harness.evaluation.quality import Quality
 from harness.evaluation.uncertainty import ENOUGH_SAMPLES, Uncertainty
 from harness.quality_metrics import quality_metrics
+from harness.tracking.names import frechet_distance
 
 
 def evaluation_warnings(quality: Quality, provenance: Mapping[str, Any]) -> list[str]:
@@ -32,7 +34,10 @@ def evaluation_warnings(quality: Quality, provenance: Mapping[str, Any]) -> list
 
 
 def evaluation_report(
-    quality: Quality, uncertainty: Uncertainty | None, warnings: Sequence[str]
+    quality: Quality,
+    uncertainty: Uncertainty | None,
+    warnings: Sequence[str],
+    classes: NamedClasses | None = None,
 ) -> dict[str, Any]:
     """Figures by their names in MLflow, and all that they depend on, as JSON takes it."""
     report: dict[str, Any] = {
@@ -60,5 +65,14 @@ def evaluation_report(
             "sizes": list(line.sizes),
             "distances": list(line.distances),
             "rough": uncertainty.rough,
+        }
+    if classes is not None:
+        report["per_class"] = {
+            "metric": frechet_distance(str(quality.identity["extractor"])),
+            "mean": classes.distances.mean,
+            "samples_a_class": classes.distances.samples,
+            "reference_images_a_class": classes.distances.reference,
+            "by_class": classes.by_name,
+            "left_out": classes.left_out,
         }
     return report

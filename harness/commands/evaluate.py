@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 
 from harness.commands import evaluate_build_reference
-from harness.commands.options import Commands, add_extraction, add_runs_dir
+from harness.commands.exit_codes import FAILED
+from harness.commands.options import Commands, add_extraction, add_processes, add_runs_dir
 
 _METRICS = ("fd", "sfd", "kd", "is", "pr")
 _EXPORT = "adm="
+FEWEST_OF_A_CLASS = 100
 
 
 def add(commands: Commands) -> None:
@@ -35,6 +37,7 @@ def add(commands: Commands) -> None:
         help="of build-reference or of ADM; or real images, as a folder, .npz or .npy",
     )
     add_extraction(command, "default: the reference's, else inception")
+    add_processes(command)
     command.add_argument(
         "--metrics",
         nargs="+",
@@ -59,6 +62,19 @@ def add(commands: Commands) -> None:
         "(default: %(default)s)",
     )
     command.add_argument(
+        "--per-class",
+        metavar="N",
+        type=int,
+        nargs="?",
+        const=FEWEST_OF_A_CLASS,
+        help="the Frechet distance of each class too, of those with N images or more on both sides "
+        f"(N is {FEWEST_OF_A_CLASS} where it is left out); both sides need labels: a folder of "
+        "class folders, or arr_1 in an .npz",
+    )
+    command.add_argument(
+        "--per-class-csv", metavar="FILE", type=Path, help="write the classes' distances as CSV"
+    )
+    command.add_argument(
         "--export", metavar="adm=NPZ", help="write the samples as ADM's evaluator reads them"
     )
     command.add_argument("--json", metavar="FILE", type=Path, help="write all of it as JSON")
@@ -71,9 +87,11 @@ def add(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from harness.cluster.ranks import RankFailedError
     from harness.commands.evaluate_table import print_evaluation
     from harness.commands.progress_view import ProgressView
-    from harness.evaluate_command import EvaluateOrder, evaluate_images
+    from harness.evaluate_command import EvaluateOrder
+    from harness.evaluate_ranks import run_evaluation
     from harness.evaluation.quality import Metric
     from models.errors import UserError
 
@@ -87,6 +105,10 @@ def _evaluate(options: argparse.Namespace) -> int:
             raise UserError(f"--{name.replace('_', '-')} must be 1 or more")
     if options.export is not None and not options.export.startswith(_EXPORT):
         raise UserError(f"--export is {options.export}, but expected {_EXPORT}OUT.npz")
+    if options.per_class is not None and options.per_class < 2:
+        raise UserError(f"--per-class is {options.per_class}, but a distance needs 2 images")
+    if options.per_class_csv is not None and options.per_class is None:
+        raise UserError("--per-class-csv writes what --per-class measures: give that too")
     order = EvaluateOrder(
         samples=options.samples,
         reference=options.reference,
@@ -102,11 +124,21 @@ def _evaluate(options: argparse.Namespace) -> int:
         export=None if options.export is None else Path(options.export.removeprefix(_EXPORT)),
         json=options.json,
         runs_dir=options.runs_dir,
+        per_class=options.per_class,
+        per_class_csv=options.per_class_csv,
     )
     aside = Console(stderr=True)
-    evaluation = evaluate_images(order, lambda unit: ProgressView(aside, unit))
+    try:
+        evaluation = run_evaluation(
+            order, options.processes, lambda unit: ProgressView(aside, unit)
+        )
+    except RankFailedError as error:
+        aside.print(error, highlight=False, markup=False, soft_wrap=True)
+        return FAILED
+    if evaluation is None:
+        return 0
     print_evaluation(evaluation, Console())
-    for path in (order.export, order.json):
+    for path in (order.export, order.json, order.per_class_csv):
         if path is not None:
             print(path)
     return 0

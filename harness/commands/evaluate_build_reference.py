@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.commands.options import Commands, add_experiments_dir, add_extraction
+from harness.commands.exit_codes import FAILED
+from harness.commands.options import Commands, add_experiments_dir, add_extraction, add_processes
 
 
 def add(commands: Commands) -> None:
@@ -35,6 +36,7 @@ def add(commands: Commands) -> None:
         help="change a field of a scale's data, such as data.path=...",
     )
     add_extraction(command, "default: inception")
+    add_processes(command)
     command.add_argument("--manifest", metavar="FILE", type=Path, help="of data make-manifest")
     command.add_argument(
         "--resolution", metavar="R", type=int, help="pixels a side, for images of a manifest"
@@ -60,11 +62,9 @@ def add(commands: Commands) -> None:
 def _build(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.build_reference_command import open_source_images
+    from harness.build_reference_command import BuildOrder, run_build
+    from harness.cluster.ranks import RankFailedError
     from harness.commands.progress_view import ProgressView
-    from harness.encode_command import choose_device
-    from harness.evaluation.build_reference import build_reference
-    from harness.evaluation.extractors import load_extractor
     from models.errors import UserError
 
     if options.out.suffix != ".npz":
@@ -72,31 +72,35 @@ def _build(options: argparse.Namespace) -> int:
     for name in ("single_images", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be 1 or more")
-    images = open_source_images(
-        options.source,
-        options.manifest,
-        options.resolution,
-        options.overrides,
-        options.experiments_dir,
+    order = BuildOrder(
+        source=options.source,
+        out=options.out,
+        overrides=tuple(options.overrides),
+        extractor=options.extractor or "inception",
+        extractor_weights=options.extractor_weights,
+        manifest=options.manifest,
+        resolution=options.resolution,
+        layout=options.layout,
+        single_images=options.single_images,
+        batch_size=options.batch_size,
+        device=options.device,
+        experiments_dir=options.experiments_dir,
     )
-    extractor = load_extractor(options.extractor or "inception", options.extractor_weights)
-    with ProgressView(Console(stderr=True)) as view:
-        provenance = build_reference(
-            images.images,
-            extractor,
-            options.out,
-            source=images.source,
-            layout=options.layout,
-            single_images=options.single_images,
-            batch_size=options.batch_size,
-            device=choose_device(options.device),
-            on_progress=view,
-        )
-    for note in images.notes:
+    aside = Console(stderr=True)
+    try:
+        with ProgressView(aside) as view:
+            built = run_build(order, options.processes, view)
+    except RankFailedError as error:
+        aside.print(error, highlight=False, markup=False, soft_wrap=True)
+        return FAILED
+    if built is None:
+        return 0
+    for note in built.notes:
         print(note)
+    provenance = built.provenance
     print(
         f"{provenance['images']} images of {provenance['resolution']} seen by "
-        f"{extractor.display}, {provenance['single_images']} of them kept one by one"
+        f"{provenance['extractor_display']}, {provenance['single_images']} of them kept one by one"
     )
     print(options.out)
     return 0

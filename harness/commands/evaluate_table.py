@@ -11,17 +11,21 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from harness.evaluate_classes import NamedClasses
     from harness.evaluate_command import Evaluation
 
 _LOWER, _HIGHER = "\u2193", "\u2191"
 _STANDARD = "inception"
 _SHOWN_DIGITS = 12
+_SHOWN_CLASSES = 20
 _THOUSANDTHS = 1e3
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """The table, what it depends on, and the warnings."""
     console.print(_table(evaluation))
+    if evaluation.per_class is not None:
+        _print_classes(evaluation.per_class, evaluation, console)
     for line in _facts(evaluation):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for warning in evaluation.warnings:
@@ -101,14 +105,48 @@ def _table(evaluation: Evaluation) -> Table:
     table.add_column("figure", overflow="fold")
     table.add_column("value", justify="right", overflow="fold")
     table.add_column("", overflow="fold")
-    display = evaluation.extractor.display
-    for row in figure_rows(evaluation.quality, evaluation.uncertainty, display):
+    for row in figure_rows(evaluation.quality, evaluation.uncertainty, evaluation.display):
         table.add_row(*map(Text, row))
     return table
 
 
+def _print_classes(classes: NamedClasses, evaluation: Evaluation, console: Console) -> None:
+    """The farthest classes; all of them are in the files."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    distances = classes.distances
+    standard = evaluation.quality.identity["extractor"] == _STANDARD
+    title = "FID" if standard else f"FD ({evaluation.display})"
+    if distances.mean is not None:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("class", overflow="fold")
+        table.add_column(
+            f"{title} of {distances.samples:,} samples and {distances.reference:,} reference "
+            f"images a class {_LOWER}",
+            justify="right",
+        )
+        by_name = sorted(classes.by_name.items(), key=lambda item: -item[1])
+        for name, value in by_name[:_SHOWN_CLASSES]:
+            table.add_row(Text(name), f"{value:.4f}")
+        if len(by_name) > _SHOWN_CLASSES:
+            table.add_row(f"{len(by_name) - _SHOWN_CLASSES:,} nearer ones, in --json", "")
+        table.add_row(f"mean of {len(by_name):,} classes", f"{distances.mean:.4f}")
+        console.print(table)
+    if classes.left_out:
+        name, reason = next(iter(classes.left_out.items()))
+        console.print(
+            f"! {len(classes.left_out):,} classes left out: the first, {name}, has {reason}",
+            style="yellow",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
 def _facts(evaluation: Evaluation) -> list[str]:
-    identity, extractor = evaluation.quality.identity, evaluation.extractor
+    identity = evaluation.quality.identity
     reference = identity["reference"]
     sampling = [
         f"{key.replace('_', ' ')} {identity[key]}"
@@ -125,6 +163,6 @@ def _facts(evaluation: Evaluation) -> list[str]:
         f"{'' if singles is None else f', {singles:,} of them one by one'}, from "
         f"{reference.get('source', reference['file'])} "
         f"({identity['reference_fingerprint'][:_SHOWN_DIGITS]})",
-        f"extractor: {extractor.display}, weights {extractor.weights_sha256[:_SHOWN_DIGITS]}, "
-        f"{extractor.resize}",
+        f"extractor: {evaluation.display}, weights "
+        f"{identity['extractor_weights_sha256'][:_SHOWN_DIGITS]}, {identity['resize']}",
     ]

@@ -20,6 +20,7 @@ from harness.evaluation.image_inputs import HashedRows
 from harness.evaluation.reference_file import FORMAT, PROVENANCE
 from harness.image_rows import ImageRows
 from harness.npz_array import begin_array
+from harness.process_group import ALONE, ProcessGroup
 from harness.progress import ProgressListener, ignore_progress
 from models.errors import UserError
 from models.randomness import generator
@@ -41,9 +42,10 @@ def build_reference(
     single_images: int = SINGLE_IMAGES,
     batch_size: int,
     device: torch.device | str,
+    group: ProcessGroup = ALONE,
     on_progress: ProgressListener = ignore_progress,
 ) -> dict[str, Any]:
-    """Write the file that `read_reference` reads.
+    """Write the file that `read_reference` reads, the same one by however many processes.
 
     Args:
         images: (N, H, W, C) uint8 with 1 or 3 channels, N at least 2.
@@ -54,7 +56,8 @@ def build_reference(
         single_images: how many of them at most, a fixed random choice.
         batch_size: of the extraction.
         device: of the extraction.
-        on_progress: told after each batch.
+        group: of processes that see the same images and call this together; the leading one writes.
+        on_progress: told after each batch, on the leading process.
 
     Returns:
         The provenance.
@@ -71,6 +74,31 @@ def build_reference(
     hashed = HashedRows(images)
     order = torch.randperm(len(images), generator=generator("reference-single-images"))
     chosen = np.sort(order[:single_images].numpy())
+    batches = feature_batches(
+        hashed,
+        extractor,
+        batch_size=batch_size,
+        device=device,
+        kept_images=chosen if layout == "adm" else None,
+        group=group,
+        on_progress=on_progress,
+    )
+    provenance = {
+        "format": FORMAT,
+        "extractor": extractor.name,
+        "extractor_display": extractor.display,
+        "weights_sha256": extractor.weights_sha256,
+        "resize": extractor.resize,
+        "images": len(images),
+        "single_images": len(chosen),
+        "resolution": "x".join(str(side) for side in images.shape[1:3]),
+        "source": source,
+        "versions": {package: version(package) for package in _PACKAGES},
+    }
+    if not group.leads:
+        for _ in batches:
+            pass
+        return {**provenance, "fingerprint": hashed.sha256(group)}
     stored: tuple[str, tuple[int, ...], type[np.generic]]
     stored = ("features", (extractor.feature_size,), np.float32)
     if layout == "adm":
@@ -81,26 +109,12 @@ def build_reference(
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
             begin_array(file, (len(chosen), *row), np.dtype(kind))
-            for batch in feature_batches(
-                hashed, extractor, batch_size=batch_size, device=device, on_progress=on_progress
-            ):
+            for batch in batches:
                 moments.take(batch.features)
                 if batch.spatial is not None:
                     spatial.take(batch.spatial)
                 file.write(_chosen_rows(batch, chosen, layout).tobytes())
-        provenance = {
-            "format": FORMAT,
-            "extractor": extractor.name,
-            "extractor_display": extractor.display,
-            "weights_sha256": extractor.weights_sha256,
-            "resize": extractor.resize,
-            "images": len(images),
-            "single_images": len(chosen),
-            "resolution": "x".join(str(side) for side in images.shape[1:3]),
-            "source": source,
-            "fingerprint": hashed.sha256(),
-            "versions": {package: version(package) for package in _PACKAGES},
-        }
+        provenance["fingerprint"] = hashed.sha256(group)
         found = moments.moments()
         arrays: dict[str, NDArray[Any]] = {"mu": found.mean, "sigma": found.covariance}
         if extractor.spatial_size:
@@ -117,9 +131,7 @@ def _chosen_rows(
     batch: FeatureBatch, chosen: NDArray[np.int64], layout: Layout
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
     """Those of the batch's images that are chosen, as they are stored."""
-    first, last = np.searchsorted(chosen, (batch.rows.start, batch.rows.stop))
-    rows = chosen[first:last] - batch.rows.start
     if layout == "features":
-        return batch.features[rows]
-    images = batch.images[rows]
-    return np.broadcast_to(images, (*images.shape[:3], _STORED_CHANNELS))
+        first, last = np.searchsorted(chosen, (batch.rows.start, batch.rows.stop))
+        return batch.features[chosen[first:last] - batch.rows.start]
+    return np.broadcast_to(batch.images, (*batch.images.shape[:3], _STORED_CHANNELS))

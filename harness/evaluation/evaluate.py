@@ -11,6 +11,7 @@ from harness.evaluation.features import Features, extract_features
 from harness.evaluation.quality import Quality, measure_quality
 from harness.evaluation.reference import Reference, drawn_without_order
 from harness.image_rows import ImageRows
+from harness.process_group import ALONE, ProcessGroup
 from harness.progress import ProgressListener, ignore_progress
 
 
@@ -22,8 +23,9 @@ def evaluate_samples(
     inception_splits: int,
     batch_size: int,
     device: torch.device | str,
+    group: ProcessGroup = ALONE,
     on_progress: ProgressListener = ignore_progress,
-) -> Quality:
+) -> Quality | None:
     """Measure samples against real images.
 
     Args:
@@ -33,7 +35,12 @@ def evaluate_samples(
         inception_splits: at most N.
         batch_size: of the extraction.
         device: of the extraction.
-        on_progress: told after each batch of the extraction.
+        group: of processes that call this together and share out the extraction. The leading one
+            does the rest, and needs the reference's features.
+        on_progress: told after each batch of the extraction, on the leading process.
+
+    Returns:
+        None on a process that another one leads.
 
     Raises:
         ValueError: too few images, or the reference is from another extractor.
@@ -42,8 +49,15 @@ def evaluate_samples(
         raise ValueError(f"{len(images)} images are too few for {inception_splits} splits")
     _check_same_extractor(reference, extractor)
     features = extract_features(
-        images, extractor, batch_size=batch_size, device=device, on_progress=on_progress
+        images,
+        extractor,
+        batch_size=batch_size,
+        device=device,
+        group=group,
+        on_progress=on_progress,
     )
+    if not group.leads:
+        return None
     return _quality(
         features, images.shape[1:3], reference, extractor, inception_splits, on_progress
     )
@@ -89,16 +103,7 @@ def _quality(
     on_progress: ProgressListener = ignore_progress,
 ) -> Quality:
     _check_same_extractor(reference, extractor)
-    identity: dict[str, Any] = {
-        "extractor": extractor.name,
-        "extractor_weights_sha256": extractor.weights_sha256,
-        "resize": extractor.resize,
-        "samples": len(features),
-        "resolution": "x".join(str(size) for size in resolution),
-        "reference_fingerprint": reference.fingerprint,
-        "reference_images": len(reference.features),
-        "inception_splits": splits,
-    }
+    identity = quality_identity(len(features), resolution, reference, extractor, splits)
     return measure_quality(
         features,
         reference.statistics(),
@@ -106,6 +111,26 @@ def _quality(
         inception_splits=splits,
         on_progress=on_progress,
     )
+
+
+def quality_identity(
+    samples: int,
+    resolution: tuple[int, ...],
+    reference: Reference,
+    extractor: FeatureExtractor,
+    splits: int,
+) -> dict[str, Any]:
+    """All that the figures of `samples` images of `resolution` (rows, columns) depend on."""
+    return {
+        "extractor": extractor.name,
+        "extractor_weights_sha256": extractor.weights_sha256,
+        "resize": extractor.resize,
+        "samples": samples,
+        "resolution": "x".join(str(size) for size in resolution),
+        "reference_fingerprint": reference.fingerprint,
+        "reference_images": len(reference.features),
+        "inception_splits": splits,
+    }
 
 
 def _check_same_extractor(reference: Reference, extractor: FeatureExtractor) -> None:

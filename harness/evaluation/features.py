@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.gathered_moments import GatheredMoments
 from harness.evaluation.moments import FeatureMoments
 from harness.image_rows import ImageRows
+from harness.process_group import ALONE, ProcessGroup
 from harness.progress import Progress, ProgressListener, ignore_progress
+from harness.rounds import in_rounds, own_turns
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,21 @@ class Features:
         return Features(self.features[indices], self.logits[indices])
 
 
+def no_features(extractor: FeatureExtractor) -> Features:
+    """Those of no image."""
+    return Features(
+        np.empty((0, extractor.feature_size), dtype=np.float32),
+        np.empty((0, extractor.classes), dtype=np.float32),
+    )
+
+
 class FeatureBatch(NamedTuple):
     """What an extractor says about some consecutive images."""
 
     rows: slice
     """Which ones."""
     images: NDArray[np.uint8]
-    """(B, H, W, C)."""
+    """(M, H, W, C): those of the batch that were asked for."""
     features: NDArray[np.float32]
     """(B, D)."""
     logits: NDArray[np.float32]
@@ -60,30 +70,47 @@ def extract_features(
     *,
     batch_size: int,
     device: torch.device | str,
+    group: ProcessGroup = ALONE,
     on_progress: ProgressListener = ignore_progress,
 ) -> Features:
     """Extract in float32, whatever the precision of training was.
+
+    Several processes share out the batches, which are the same ones as one process would make.
 
     Args:
         images: (N, H, W, C) uint8 with 1 or 3 channels; a batch at a time is read.
         extractor: in eval mode; it is moved to `device`.
         batch_size: without effect on the result, up to rounding.
         device: where to compute.
-        on_progress: told after each batch.
+        group: of processes that see the same images and call this together.
+        on_progress: told after each batch, on the leading process.
+
+    Returns:
+        Those of all images on the leading process, none on the others.
 
     Raises:
         ValueError: there are no images, or they are not uint8 of this shape.
         FloatingPointError: a feature or logit is not finite.
     """
-    features = np.empty((len(images), extractor.feature_size), dtype=np.float32)
-    logits = np.empty((len(images), extractor.classes), dtype=np.float32)
+    count = len(images) if group.leads else 0
+    features = np.empty((count, extractor.feature_size), dtype=np.float32)
+    logits = np.empty((count, extractor.classes), dtype=np.float32)
     spatial = GatheredMoments(extractor.spatial_size)
+    placed = np.zeros(count, dtype=np.bool_)
     for batch in feature_batches(
-        images, extractor, batch_size=batch_size, device=device, on_progress=on_progress
+        images,
+        extractor,
+        batch_size=batch_size,
+        device=device,
+        group=group,
+        on_progress=on_progress,
     ):
+        assert not placed[batch.rows].any()
         features[batch.rows], logits[batch.rows] = batch.features, batch.logits
+        placed[batch.rows] = True
         if batch.spatial is not None:
             spatial.take(batch.spatial)
+    assert placed.all()
     return Features(features, logits, spatial.moments() if extractor.spatial_size else None)
 
 
@@ -93,32 +120,64 @@ def feature_batches(
     *,
     batch_size: int,
     device: torch.device | str,
+    kept_images: NDArray[np.int64] | None = None,
+    group: ProcessGroup = ALONE,
     on_progress: ProgressListener = ignore_progress,
 ) -> Iterator[FeatureBatch]:
     """The same batch by batch, so that memory does not grow with the images.
 
-    The next batch is read while one is worked on.
+    All processes of a group must iterate to the end; the leading one gets all batches, in their
+    order.
+
+    Args:
+        images: as in `extract_features`.
+        extractor: the same.
+        batch_size: the same.
+        device: the same.
+        kept_images: in rising order, the indices of those that the batches shall hold; None for
+            no images at all.
+        group: as in `extract_features`.
+        on_progress: the same.
     """
     if len(images) == 0:
         raise ValueError("no images to extract features from")
-    extractor = extractor.to(device)
+    kept = np.empty(0, dtype=np.int64) if kept_images is None else kept_images
+    batches = [
+        slice(start, min(start + batch_size, len(images)))
+        for start in range(0, len(images), batch_size)
+    ]
+    own = [batches[turn] for turn in own_turns(len(batches), group)]
+    extracted = _extracted_batches(images, own, kept, extractor.to(device), device)
+    for found in in_rounds(extracted, len(batches), group):
+        for batch in found:
+            yield batch
+            on_progress(Progress("features", batch.rows.stop, len(images)))
 
-    def read(start: int) -> NDArray[np.uint8]:
-        return np.array(images[start : min(start + batch_size, len(images))])
+
+def _extracted_batches(
+    images: ImageRows,
+    batches: Sequence[slice],
+    kept: NDArray[np.int64],
+    extractor: FeatureExtractor,
+    device: torch.device | str,
+) -> Iterator[FeatureBatch]:
+    """The next batch is read while one is worked on."""
+
+    def read(batch: slice) -> NDArray[np.uint8]:
+        return np.array(images[batch])
 
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(read, 0)
-        for start in range(0, len(images), batch_size):
-            batch = coming.result()
-            if start + batch_size < len(images):
-                coming = reader.submit(read, start + batch_size)
-            yield _extracted(batch, start, extractor, device)
-            on_progress(Progress("features", start + len(batch), len(images)))
+        coming = [reader.submit(read, batch) for batch in batches[:1]]
+        for number, batch in enumerate(batches):
+            pixels = coming.pop().result()
+            coming += [reader.submit(read, later) for later in batches[number + 1 : number + 2]]
+            yield _extracted(pixels, batch, kept, extractor, device)
 
 
 def _extracted(
     images: NDArray[np.uint8],
-    start: int,
+    rows: slice,
+    kept: NDArray[np.int64],
     extractor: FeatureExtractor,
     device: torch.device | str,
 ) -> FeatureBatch:
@@ -130,7 +189,8 @@ def _extracted(
     features, logits, spatial = parts
     assert features is not None
     assert logits is not None
-    return FeatureBatch(slice(start, start + len(images)), images, features, logits, spatial)
+    first, last = np.searchsorted(kept, (rows.start, rows.stop))
+    return FeatureBatch(rows, images[kept[first:last] - rows.start], features, logits, spatial)
 
 
 def _full_precision() -> AbstractContextManager[None]:

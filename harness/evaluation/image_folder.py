@@ -22,6 +22,26 @@ _MODES = (*_GREY, *_MAYBE_TRANSPARENT, "RGB", "CMYK", "YCbCr")
 _OPAQUE = 255
 
 
+def image_files(folder: Path) -> tuple[Path, ...]:
+    """All files below a folder that are named as images are, sorted by their paths.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = tuple(
+        sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+        )
+    )
+    if not files:
+        raise UserError(
+            f"{folder} holds no images: expected files that end in {', '.join(SUFFIXES)}"
+        )
+    return files
+
+
 class FolderImages:
     """All images below a folder, sorted by their paths.
 
@@ -36,19 +56,7 @@ class FolderImages:
                 bits a channel. The message names it.
         """
         self.folder = folder
-        self.files = tuple(
-            sorted(
-                path
-                for path in folder.rglob("*")
-                if path.suffix.lower() in SUFFIXES
-                and path.is_file()
-                and not path.name.startswith(".")
-            )
-        )
-        if not self.files:
-            raise UserError(
-                f"{folder} holds no images: expected files that end in {', '.join(SUFFIXES)}"
-            )
+        self.files = image_files(folder)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             headers = list(pool.map(_header, self.files))
         sizes = Counter(size for size, _ in headers)

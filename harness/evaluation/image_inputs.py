@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from harness.evaluation.array_images import ArrayImages, open_array_images
 from harness.evaluation.image_folder import FolderImages
 from harness.image_rows import ImageRows
+from harness.process_group import ALONE, ProcessGroup
 from models.errors import UserError
 
 _FEWEST = 2
@@ -29,12 +31,12 @@ class ImageInput:
 
 
 class HashedRows:
-    """Images that are hashed on their way, if they are read once from first to last."""
+    """Images that are hashed on their way, each of them once or more, in whatever order."""
 
     def __init__(self, images: ImageRows) -> None:
         self._images = images
-        self._digest = hashlib.sha256(repr(tuple(images.shape)).encode())
-        self._read = 0
+        self._digests = np.zeros((len(images), hashlib.sha256().digest_size), dtype=np.uint8)
+        self._seen = np.zeros(len(images), dtype=np.bool_)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,21 +47,33 @@ class HashedRows:
 
     def __getitem__(self, rows: slice, /) -> NDArray[np.uint8]:
         part = self._images[rows]
-        start, stop, _ = rows.indices(len(self))
-        if start == self._read:
-            self._digest.update(np.ascontiguousarray(part).data)
-            self._read = stop
+        for row, image in zip(range(*rows.indices(len(self))), part, strict=True):
+            digest = hashlib.sha256(np.ascontiguousarray(image).data).digest()
+            self._digests[row] = np.frombuffer(digest, dtype=np.uint8)
+            self._seen[row] = True
         return part
 
-    def sha256(self) -> str:
-        """64 hex digits over the shape and all pixels.
+    def sha256(self, group: ProcessGroup = ALONE) -> str:
+        """64 hex digits: the SHA-256 of the shape as text and of the SHA-256 of each image.
+
+        Args:
+            group: of processes that call this together, each of which read some of the images.
 
         Raises:
             ValueError: not all images have been read.
         """
-        if self._read != len(self):
-            raise ValueError(f"{self._read} of {len(self)} images have been read")
-        return self._digest.hexdigest()
+        own = np.flatnonzero(self._seen)
+        read = group.gather((own, self._digests[own]))
+        found = None if read is None else self._of_all(read)
+        return group.broadcast(found or "")
+
+    def _of_all(self, read: Sequence[tuple[NDArray[np.intp], NDArray[np.uint8]]]) -> str:
+        for rows, digests in read:
+            self._digests[rows], self._seen[rows] = digests, True
+        if not self._seen.all():
+            raise ValueError(f"{self._seen.sum()} of {len(self)} images have been read")
+        text = repr(tuple(self.shape)).encode()
+        return hashlib.sha256(text + self._digests.tobytes()).hexdigest()
 
 
 def open_images(path: Path) -> ImageInput:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.evaluation.feature_matrix import Matrix, check_widths, finite_features
+from harness.evaluation.feature_matrix import Matrix, check_features, check_widths
 
 _DEGREE = 3
 _OFFSET = 1.0
@@ -56,16 +56,17 @@ def kernel_distance(
     Raises:
         ValueError: too few features, different widths or a row that is not finite.
     """
-    a, b = _checked(features_a, features_b)
+    _check(features_a, features_b)
+    a, b = features_a, features_b
     size = min(subset_size, len(a), len(b))
     if subsets < 1 or size < 2:
         raise ValueError(f"{subsets} subsets of {size} images: at least 1 of 2 is needed")
     random = np.random.RandomState(seed)
     found = []
     for _ in range(subsets):
-        rows_a = torch.from_numpy(random.choice(len(a), size, replace=False))
-        rows_b = torch.from_numpy(random.choice(len(b), size, replace=False))
-        found.append(_squared_discrepancy(a[rows_a], b[rows_b]))
+        rows_a = random.choice(len(a), size, replace=False)
+        rows_b = random.choice(len(b), size, replace=False)
+        found.append(_squared_discrepancy(_in_float64(a[rows_a]), _in_float64(b[rows_b])))
     return KernelDistance(float(np.mean(found)), float(np.std(found)), subsets, size)
 
 
@@ -79,14 +80,18 @@ def squared_discrepancy(features_a: Matrix, features_b: Matrix) -> float:
     Raises:
         ValueError: too few features, different widths or a row that is not finite.
     """
-    return _squared_discrepancy(*_checked(features_a, features_b))
+    _check(features_a, features_b)
+    return _squared_discrepancy(_in_float64(features_a), _in_float64(features_b))
 
 
-def _checked(features_a: Matrix, features_b: Matrix) -> tuple[Tensor, Tensor]:
-    a = finite_features(features_a, "features_a", least=2)
-    b = finite_features(features_b, "features_b", least=2)
-    check_widths(a.shape[1], b.shape[1])
-    return torch.from_numpy(a), torch.from_numpy(b)
+def _check(features_a: Matrix, features_b: Matrix) -> None:
+    check_features(features_a, "features_a", least=2)
+    check_features(features_b, "features_b", least=2)
+    check_widths(features_a.shape[1], features_b.shape[1])
+
+
+def _in_float64(features: Matrix) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float64))
 
 
 def _squared_discrepancy(a: Tensor, b: Tensor) -> float:

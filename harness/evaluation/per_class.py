@@ -5,71 +5,91 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from harness.evaluation.feature_matrix import Matrix, check_widths, finite_features
-from harness.evaluation.frechet import frechet_distance_of_features
+from harness.evaluation.feature_matrix import check_features, check_widths
+from harness.evaluation.frechet import gaussian_distance
+from harness.evaluation.gathered_moments import fitted_gaussian
+from models.randomness import generator
 
 
 @dataclass(frozen=True)
 class PerClassDistance:
-    """Distances of equal counts compare, so also classes of one set among themselves only then."""
+    """Distances of classes, all from the same numbers of images, so that they compare."""
 
-    mean: float | None
-    """Over the classes, each counting the same; None where a class has too few images."""
     by_class: dict[int, float]
-    """Empty where there is no mean."""
-    reason: str | None
-    """Why there is none."""
+    samples: int
+    """Of each class that was measured; 0 where there is none."""
+    reference: int
+    """Real images of each."""
+    left_out: dict[int, str]
+    """Classes that were not measured, and why."""
+
+    @property
+    def mean(self) -> float | None:
+        """Over the classes, each counting the same; None where there is none."""
+        return float(np.mean(list(self.by_class.values()))) if self.by_class else None
 
 
 def per_class_frechet(
-    features_a: Matrix,
-    labels_a: NDArray[np.integer],
-    features_b: Matrix,
-    labels_b: NDArray[np.integer],
+    samples: NDArray[np.float32],
+    sample_labels: NDArray[np.integer],
+    reference: NDArray[np.float32],
+    reference_labels: NDArray[np.integer],
     *,
     least: int,
+    seed: int = 0,
 ) -> PerClassDistance:
-    """Measure each class that occurs in either set.
+    """Measure each class that occurs in either set and has enough images in both.
+
+    The distance depends on the number of images, so every class is cut to as many as the smallest
+    one that is measured has, of each side; which ones is random but fixed.
 
     Args:
-        features_a: (N, D).
-        labels_a: (N,), the class of each.
-        features_b: (M, D).
-        labels_b: (M,).
-        least: images that every class needs in both sets, at least 2.
+        samples: (N, D) features.
+        sample_labels: (N,), the class of each.
+        reference: (M, D).
+        reference_labels: (M,).
+        least: images that a class needs in both sets, at least 2.
+        seed: of the choice.
 
     Raises:
         ValueError: shapes that do not fit, a row that is not finite, or a `least` below 2.
     """
     if least < 2:
         raise ValueError(f"a distance needs at least 2 images a class, not {least}")
-    sides = [_checked(features_a, labels_a, "a"), _checked(features_b, labels_b, "b")]
-    check_widths(features_a.shape[1], features_b.shape[1])
-    classes = np.union1d(labels_a, labels_b)
-    counts = np.array([[(labels == one).sum() for one in classes] for _, labels in sides])
-    short = np.flatnonzero(counts.min(axis=0) < least)
-    if len(short):
-        worst = counts[:, short].min(axis=0).argmin()
-        a, b = counts[:, short[worst]]
-        reason = (
-            f"{len(short)} of {len(classes)} classes have fewer than {least} images: "
-            f"class {classes[short[worst]]} has {a} and {b}"
-        )
-        return PerClassDistance(None, {}, reason)
-    by_class = {
-        int(one): frechet_distance_of_features(
-            *(features[labels == one] for features, labels in sides)
-        )
-        for one in classes
+    _check(samples, sample_labels, "samples")
+    _check(reference, reference_labels, "reference")
+    check_widths(samples.shape[1], reference.shape[1])
+    places = {
+        int(one): (np.flatnonzero(sample_labels == one), np.flatnonzero(reference_labels == one))
+        for one in np.union1d(sample_labels, reference_labels)
     }
-    return PerClassDistance(float(np.mean(list(by_class.values()))), by_class, None)
+    left_out = {
+        one: f"{len(ours)} samples and {len(real)} reference images, but {least} of each are needed"
+        for one, (ours, real) in places.items()
+        if min(len(ours), len(real)) < least
+    }
+    kept = {one: sides for one, sides in places.items() if one not in left_out}
+    if not kept:
+        return PerClassDistance({}, 0, 0, left_out)
+    sizes = [min(len(sides[side]) for sides in kept.values()) for side in (0, 1)]
+
+    def chosen(rows: NDArray[np.intp], size: int, one: int, side: str) -> NDArray[np.intp]:
+        order = torch.randperm(len(rows), generator=generator(f"per-class-{side}", seed, one))
+        return np.sort(rows[order[:size].numpy()])
+
+    by_class = {}
+    for one, (ours, real) in kept.items():
+        by_class[one] = gaussian_distance(
+            fitted_gaussian(samples[chosen(ours, sizes[0], one, "samples")]),
+            fitted_gaussian(reference[chosen(real, sizes[1], one, "reference")]),
+        )
+    return PerClassDistance(by_class, sizes[0], sizes[1], left_out)
 
 
-def _checked(
-    features: Matrix, labels: NDArray[np.integer], name: str
-) -> tuple[Matrix, NDArray[np.integer]]:
+def _check(features: NDArray[np.float32], labels: NDArray[np.integer], name: str) -> None:
     if labels.shape != features.shape[:1]:
-        raise ValueError(f"labels_{name} {labels.shape} do not fit features {features.shape}")
-    return finite_features(features, f"features_{name}", least=1), labels
+        raise ValueError(f"labels {labels.shape} of {name} do not fit features {features.shape}")
+    check_features(features, f"{name} features", least=1)

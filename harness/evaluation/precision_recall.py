@@ -40,14 +40,16 @@ def neighbour_scores(
     A ball holds its sphere: a point exactly as far as the k-th neighbour is inside, in all four
     figures, as in the authors' code of precision and recall (that of density and coverage leaves it
     out). So a set has precision, recall and coverage 1 to itself. An image is no neighbour of
-    itself; a copy of it is one. Distances are in float64 and held a block at a time.
+    itself; a copy of it is one. Distances are in float64, and they and the features in float64 are
+    held a block at a time.
 
     Args:
         generated: (N, D), N more than both numbers of neighbours.
         real: (M, D), M more than both.
         neighbours: k of precision and recall.
         density_neighbours: k of density and coverage.
-        on_progress: told after each block, in generated images.
+        on_progress: told how many images' neighbours are known, and then how many generated images
+            are compared.
 
     Raises:
         ValueError: too few images, different widths or a row that is not finite.
@@ -58,22 +60,26 @@ def neighbour_scores(
     around_generated = Points(
         generated, "generated features", origin=around_real.origin, least=least
     )
-    real_radii = squared_radii(around_real, neighbours)
-    density_radii = squared_radii(around_real, density_neighbours)
-    generated_radii = squared_radii(around_generated, neighbours)
+    real_radii, density_radii = squared_radii(
+        around_real, (neighbours, density_neighbours), on_progress=on_progress
+    )
+    (generated_radii,) = squared_radii(around_generated, (neighbours,), on_progress=on_progress)
 
-    precise = balls = 0
+    balls = 0
+    precise = torch.zeros(len(around_generated), dtype=torch.bool)
     recalled = torch.zeros(len(around_real), dtype=torch.bool)
     covered = torch.zeros_like(recalled)
     for block in around_generated.blocks(around_real):
-        precise += int(block.within(real_radii).any(dim=1).sum())
-        recalled |= block.within(generated_radii[block.rows, None]).any(dim=0)
-        in_density_balls = block.within(density_radii)
+        rows, columns = block.rows, block.columns
+        precise[rows] |= block.within(real_radii[columns]).any(dim=1)
+        recalled[columns] |= block.within(generated_radii[rows, None]).any(dim=0)
+        in_density_balls = block.within(density_radii[columns])
         balls += int(in_density_balls.sum())
-        covered |= in_density_balls.any(dim=0)
-        on_progress(Progress("precision and recall", block.rows.stop, len(around_generated)))
+        covered[columns] |= in_density_balls.any(dim=0)
+        if columns.stop == len(around_real):
+            on_progress(Progress("precision and recall", rows.stop, len(around_generated)))
     return NeighbourScores(
-        precision=precise / len(around_generated),
+        precision=int(precise.sum()) / len(around_generated),
         recall=int(recalled.sum()) / len(around_real),
         density=balls / (density_neighbours * len(around_generated)),
         coverage=int(covered.sum()) / len(around_real),

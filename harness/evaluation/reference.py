@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 from harness.atomic_file import atomic_path
 from harness.data.image_set import Pictures
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import Features, extract_features
+from harness.evaluation.features import Features, extract_features, no_features
 from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
 from harness.evaluation.moments import FeatureMoments
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.image_rows import ImageRows
+from harness.process_group import ALONE, ProcessGroup
 from harness.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator
 
@@ -90,6 +92,7 @@ def load_reference(
     cache_dir: Path,
     batch_size: int,
     device: torch.device | str,
+    group: ProcessGroup = ALONE,
     on_progress: ProgressListener = ignore_progress,
 ) -> Reference:
     """The features of real images, from the cache where they are there.
@@ -104,7 +107,9 @@ def load_reference(
         cache_dir: made where it does not exist.
         batch_size: of the extraction.
         device: of the extraction.
-        on_progress: told after each batch.
+        group: of processes that call this together and share out the extraction; only the leading
+            one has the features then.
+        on_progress: told after each batch, on the leading process.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     # A colon is no part of a file's name everywhere.
@@ -112,23 +117,27 @@ def load_reference(
     name = f"{plain}-{extractor.weights_sha256[:12]}-{real.fingerprint[:12]}"
     path = cache_dir / f"{name}.npz"
     identity = _identity(real, extractor)
-    with FileLock(cache_dir / f"{name}.lock"):
-        features = None
-        if path.exists():
+    features: Features | None = None
+    with FileLock(cache_dir / f"{name}.lock") if group.leads else nullcontext():
+        if group.leads and path.exists():
             try:
                 features = _read(path, identity, len(real.images), extractor)
             except _DamagedError as damage:
                 note = f"{path} is made again: {damage}"
                 on_progress(Progress("features", 0, len(real.images), note))
-        if features is None:
+        if not group.broadcast(features is not None):
             features = extract_features(
                 real.images,
                 extractor,
                 batch_size=batch_size,
                 device=device,
+                group=group,
                 on_progress=on_progress,
             )
-            _write(path, identity, features)
+            if group.leads:
+                _write(path, identity, features)
+    if features is None:
+        features = no_features(extractor)
     return Reference(features, real.fingerprint, extractor.name, extractor.weights_sha256)
 
 

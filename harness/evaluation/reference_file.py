@@ -27,7 +27,9 @@ from harness.evaluation.extractors.weights_file import file_sha256
 from harness.evaluation.features import Features, extract_features
 from harness.evaluation.frechet import Gaussian, gaussian_of_moments
 from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
+from harness.evaluation.image_inputs import ImageInput, open_images
 from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.process_group import ALONE, ProcessGroup
 from harness.progress import ProgressListener, ignore_progress
 from models.errors import UserError
 
@@ -47,6 +49,24 @@ def is_reference(path: Path) -> bool:
             return "mu.npy" in archive.namelist()
     except (OSError, zipfile.BadZipFile):
         return True
+
+
+def open_reference_images(path: Path) -> ImageInput | None:
+    """The images of what is no reference; None for one whose archive can be opened.
+
+    Raises:
+        UserError: it is missing, damaged, or neither a reference nor images.
+    """
+    if not is_reference(path):
+        return open_images(path)
+    try:
+        zipfile.ZipFile(path).close()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"the reference {path} cannot be read ({error}): it is damaged, truncated or no .npz; "
+            "make or fetch it again"
+        ) from error
+    return None
 
 
 def reference_extractor(path: Path) -> str:
@@ -73,6 +93,7 @@ def read_reference(
     single_images: bool,
     batch_size: int,
     device: torch.device | str,
+    group: ProcessGroup = ALONE,
     on_progress: ProgressListener = ignore_progress,
 ) -> tuple[ReferenceStatistics, dict[str, Any]]:
     """Read a reference, and what it is from.
@@ -84,7 +105,9 @@ def read_reference(
             asked for: its images are then shown to the extractor.
         batch_size: of that extraction.
         device: of that extraction.
-        on_progress: told after each batch.
+        group: of processes that call this together; of an extraction, the leading one alone has
+            the features.
+        on_progress: told after each batch, on the leading process.
 
     Raises:
         UserError: it is missing, damaged, no reference, or from another extractor.
@@ -129,6 +152,7 @@ def read_reference(
             extractor,
             batch_size=batch_size,
             device=device,
+            group=group,
             on_progress=on_progress,
         ).features
     fingerprint = provenance.setdefault("fingerprint", file_sha256(path))

@@ -44,14 +44,16 @@ def frechet_uncertainty(
         samples: (N, D) features.
         reference: what they are compared with.
         resamples: of the interval; below 2 there is none.
-        on_progress: told after each resample.
+        on_progress: told after each subset and resample.
     """
     count, dimensions = samples.shape
     # The line is one only well above D, and needs half of the samples to be fitted to.
     smallest = max(2, count // 10, min(2 * dimensions, count // 2))
     extrapolation = None
     if smallest + _POINTS <= count:
-        extrapolation = extrapolated_frechet(samples, reference, points=_POINTS, smallest=smallest)
+        extrapolation = extrapolated_frechet(
+            samples, reference, points=_POINTS, smallest=smallest, on_progress=on_progress
+        )
     interval = None
     if resamples >= 2:
         interval = bootstrap_interval(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import torch
+from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
 from harness.evaluation.feature_matrix import Matrix, check_widths, finite_features
 from harness.evaluation.frechet import Gaussian
+
+_EXACT_SIDE = 512
+"""Up to here, singular values are as cheap as they are exact."""
 
 
 class WeightedFrechet:
@@ -15,6 +19,10 @@ class WeightedFrechet:
     The overlap needs no more of the features than their projections on the reference's factor, and
     a feature that is counted w times is one row times the root of w. So the projections are made
     once, and a resample neither copies features nor builds their covariance.
+
+    Of many features in many dimensions, the overlap is the sum of the roots of the eigenvalues of
+    the projections' Gram matrix, whose smaller side counts: several times faster than their
+    singular values, and exact to 1e-7 of the traces, where the other is to 1e-14.
     """
 
     def __init__(self, features: Matrix, reference: Gaussian) -> None:
@@ -53,6 +61,16 @@ class WeightedFrechet:
         used = counts.nonzero()[:, 0]
         rows = self._projected[used] - weights @ self._projected / total
         rows *= (weights[used] / (total - 1)).sqrt().unsqueeze(1)
-        overlap = torch.linalg.svdvals(rows).sum()
         shift = (self._shift + mean).square().sum()
+        overlap = _sum_of_singular_values(rows)
         return max(0.0, float(shift + trace + self._reference_trace - 2 * overlap))
+
+
+def _sum_of_singular_values(rows: Tensor) -> Tensor:
+    """Of (M, R)."""
+    if min(rows.shape) <= _EXACT_SIDE:
+        return torch.linalg.svdvals(rows).sum()
+    # BLAS counts columns first, so to it the rows are columns: half of the product is enough.
+    gram = dsyrk(1.0, rows.numpy().T, trans=int(rows.shape[0] < rows.shape[1]), lower=1)
+    values = torch.linalg.eigvalsh(torch.from_numpy(gram))
+    return values.clamp_min(0).sqrt().sum()

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from harness.config.schema import SampleConfig
 from harness.data.pixels import to_uint8
+from harness.process_group import ALONE, ProcessGroup
 from harness.progress import Progress, ProgressListener, ignore_progress
+from harness.rounds import in_rounds, own_turns
 from harness.sampling.guidance import Denoiser, GuidedDenoiser
 from harness.sampling.sample_sink import MemorySink, SampleSink
 from harness.sampling.samplers import build_sampler
@@ -23,18 +25,23 @@ from models.objectives.base import ObjectiveConfig
 from models.randomness import generator
 
 
+class NonFiniteSamplesError(UserError):
+    """A pixel is NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """Drawn images, in the order of their indices."""
 
     images: NDArray[np.uint8]
-    """(N, H, W, C)."""
+    """(N, H, W, C) on the leading process, none on the others."""
     labels: NDArray[np.int64]
     """(N,)."""
     seconds: float
-    """Wall time of drawing those that this process drew."""
+    """Wall time of drawing those that were not there already."""
     batches: tuple[tuple[int, float], ...]
-    """Images and seconds of each batch that this process drew."""
+    """Images and seconds of each batch of those; of several processes, of all their batches that
+    were drawn side by side."""
     network_evaluations: int
     """Forward passes of the network that each image took, both passes of guidance counted."""
 
@@ -68,12 +75,14 @@ def draw_samples(
     device: torch.device | str,
     to_pixels: Callable[[Tensor], Tensor] = to_uint8,
     sink: SampleSink | None = None,
+    group: ProcessGroup = ALONE,
     on_progress: ProgressListener = ignore_progress,
 ) -> Samples:
     """Draw images in float32.
 
     Starting noise, later noise and labels depend on the seed and the sample's index alone: not on
     the network, the batch size or the device. So cell by cell the grids of two networks compare.
+    Several processes share out the batches, which are the same ones as one process would draw.
 
     Args:
         network: in eval mode, on `device`, with float32 weights.
@@ -86,10 +95,13 @@ def draw_samples(
         device: where the network is.
         to_pixels: from what the network draws, (B, C, H, W), to uint8 images.
         sink: takes the samples, and says how many are there already; None keeps them in memory.
-        on_progress: told after each batch.
+            That of the leading process alone counts.
+        group: of processes with the same network that call this together.
+        on_progress: told after each batch, on the leading process.
 
     Raises:
-        UserError: a pixel is not finite, or the sampler does not fit the objective.
+        NonFiniteSamplesError: a pixel is not finite.
+        UserError: the sampler does not fit the objective.
         ValueError: the network is in training mode.
     """
     if network.training:
@@ -97,13 +109,12 @@ def draw_samples(
     denoiser = GuidedDenoiser(network, config.guidance_scale, config.guidance_channels, shape[0])
     labels = sample_labels(config.labels, count, num_classes, seed)
     sink = MemorySink(count) if sink is None else sink
-    batches = []
     evaluations = len(build_sampler(config.sampler, config.steps, objective).timesteps)
     evaluations *= denoiser.passes
-    began = time.perf_counter()
-    for start in range(sink.done, count, config.batch_size):
+    starts = range(group.broadcast(sink.done), count, config.batch_size)
+
+    def draw(start: int) -> NDArray[np.uint8]:
         stop = min(start + config.batch_size, count)
-        batch_began = time.perf_counter()
         sampler = build_sampler(config.sampler, config.steps, objective)
         streams = [generator("sample-noise", seed, index) for index in range(start, stop)]
         noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams])
@@ -115,9 +126,18 @@ def draw_samples(
                 prediction = denoiser(drawn, told, batch_labels).float()
                 drawn = sampler.step(evaluation, prediction, drawn, streams)
             _check_finite(drawn, labels[start:stop], start)
-            sink.write(to_pixels(drawn).permute(0, 2, 3, 1).cpu().numpy())
-        batches.append((stop - start, time.perf_counter() - batch_began))
-        on_progress(Progress("sample", stop, count))
+            pixels: NDArray[np.uint8] = to_pixels(drawn).permute(0, 2, 3, 1).cpu().numpy()
+        return pixels
+
+    batches = []
+    began = round_began = time.perf_counter()
+    own = (draw(starts[turn]) for turn in own_turns(len(starts), group))
+    for drawn in in_rounds(own, len(starts), group):
+        for images in drawn:
+            sink.write(images)
+        batches.append((sum(map(len, drawn)), time.perf_counter() - round_began))
+        on_progress(Progress("sample", sink.done, count))
+        round_began = time.perf_counter()
     seconds = time.perf_counter() - began
     return Samples(sink.images, labels.numpy(), seconds, tuple(batches), evaluations)
 
@@ -128,7 +148,7 @@ def _check_finite(drawn: Tensor, labels: Tensor, start: int) -> None:
         return
     broken = (~finite).nonzero().flatten().tolist()
     first = broken[0]
-    raise UserError(
+    raise NonFiniteSamplesError(
         f"sample {start + first} (class {labels[first].item()}) has pixels that are not finite, "
         f"and so have {len(broken) - 1} more of its batch: the network has diverged; lower "
         "train.learning_rate, or set train.precision to 32-true"

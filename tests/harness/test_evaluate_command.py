@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,83 @@ def test_images_of_a_manifest_become_a_reference(weights: Path, tmp_path: Path) 
     assert "few/v1" in provenance["source"]
     assert main(command) == 2
     assert main([*command, "--resolution", "16"]) == 2
+
+
+def test_what_is_wrong_with_the_reference_is_told_before_missing_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """No Inception weights are there, which is not what the user has to mend first."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    samples = ("--samples", str(folder / "samples.npz"))
+    text = tmp_path / "notes.txt"
+    text.write_text("no images")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    (tmp_path / "damaged.npz").write_bytes(b"PK nothing")
+    (tmp_path / "empty").mkdir()
+    for name in ("notes.txt", "other.npz", "damaged.npz", "empty", "missing.npz"):
+        for more in ((), ("--extractor", "inception")):
+            message = refused(capsys, *samples, "--reference", str(tmp_path / name), *more)
+            assert name in message
+            assert "weights" not in message
+
+
+def labelled(path: Path, images: np.ndarray, labels: np.ndarray) -> str:
+    np.savez(path, arr_0=images, arr_1=labels)
+    return str(path)
+
+
+def test_each_class_is_measured_and_written(
+    weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Samples as an `.npz` with labels, real images as class folders."""
+    classes = ("ant", "bee", "cow")
+    for number, image in enumerate(IMAGES[SAMPLES:]):
+        path = tmp_path / "real" / classes[number % 2 + (number == REAL - 1)] / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    labels = np.arange(SAMPLES) % 2
+    out = tmp_path / "classes.csv"
+    report = evaluate(
+        folder, weights, *vit(weights), "--metrics", "fd", "--per-class", "5",
+        "--per-class-csv", str(out),
+        samples=labelled(tmp_path / "s.npz", IMAGES[:SAMPLES], labels),
+        reference=str(tmp_path / "real"),
+    )  # fmt: skip
+    found = report["per_class"]
+    assert found["metric"] == "fd_torch:test_vit"
+    assert (found["samples_a_class"], found["reference_images_a_class"]) == (15, 19)
+    assert found["left_out"] == {
+        "cow": "0 samples and 1 reference images, but 5 of each are needed"
+    }
+    extractor = load_extractor("torch:test_vit", weights)
+    ours = extract_features(IMAGES[:SAMPLES][labels == 1], extractor, batch_size=99, device="cpu")
+    real = extract_features(IMAGES[SAMPLES:][1::2][:-1], extractor, batch_size=99, device="cpu")
+    expected = frechet_distance_of_features(ours.features, real.features)
+    assert found["by_class"]["bee"] == pytest.approx(expected, rel=1e-4)
+    rows = list(csv.reader(out.read_text().splitlines()))
+    assert rows[0][1] == "fd_torch:test_vit of 15 samples and 19 reference images"
+    assert {name: value for name, value, _ in rows[1:3]} == {
+        name: repr(value) for name, value in found["by_class"].items()
+    }
+    assert rows[3] == ["cow", "", found["left_out"]["cow"]]
+    shown = capsys.readouterr().out
+    assert "FD (test_vit) of 15 samples and 19 reference images a class" in " ".join(shown.split())
+    assert "1 classes left out: the first, cow" in shown
+
+
+def test_classes_need_labels_on_both_sides(
+    weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = str(folder / "samples.npz")
+    ours = labelled(tmp_path / "s.npz", IMAGES[:SAMPLES], np.arange(SAMPLES) % 3)
+    real = labelled(tmp_path / "r.npz", IMAGES[SAMPLES:], np.arange(REAL) % 2)
+    for samples, reference, message in (
+        (bare, real, "samples.npz holds no labels arr_1"),
+        (ours, bare, "samples.npz holds no labels arr_1"),
+        (ours, str(folder / "reference.npz"), "reference.npz holds no labels arr_1"),
+    ):
+        words = ("--samples", samples, "--reference", reference, "--per-class", *vit(weights))
+        assert message in refused(capsys, *words)
+    words = ("--samples", ours, "--reference", real, *vit(weights))
+    assert "a distance needs 2 images" in refused(capsys, *words, "--per-class", "1")
+    assert "give that too" in refused(capsys, *words, "--per-class-csv", "x.csv")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.evaluation import pairwise
-from harness.evaluation.pairwise import Block, Points
+from harness.evaluation.pairwise import Block, Points, squared_radii
 from harness.evaluation.precision_recall import neighbour_scores
 from harness.progress import Progress
 
@@ -113,8 +113,8 @@ def test_blocks_change_nothing_and_bound_the_memory(pixels, monkeypatch) -> None
     sizes = []
     build = Block.__init__
 
-    def watched(self: Block, points: Points, others: Points, rows: slice) -> None:
-        build(self, points, others, rows)
+    def watched(self: Block, points: Points, others: Points, rows, columns, centred) -> None:
+        build(self, points, others, rows, columns, centred)
         sizes.append(self.squared.numel())
 
     monkeypatch.setattr(Block, "__init__", watched)
@@ -123,8 +123,35 @@ def test_blocks_change_nothing_and_bound_the_memory(pixels, monkeypatch) -> None
     assert neighbour_scores(generated, real, on_progress=reported.append) == at_once
     assert max(sizes) <= 400
     assert len(sizes) > 40
-    assert (reported[-1].done, reported[-1].total) == (70, 70)
-    assert [p.done for p in reported] == sorted({p.done for p in reported})
+    compared = [p for p in reported if p.stage == "precision and recall"]
+    assert compared == reported[-len(compared) :]
+    assert [p.done for p in compared] == [20, 40, 60, 70]
+    assert [p.done for p in reported if p.stage == "neighbours"] == [
+        *(20, 40, 60, 80, 90),
+        *(20, 40, 60, 70),
+    ]
+
+
+def test_float32_features_are_compared_in_float64() -> None:
+    """The distances of one set around 1000 differ by less than float32 tells apart."""
+    random = np.random.default_rng(0)
+    generated, real = (1000 + random.normal(size=(2, 90, 16))).astype(np.float32)
+    expected = naive(generated.astype(np.float64), real.astype(np.float64), 3, 5)
+    assert neighbour_scores(generated, real) == pytest.approx(expected, rel=1e-12)
+
+
+def test_distances_and_neighbours_are_those_of_the_naive_formula(monkeypatch) -> None:
+    monkeypatch.setattr(pairwise, "ENTRIES_AT_ONCE", 400)
+    features = np.random.default_rng(0).gamma(1, size=(75, 12)).astype(np.float32)
+    points = Points(features, "features", origin=None, least=2)
+    exact = features.astype(np.float64)
+    squared_distances = ((exact[:, None] - exact[None]) ** 2).sum(axis=2)
+    for block in points.blocks(points):
+        expected = squared_distances[block.rows, block.columns]
+        assert np.abs(block.squared.numpy() - expected).max() < 1e-10 * squared_distances.max()
+    ordered = np.sort(squared_distances, axis=1)
+    for order, radii in zip((1, 4), squared_radii(points, (1, 4)), strict=True):
+        np.testing.assert_allclose(radii.numpy(), ordered[:, order], rtol=1e-12)
 
 
 def test_a_common_offset_changes_nothing() -> None:

@@ -27,6 +27,19 @@ def test_counted_features_measure_as_copies_do(digits: np.ndarray, count: int, o
         assert found == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("count", [560, 900])
+def test_many_features_in_many_dimensions_measure_as_copies_do(count: int) -> None:
+    """Where the Gram matrix is taken, of features with singular covariances too."""
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(580, 580)) * np.arange(1, 581)[:, None] ** -1.0
+    samples = np.maximum(random.normal(size=(count, 580)) @ mixing, 0)
+    reference = np.maximum(random.normal(size=(800, 580)) @ mixing + 0.1, 0)
+    counts = random.integers(1, 3, count)
+    expected = frechet_distance_of_features(samples.repeat(counts, axis=0), reference)
+    weighted = WeightedFrechet(samples, gaussian_of_features(reference))
+    assert weighted.distance(torch.from_numpy(counts)) == pytest.approx(expected, rel=1e-7)
+
+
 def test_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="4 and 5 dimensions"):
         WeightedFrechet(np.eye(4), gaussian_of_features(np.eye(5)))
