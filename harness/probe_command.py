@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from harness.config.schema import TrialConfig
+from harness.config.schema import TrialConfig, Weights
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
 from harness.data.image_set import DataSet
@@ -45,13 +45,18 @@ _IMAGES = 8
 
 
 def probe_run(
-    run: str, runs_dir: Path, images: int | None, noise_levels: int | None, console: Console
+    run: str,
+    runs_dir: Path,
+    images: int | None,
+    noise_levels: int | None,
+    console: Console,
+    weights: Weights | None = None,
 ) -> None:
     """Probe the EMA weights, print a table a layer, and write all rows and a figure.
 
     Probed as the trial itself was, the files are `attention_probe.csv` and `.png` in the trial's
-    folder; otherwise they bear the number of images and timesteps, so that what MLflow has been
-    sent is not replaced by something else.
+    folder; otherwise they bear the number of images and timesteps, and which weights, so that what
+    MLflow has been sent is not replaced by something else.
 
     Args:
         run: a trial's folder, also relative to `runs_dir`, or its run id in MLflow.
@@ -59,31 +64,36 @@ def probe_run(
         images: held-out images; None takes as many as the trial did.
         noise_levels: timesteps; None takes as many as a trial does.
         console: is printed on.
+        weights: which ones; None takes those that the trial's samples are drawn from.
 
     Raises:
-        UserError: there is no such run, it is not trained, or the numbers do not fit.
+        UserError: there is no such run, it is not trained, it kept no best weights, or the numbers
+            do not fit.
     """
     folder = find_trial(run, runs_dir)
     config = from_yaml_file(folder / names.ARTIFACT_CONFIG)
+    weights = weights or config.sample.weights
     own = (config.evaluate.probe_images, NOISE_LEVELS)
     images = (config.evaluate.probe_images or _IMAGES) if images is None else images
     noise_levels = NOISE_LEVELS if noise_levels is None else noise_levels
     data = load_data_set(config.data)
     _check(images, "--images", len(data.held_out.labels), "held-out images")
     _check(noise_levels, "--timesteps", 1000, "timesteps")
-    network = _load(folder, config, data)
+    network = _load(folder, config, data, weights)
     rows = probe_trial(network, config, data, images, noise_levels, ignore_progress)
     if not rows:
         raise UserError(f"{folder}: the network has a single token, so there is nothing to probe")
     name = names.ARTIFACT_PROBE
     if (images, noise_levels) != own:
         name += f"-{images}-images-{noise_levels}-timesteps"
+    if weights != config.sample.weights:
+        name += f"-{weights}-weights"
     written = write_probe(rows, folder, name)
     shown = ", ".join(f"{timestep:.0f}" for timestep in timesteps(rows))
     tokens = network.config.grid[0] * network.config.grid[1]
     console.print(
         f"{folder.parent.name} seed {config.seed}: {tokens} tokens, {images} held-out images, "
-        f"timesteps {shown}",
+        f"timesteps {shown}, {weights} weights",
         highlight=False,
         markup=False,
     )
@@ -125,14 +135,15 @@ def _check(number: int, option: str, most: int, what: str) -> None:
         raise UserError(f"{option} is {number}, but must be 1 to {most} ({what})")
 
 
-def _load(folder: Path, config: TrialConfig, data: DataSet) -> Backbone:
+def _load(folder: Path, config: TrialConfig, data: DataSet, weights: Weights) -> Backbone:
     if finished_training(folder) is None:
         raise UserError(
             f"{folder}: training has not finished, so there are no weights to probe; repeat the "
             "ablation's command, which goes on where it stopped"
         )
     try:
-        network = load_trained(folder, config, data.train.shape, len(data.train.class_names))
+        shape, classes = data.train.shape, len(data.train.class_names)
+        network = load_trained(folder, config, shape, classes, weights)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = textwrap.shorten(str(error), 300)
         raise UserError(f"{folder}: its weights do not fit its config.yaml: {reason}") from error

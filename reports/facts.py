@@ -13,7 +13,7 @@ from reports.machine import machine_differences
 from reports.tables import FLOOR_LABEL, PLUS_MINUS, Comparison
 
 ENOUGH_SAMPLES = 10_000
-CAPTION_FIELDS = ("objective", "sampler", "steps", "guidance_scale")
+CAPTION_FIELDS = ("objective", "sampler", "steps", "guidance_scale", "weights")
 """What a caption tells of the identity besides samples and extractor; the rest is provenance."""
 CHANGED = " with uncommitted changes"
 FLOOR_SENTENCE = (
@@ -123,6 +123,11 @@ def reading_notes(runs: AblationRuns, comparison: Comparison) -> tuple[str, ...]
         notes.append(
             f"Distances and scores from fewer than {ENOUGH_SAMPLES:,} samples (here {samples:,}) "
             "are biased and only comparable within this table."
+        )
+    if "weights" in runs.identity:
+        notes.append(
+            "Samples and attention are of the weights that were best in validation, the validation "
+            "loss is of the last step's."
         )
     notes += [
         f"Trials ran {difference}: speeds and memory are not ranked."

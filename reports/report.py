@@ -21,9 +21,13 @@ TRAINING_CURVES = "training_curves.png"
 TRADEOFF = "tradeoff.png"
 ATTENTION_PROBE = "attention_probe.png"
 ROUTING_HEALTH = "routing_health.png"
+VALIDATION_SAMPLES = "validation_samples.png"
 _CAPTIONS = {
     SAMPLES: "Samples of one seed of each variant: a row a class, a block a variant",
     TRAINING_CURVES: "Validation loss over training",
+    VALIDATION_SAMPLES: "Validation samples over training: the same few noises and labels at every "
+    "step, means and ranges of the seeds; not to be compared with the table's figures, which are "
+    "of other sample counts",
     TRADEOFF: "Quality against cost",
     ATTENTION_PROBE: "Attention on noised held-out images, layer by layer: means over heads and "
     "timesteps, bands over seeds",
@@ -79,15 +83,20 @@ def write_report(
     from reports.routing_figure import ROUTING_METRICS, draw_routing_health
     from reports.sample_figure import draw_samples
     from reports.tables import compare
+    from reports.validation_figure import draw_validation_samples, load_validation_samples
 
     runs = load_ablation(tracking_uri, ablation, scale, run_id)
     comparison = compare(runs)
     grids = load_grids(runs)
     curves = load_validation_curves(runs)
     probed, routing = probe_by_layer(runs), load_curves(runs, ROUTING_METRICS)
+    validated = load_validation_samples(runs)
     figures = {
         SAMPLES: draw_samples(grids.grids) if grids.grids else None,
         TRAINING_CURVES: None if curves.empty else draw_training_curves(curves, runs.variants),
+        VALIDATION_SAMPLES: None
+        if validated.curves.empty
+        else draw_validation_samples(validated, runs.variants),
         TRADEOFF: draw_tradeoff(runs, comparison),
         ATTENTION_PROBE: None if probed.empty else draw_attention_probe(probed, runs.variants),
         ROUTING_HEALTH: None if routing.empty else draw_routing_health(routing, runs.variants),
@@ -113,6 +122,7 @@ def write_report(
             *provenance_notes(runs, comparison),
             *(f"{SAMPLES} {fault}." for fault in grids.faults),
             *([f"No {TRAINING_CURVES}: no validation loss was logged."] if curves.empty else []),
+            *([f"No {VALIDATION_SAMPLES}: {validated.fault}."] if validated.fault else []),
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.commands.options import Commands, add_runs_dir
+from harness.commands.options import Commands, add_runs_dir, add_weights
 
 
 def add(commands: Commands) -> None:
@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
     )
     command.add_argument("run", metavar="RUN", help="a trial's folder, or its run id in MLflow")
     command.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
+    add_weights(command)
     add_runs_dir(command)
     command.set_defaults(command=_export)
 
@@ -27,6 +28,6 @@ def add(commands: Commands) -> None:
 def _export(options: argparse.Namespace) -> int:
     from harness.export_command import export_run
 
-    export_run(options.run, options.runs_dir, options.out)
+    export_run(options.run, options.runs_dir, options.out, options.weights)
     print(options.out)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.commands.options import Commands, add_runs_dir
+from harness.commands.options import Commands, add_runs_dir, add_weights
 
 
 def add(commands: Commands) -> None:
@@ -25,6 +25,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--timesteps", type=int, metavar="N", help="noise levels (default: as in the trial)"
     )
+    add_weights(command)
     add_runs_dir(command)
     command.set_defaults(command=_probe)
 
@@ -34,5 +35,12 @@ def _probe(options: argparse.Namespace) -> int:
 
     from harness.probe_command import probe_run
 
-    probe_run(options.run, options.runs_dir, options.images, options.timesteps, Console())
+    probe_run(
+        options.run,
+        options.runs_dir,
+        options.images,
+        options.timesteps,
+        Console(),
+        options.weights,
+    )
     return 0

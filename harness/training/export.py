@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 
 from harness.atomic_file import atomic_path, write_text
-from harness.config.schema import TrialConfig
+from harness.config.schema import TrialConfig, Weights
 from harness.config.serialisation import to_plain
 from models.attention import load_variant, variant_names
 from models.backbone import Backbone, BackboneConfig
@@ -34,13 +34,16 @@ _SHOWN = 3
 Shape = tuple[int, ...]
 
 
-def export_model(backbone: Backbone, folder: Path, trial: TrialConfig | None) -> None:
+def export_model(
+    backbone: Backbone, folder: Path, trial: TrialConfig | None, weights: Weights | None = None
+) -> None:
     """Write a network to a folder.
 
     Args:
         backbone: with its weights.
         folder: made if it is missing.
         trial: that trained the network; None where it came from elsewhere.
+        weights: which ones of the trial's.
 
     Raises:
         UserError: the folder holds a model already, or is a file.
@@ -56,6 +59,7 @@ def export_model(backbone: Backbone, folder: Path, trial: TrialConfig | None) ->
             for field in fields(BackboneConfig)
         },
         "trial": None if trial is None else to_plain(trial),
+        "weights": weights,
     }
     with atomic_path(folder / WEIGHTS) as temporary:
         save_model(backbone, str(temporary))
