@@ -1,0 +1,1 @@
+"""Looking for good values of configuration fields with Optuna."""

@@ -1,0 +1,244 @@
+"""A search from its trials to its outcome: workers on one study, and what they found."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from harness.cluster.launcher import Detached
+from harness.cluster.launchers import make_launcher
+from harness.config.cluster import ClusterConfig
+from harness.config.search import Search
+from harness.paths import ROOT
+from harness.search.attributes import MEMBERS, REASON
+from harness.search.claim import current, prepare_study, still_running, to_begin
+from harness.search.figures import write_figures
+from harness.search.jobs import SearchJobs
+from harness.search.order import order_of
+from harness.search.outcome import (
+    LOST_WORKER,
+    TABLE_MARKDOWN,
+    ablation_file,
+    best_first,
+    failures,
+    summary,
+    write_outcome,
+)
+from harness.tracking.events import first_event
+from harness.tracking.journal import Journal, ending_of
+from harness.tracking.pending import publish_pending
+from harness.tracking.provenance import collect
+from harness.tracking.search_run import SearchRun
+from harness.tracking.store import open_store
+from harness.trial_order import finished_result
+from models.errors import UserError
+
+_LEAD_LOCK = ".lead.lock"
+_LEAD_SECONDS = 60.0
+_POLL_SECONDS = 2.0
+_REASONS_SHOWN = 3
+
+
+def run_search(
+    search: Search,
+    cluster: ClusterConfig,
+    *,
+    trials: int,
+    storage: str | None,
+    runs_dir: Path,
+    console: Console,
+    detach: bool = False,
+) -> bool:
+    """Run what the study lacks, then say what it found.
+
+    Several calls, on several machines, can share a study: the first one leads, which means that it
+    waits for the trials of the others and writes the outcome; the others only run trials.
+
+    Args:
+        search: resolved.
+        cluster: where trials run.
+        trials: how many the study shall have in all.
+        storage: URL of a database; None keeps the study in a file in the search's folder.
+        runs_dir: where trials and the outcome are written.
+        console: told what happens.
+        detach: leave the trials to themselves once they are handed to a scheduler.
+
+    Returns:
+        Whether any trial has completed.
+
+    Raises:
+        UserError: the storage or the MLflow store cannot be used, or the study was begun with
+            another space, objective or base.
+        KeyboardInterrupt: Ctrl-C; the same call resumes the trials.
+        Detached: the trials go on; the same call watches them again.
+    """
+    if trials < 1:
+        raise UserError(f"--trials is {trials}: expected a whole number >= 1")
+    progress = _SearchInProgress(
+        search, cluster, trials, storage, runs_dir.resolve(), console, detach=detach
+    )
+    return progress.run()
+
+
+class _SearchInProgress:
+    """One call of `run_search`."""
+
+    def __init__(
+        self,
+        search: Search,
+        cluster: ClusterConfig,
+        trials: int,
+        storage: str | None,
+        runs_dir: Path,
+        console: Console,
+        *,
+        detach: bool,
+    ) -> None:
+        self.search = search
+        self.console = console
+        self.store = open_store(ROOT)
+        self.order = order_of(search, trials, storage, runs_dir, self.store.uri)
+        label = f"search {search.name} at {search.scale}"
+        launcher = make_launcher(cluster, runs_dir, label, self.notice, detach=detach)
+        wants_gpu = search.base.train.device != "cpu"
+        self.jobs = SearchJobs(self.order, launcher, wants_gpu, console)
+
+    def notice(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def run(self) -> bool:
+        order, search = self.order, self.search
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = prepare_study(order)
+        self.notice(f"{search.name} at {search.scale}: {search.question}")
+        known = study.get_trials(deepcopy=False)
+        left = to_begin(known, order.trials)
+        done = f"{summary(known)}; " if known else ""
+        self.notice(
+            f"{done}{left} of {order.trials} to run, {order.metric} over seeds "
+            f"{', '.join(map(str, order.seeds))}"
+        )
+        lead = FileLock(order.path / _LEAD_LOCK)
+        try:
+            lead.acquire(timeout=0)
+        except Timeout:
+            return self._help(study)
+        with lead:
+            return self._lead(study)
+
+    def _help(self, study: optuna.Study) -> bool:
+        """Run trials for the call that leads."""
+        self.notice("Another command leads this search and writes what it found; this one helps")
+        self.jobs.folder /= f"{socket.gethostname()}-{os.getpid()}"
+        deadline = time.monotonic() + _LEAD_SECONDS
+        while first_event(self.order.path) is None and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS / 10)
+        while self.jobs.run(study, lambda: None):
+            pass
+        trials = study.get_trials(deepcopy=False)
+        self.notice(f"Nothing is left to begin. {summary(trials)}")
+        return bool(best_first(self.order, trials))
+
+    def _lead(self, study: optuna.Study) -> bool:
+        order = self.order
+        self.store.prepare(order.scale, self.notice)
+        publish_pending(Path(order.runs_dir), self.store, self.notice)
+        tracked = SearchRun(order.path, self.store, self.notice)
+        tracked.start(
+            scale=order.scale,
+            search=order.name,
+            question=self.search.question,
+            provenance=collect(ROOT).tags(),
+            params={
+                **{f"space.{key}": text for key, text in order.space.items()},
+                "objective": order.metric,
+                "seeds": list(order.seeds),
+                "sampler": order.sampler,
+                "pruner": order.pruner,
+            },
+        )
+
+        def record() -> None:
+            for trial in best_first(order, study.get_trials(deepcopy=False)):
+                tracked.value(order.metric, trial.number, trial.value or 0.0)
+
+        try:
+            self._run_all(study, record)
+            record()
+            found = self._outcome(study, tracked)
+        except Detached:
+            tracked.leave()
+            raise
+        except BaseException as error:
+            tracked.end(*ending_of(error))
+            raise
+        if found:
+            tracked.end("FINISHED", "finished")
+        else:
+            tracked.end("FAILED", "no trial completed")
+        return found
+
+    def _run_all(self, study: optuna.Study, record: Callable[[], None]) -> None:
+        """Until the study has all its trials and none runs, here or elsewhere."""
+        waiting = False
+        while True:
+            running = still_running(self.order, study)
+            if self.jobs.run(study, record):
+                waiting = False
+            elif running:
+                if not waiting:
+                    numbers = ", ".join(str(trial.number) for trial in running)
+                    self.notice(f"Waiting for trials that other workers run: {numbers}")
+                waiting = True
+                time.sleep(_POLL_SECONDS)
+            else:
+                return
+
+    def _outcome(self, study: optuna.Study, tracked: SearchRun) -> bool:
+        """Write, record and print what was found; whether there is anything."""
+        order = self.order
+        trials = study.get_trials(deepcopy=False)
+        self._end_runs_of_lost_workers(trials)
+        files = write_outcome(self.search, order, trials)
+        files += write_figures(study, order.metric, order.path, self.notice)
+        for file in files:
+            tracked.artifact(file)
+        self.notice(summary(trials))
+        for line in failures(trials)[:_REASONS_SHOWN]:
+            self.notice(line)
+        found = bool(best_first(order, trials))
+        if found:
+            table = (order.path / TABLE_MARKDOWN).read_text(encoding="utf-8")
+            tracked.note(self.search.question, table)
+            self.notice(table.rstrip())
+        for file in files:
+            self.notice(str(file))
+        if found:
+            ablation = order.path / ablation_file(order)
+            self.notice(
+                "With seeds that the search did not see: "
+                f"cp {ablation} experiments/ablation/ && make ablation "
+                f"EXP={ablation.stem} SCALE={order.scale}"
+            )
+        return found
+
+    def _end_runs_of_lost_workers(self, trials: Sequence[FrozenTrial]) -> None:
+        """Say in MLflow how trainings ended whose process had no time to say it."""
+        for trial in current(trials):
+            if trial.state != TrialState.FAIL or REASON in trial.user_attrs:
+                continue
+            for member in json.loads(trial.user_attrs.get(MEMBERS, "{}")).values():
+                folder = Path(self.order.runs_dir) / member
+                if first_event(folder) is not None and finished_result(folder) is None:
+                    journal = Journal(folder)
+                    journal.end("FAILED", LOST_WORKER)
+                    journal.close()

@@ -1,0 +1,165 @@
+"""What a search leaves behind: tables of its trials, the best configuration, an ablation of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.atomic_file import write_text
+from harness.config.search import Search, config_at, differences_at
+from harness.config.serialisation import plain_to_yaml, to_yaml
+from harness.search.attributes import AGAIN_OF, REASON, SCORES, WORKER
+from harness.search.claim import current
+from harness.search.order import SearchOrder
+
+TRIALS_CSV = "trials.csv"
+TABLE_MARKDOWN = "table.md"
+BEST_CONFIG = "best.yaml"
+ROWS = 10
+LOST_WORKER = "its worker died, several times"
+
+
+def best_first(order: SearchOrder, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The completed trials, the best one first."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return sorted(complete, key=lambda trial: trial.value or 0.0, reverse=order.maximize)
+
+
+def summary(trials: Sequence[FrozenTrial]) -> str:
+    """`30 trials: 18 complete, 11 pruned, 1 failed`."""
+    counted = current(trials)
+    states = Counter(trial.state for trial in counted)
+    words = {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+        TrialState.RUNNING: "running",
+        TrialState.WAITING: "waiting",
+    }
+    parts = [f"{states[state]} {word}" for state, word in words.items() if states[state]]
+    return f"{len(counted)} trials: {', '.join(parts)}"
+
+
+def failures(trials: Sequence[FrozenTrial]) -> list[str]:
+    """A line for each reason that trials failed for, the most frequent first."""
+    failed = [trial for trial in current(trials) if trial.state == TrialState.FAIL]
+    reasons = Counter(trial.user_attrs.get(REASON, LOST_WORKER) for trial in failed)
+    return [f"{count} failed: {reason}" for reason, count in reasons.most_common()]
+
+
+def markdown_table(order: SearchOrder, trials: Sequence[FrozenTrial]) -> str:
+    """The best trials, a row each, and the base configuration where it is not among them."""
+    ranked = best_first(order, trials)
+    shown = ranked[:ROWS]
+    shown += [trial for trial in ranked[ROWS:] if trial.params == order.default]
+    mean = f"{order.metric} ({'higher' if order.maximize else 'lower'} is better)"
+    heads = ["trial", mean, *(f"seed {seed}" for seed in order.seeds), *order.space]
+    rows = []
+    for trial in shown:
+        name = f"{trial.number} (base)" if trial.params == order.default else str(trial.number)
+        scores = _scores(trial)
+        cells = [name, trial.value, *(scores.get(str(seed)) for seed in order.seeds)]
+        cells += [trial.params[key] for key in order.space]
+        rows.append(" | ".join(_shown(cell) for cell in cells))
+    lines = [" | ".join(heads), " | ".join(["---"] * len(heads)), *rows]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def write_outcome(search: Search, order: SearchOrder, trials: Sequence[FrozenTrial]) -> list[Path]:
+    """Write the tables and, once a trial has completed, the best configuration and its ablation."""
+    folder = order.path
+    written = {TRIALS_CSV: _csv(order, trials)}
+    ranked = best_first(order, trials)
+    if ranked:
+        best = ranked[0]
+        written[TABLE_MARKDOWN] = markdown_table(order, trials)
+        config = config_at(order.tree, best.params, order.seeds[0], f"trial {best.number}")
+        written[BEST_CONFIG] = (
+            f"# Trial {best.number} of the search {order.name} at {order.scale}, whose mean "
+            f"{order.metric} over seeds {_listed(order.seeds)} is {best.value:.6g}\n"
+            f"{to_yaml(config)}"
+        )
+        written[ablation_file(order)] = _ablation(search, order, best)
+    for name, text in written.items():
+        write_text(folder / name, text)
+    return [folder / name for name in written]
+
+
+def ablation_file(order: SearchOrder) -> str:
+    """The name of the file that compares the best configuration with the base."""
+    return f"{order.name}_best.yaml"
+
+
+def _ablation(search: Search, order: SearchOrder, best: FrozenTrial) -> str:
+    name = ablation_file(order).removesuffix(".yaml")
+    variants = {"default": search.differences}
+    if best.params != order.default:
+        variants["best"] = differences_at(search.differences, best.params)
+    # A configuration chosen for its figures with some seeds looks better with them than it is.
+    first = max(order.seeds) + 1
+    seeds = list(range(first, first + max(len(order.seeds), 2)))
+    content: dict[str, Any] = {
+        "question": f"Is the best configuration of the search {order.name} better than its base?",
+        "baseline": "default",
+        "seeds": seeds,
+        "variants": variants,
+    }
+    return (
+        f"# Question: does what {order.name} found hold with seeds that it did not see?\n"
+        f"# Command:  make ablation EXP={name} SCALE={order.scale}\n"
+        f"# Time:     that of {len(seeds) * len(variants)} trials\n"
+        f"# Found:    not yet run; trial {best.number}'s {order.metric} was {best.value:.6g} over "
+        f"seeds {_listed(order.seeds)}\n\n{plain_to_yaml(content)}"
+    )
+
+
+def _csv(order: SearchOrder, trials: Sequence[FrozenTrial]) -> str:
+    """All trials, raw values, one a row."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    seeds = [f"{order.metric}_seed{seed}" for seed in order.seeds]
+    heads = ["trial", "state", order.metric, *seeds, *order.space]
+    writer.writerow([*heads, "seconds", "host", "takes_the_place_of", "reason"])
+    for trial in trials:
+        scores = _scores(trial)
+        seconds = None if trial.duration is None else trial.duration.total_seconds()
+        again_of = " ".join(str(number) for number in trial.user_attrs.get(AGAIN_OF, ()))
+        unknown = "its worker ended" if trial.state == TrialState.FAIL else ""
+        reason = trial.user_attrs.get(REASON, unknown)
+        value = trial.value if trial.state == TrialState.COMPLETE else None
+        writer.writerow(
+            [
+                trial.number,
+                trial.state.name,
+                value,
+                *(scores.get(str(seed)) for seed in order.seeds),
+                *(trial.params.get(key) for key in order.space),
+                seconds,
+                trial.user_attrs.get(WORKER, {}).get("host"),
+                again_of,
+                reason,
+            ]
+        )
+    return file.getvalue()
+
+
+def _scores(trial: FrozenTrial) -> dict[str, float]:
+    scores: dict[str, float] = json.loads(trial.user_attrs.get(SCORES, "{}"))
+    return scores
+
+
+def _shown(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.5g}"
+    return "" if cell is None else str(cell).replace("|", "\\|")
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

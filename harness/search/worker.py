@@ -1,0 +1,177 @@
+"""A worker's part: take one trial of the study, train its configuration with each seed, tell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from harness.atomic_file import write_text
+from harness.config.expansion import Trial
+from harness.config.schema import TrialConfig
+from harness.config.search import config_at
+from harness.config.serialisation import to_plain
+from harness.config.trial_hash import training_hash, trial_hash
+from harness.progress import Progress, ProgressListener
+from harness.search.attributes import MEMBERS, REASON, SCORES
+from harness.search.claim import claimed_trial
+from harness.search.order import SearchOrder
+from harness.search.pruning import Pruning
+from harness.stop_request import Preempted, StopRequest
+from harness.tracking import names
+from harness.trial import run_trial
+from harness.trial_order import TrialOrder, finished_result, trial_folder
+from harness.trial_status import recorded_status
+from models.errors import UserError
+
+
+def run_job(
+    payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest | None = None
+) -> dict[str, Any]:
+    """What a worker is called with: `{"order": a SearchOrder, "result": a file}`.
+
+    Returns:
+        The trial's `number`, None where none was left to take; its `state` and what to say `about`
+        it. The file gets the same.
+
+    Raises:
+        Preempted: a stop was requested; the trial is given back.
+        Exception: whatever ended the trial and is no mistake of the user's; the study knows.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    order, result = SearchOrder(**payload["order"]), Path(payload["result"])
+    with recorded_status(result.parent, report) as recorded:
+        told = _take_one(order, recorded, stop or StopRequest())
+        write_text(result, json.dumps(told) + "\n")
+    return told
+
+
+def _take_one(order: SearchOrder, report: ProgressListener, stop: StopRequest) -> dict[str, Any]:
+    with claimed_trial(order) as claimed:
+        if claimed is None:
+            return {"number": None}
+        study, trial = claimed
+        print(f"trial {trial.number}: {json.dumps(trial.params)}", flush=True)
+        return _Evaluation(order, study, trial, report, stop).run()
+
+
+class _Evaluation:
+    """One claimed trial."""
+
+    def __init__(
+        self,
+        order: SearchOrder,
+        study: optuna.Study,
+        trial: optuna.Trial,
+        report: ProgressListener,
+        stop: StopRequest,
+    ) -> None:
+        self.order = order
+        self.study = study
+        self.trial = trial
+        self.report = report
+        self.scores: dict[int, float] = {}
+        self.folders: dict[int, str] = {}
+        self.pruning = Pruning(trial, negate=order.maximize, longest=order.longest, stop=stop)
+
+    def run(self) -> dict[str, Any]:
+        try:
+            pruned = not self._train_all_seeds()
+        except UserError as error:
+            return self._fail(str(error))
+        except Preempted:
+            raise  # stopped from outside: given back as it is
+        except Exception as error:
+            self._fail(f"{type(error).__name__}: {error}")
+            raise
+        if pruned:
+            self._tell(TrialState.PRUNED)
+            return self._told("pruned", f"pruned {self.pruning.where}")
+        mean = fmean(self.scores.values())
+        if not math.isfinite(mean):
+            return self._fail(f"{self.order.metric} is not finite")
+        self._tell(TrialState.COMPLETE, mean)
+        return self._told("complete", f"{self.order.metric} {mean:.6g}")
+
+    def _train_all_seeds(self) -> bool:
+        """False where the pruner stopped the configuration."""
+        for seed in self.order.seeds:
+            name = f"trial {self.trial.number}"
+            config = config_at(self.order.tree, self.trial.params, seed, name)
+            member = Trial(
+                self.order.scale,
+                self.order.name,
+                config,
+                trial_hash(config),
+                training_hash(config),
+            )
+            runs_dir = Path(self.order.runs_dir)
+            folder = trial_folder(runs_dir, member)
+            self.folders[seed] = folder.relative_to(runs_dir).as_posix()
+            self.trial.set_user_attr(MEMBERS, json.dumps(self.folders))
+            last = seed == self.order.seeds[-1]
+            if not self.pruning.begin_seed(folder, config.train.steps, last_seed=last):
+                return False
+            result = finished_result(folder)
+            if result is None:
+                try:
+                    result = self._train(config, member, folder)
+                except Preempted:
+                    if not self.pruning.where:
+                        raise
+                    return False
+            self.scores[seed] = self._score(result, folder)
+            self.trial.set_user_attr(SCORES, json.dumps(self.scores))
+        return True
+
+    def _train(self, config: TrialConfig, member: Trial, folder: Path) -> dict[str, Any]:
+        number = self.trial.number
+        where = f"trial {number}, seed {config.seed}"
+
+        def report(progress: Progress) -> None:
+            note = f"{where}; {progress.note}" if progress.note else where
+            self.report(Progress(progress.stage, progress.done, progress.total, note))
+
+        order = TrialOrder(
+            config=to_plain(config),
+            variant=f"{self.order.name}-{number}",
+            scale=self.order.scale,
+            hash=member.hash,
+            folder=str(folder),
+            references=str(Path(self.order.runs_dir) / "references"),
+            parent=self.order.folder,
+            store_uri=self.order.store_uri,
+            root=self.order.root,
+            threads=self.order.threads,
+            side_by_side=self.order.side_by_side,
+            tags={names.TAG_SEARCH: self.order.name, names.TAG_SEARCH_TRIAL: str(number)},
+        )
+        return run_trial(order, report, self.pruning.stop, self.pruning.listen)
+
+    def _score(self, result: Mapping[str, Any], folder: Path) -> float:
+        value = result["metrics"].get(self.order.metric)
+        if value is None:
+            raise UserError(
+                f"{folder} has no {self.order.metric}: it could not be measured with these "
+                "evaluate settings"
+            )
+        return float(value)
+
+    def _fail(self, reason: str) -> dict[str, Any]:
+        shown = " ".join(reason.split())
+        self.trial.set_user_attr(REASON, shown[:1000])
+        self._tell(TrialState.FAIL)
+        return self._told("failed", f"failed: {shown}")
+
+    def _tell(self, state: TrialState, value: float | None = None) -> None:
+        # A database may have given the trial to another worker while this one was not heard of.
+        self.study.tell(self.trial.number, value, state, skip_if_finished=True)
+
+    def _told(self, state: str, about: str) -> dict[str, Any]:
+        return {"number": self.trial.number, "state": state, "about": about}

@@ -1,0 +1,149 @@
+"""Trials that end before much is trained: finished, hopeless or impossible ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from rich.console import Console
+
+from harness.atomic_file import write_text
+from harness.config.expansion import load_cluster
+from harness.config.search import config_at
+from harness.config.trial_hash import trial_hash
+from harness.paths import EXPERIMENTS
+from harness.progress import ignore_progress
+from harness.search.attributes import REASON
+from harness.search.claim import prepare_study
+from harness.search.launch import run_search
+from harness.search.order import SearchOrder
+from harness.search.worker import run_job
+from harness.tracking.events import JOURNAL_FILE, End, Metrics, read_events
+from harness.tracking.journal import Journal
+from harness.trial_order import RESULT
+from models.errors import UserError
+from tests.harness.search.conftest import SEARCH, Made
+
+Make = Callable[..., Made]
+
+
+def run(order: SearchOrder) -> dict[str, Any]:
+    """As a pool's worker is given it."""
+    payload = {"order": asdict(order), "result": str(order.path / "jobs" / "0001" / "result.json")}
+    return run_job(json.loads(json.dumps(payload)), ignore_progress)
+
+
+def folder_of(order: SearchOrder, point: dict[str, Any], seed: int, variant: str = "s") -> Path:
+    name = trial_hash(config_at(order.tree, point, seed, "here"))
+    return Path(order.runs_dir) / order.scale / variant / f"seed{seed}-{name}"
+
+
+def finish(folder: Path, **metrics: float) -> None:
+    write_text(folder / RESULT, json.dumps({"metrics": metrics}))
+
+
+def test_finished_trainings_are_reused_whatever_their_folder_is_called(make: Make) -> None:
+    order = make().order
+    assert order.default is not None
+    for seed, variant, value in ((0, "dydila", 2.0), (1, "s", 4.0)):
+        finish(folder_of(order, order.default, seed, variant), validation_loss=value)
+    study = prepare_study(order)
+    told = run(order)
+    assert (told["number"], told["state"], told["about"]) == (0, "complete", "validation_loss 3")
+    assert study.best_value == 3.0
+    assert json.loads(study.best_trial.user_attrs["scores"]) == {"0": 2.0, "1": 4.0}
+
+
+def test_values_that_do_not_fit_together_fail_the_trial_alone(make: Make) -> None:
+    text = SEARCH.replace(
+        "model.depth: int(1, 4)", "model.width: choice(64, 96)\n  model.heads: choice(4, 64)"
+    )
+    order = make(text).order
+    study = prepare_study(order)
+    study.ask()  # the base
+    study.enqueue_trial({"attention.lambda_init": 0.01, "model.width": 96, "model.heads": 64})
+    told = run(order)
+    assert told["state"] == "failed"
+    assert "model.heads must divide model.width" in told["about"]
+    failed = study.get_trials()[told["number"]]
+    assert failed.state == TrialState.FAIL
+    assert failed.user_attrs[REASON].startswith("trial 1: model.heads")
+
+
+def test_a_metric_that_no_result_has_fails_the_trial(make: Make) -> None:
+    text = SEARCH.replace("objective: {seeds: [0, 1]}", "objective: {metric: sfd, seeds: [0]}")
+    order = make(text).order
+    assert order.default is not None
+    prepare_study(order)
+    finish(folder_of(order, order.default, 0), validation_loss=1.0)
+    assert "has no sfd_efficientnet_lite0: it could not be measured" in run(order)["about"]
+
+
+def test_a_training_that_was_worse_before_is_not_gone_on_with(make: Make) -> None:
+    order = make(SEARCH.replace("startup_trials: 2", "startup_trials: 1"), trials=2).order
+    study = prepare_study(order)
+    base = study.ask(dict(order.distributions()))
+    for position in (10, 20, 30, 40):
+        base.report(1.0, position)
+    study.tell(base, 1.0)
+    point = {"attention.lambda_init": 0.05, "model.depth": 2}
+    study.enqueue_trial(point)
+    journal = Journal(folder_of(order, point, 0))
+    journal.start(experiment="smoke", run_name="r", tags={}, params={})
+    journal.metrics({"validation_loss": 1.5}, 10)
+    journal.close()
+    told = run(order)
+    assert (told["state"], told["about"]) == ("pruned", "pruned at step 10 of seed 1")
+    assert study.get_trials()[1].state == TrialState.PRUNED
+
+
+def test_a_hopeless_training_stops_in_the_middle_and_can_be_gone_on_with(make: Make) -> None:
+    text = SEARCH.replace("startup_trials: 2", "startup_trials: 1").replace(
+        "base: baselines/dydila", "base: {attention.name: dydila, train.batch_size: 8}"
+    )
+    order = make(text, trials=2).order
+    study = prepare_study(order)
+    base = study.ask(dict(order.distributions()))
+    for position in (10, 20, 30, 40):
+        base.report(0.001, position)
+    study.tell(base, 0.001)
+    point = {"attention.lambda_init": 0.05, "model.depth": 1}
+    study.enqueue_trial(point)
+    told = run(order)
+    assert (told["state"], told["about"]) == ("pruned", "pruned at step 10 of seed 1")
+    folder = folder_of(order, point, 0)
+    with (folder / JOURNAL_FILE).open("rb") as file:
+        events = [event for event, _ in read_events(file, 0)]
+    (end,) = [event for event in events if isinstance(event, End)]
+    assert (end.status, end.reason) == ("KILLED", "stopped by pruning at step 10")
+    steps = {event.step for event in events if isinstance(event, Metrics)}
+    assert max(steps) == 10
+    assert [path.name for path in folder.glob("checkpoints/*.ckpt")] == ["step-00000010.ckpt"]
+    assert not folder_of(order, point, 1).exists()
+
+
+def test_nothing_is_taken_once_all_trials_are(make: Make) -> None:
+    order = make(trials=1).order
+    study = prepare_study(order)
+    study.tell(study.ask(), 1.0)
+    assert run(order) == {"number": None}
+
+
+@pytest.mark.parametrize("trials", [0, -1])
+def test_no_trials_are_no_search(make: Make, trials: int, tmp_path: Path) -> None:
+    cluster = load_cluster("local", [], EXPERIMENTS)
+    with pytest.raises(UserError, match=f"--trials is {trials}: expected a whole number >= 1"):
+        run_search(
+            make().search,
+            cluster,
+            trials=trials,
+            storage=None,
+            runs_dir=tmp_path / "none",
+            console=Console(),
+        )
+    assert not (tmp_path / "none").exists()
