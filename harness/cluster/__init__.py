@@ -1,1 +1,1 @@
-"""Where trials run: worker processes on this machine, and what the user sees of them."""
+"""Where trials run: in processes of this machine or jobs of a cluster; and how they are shown."""

@@ -14,12 +14,27 @@ class Job:
     """One call of the pool's target.
 
     `payload` must be writable as JSON. `log_path` receives all that the job prints, and the
-    traceback if it fails; an existing log is continued.
+    traceback if it fails; an existing log is continued. `result_path` is the file that exists once
+    the job is done; launchers that outlive their process need it. A `single_process` job gains
+    nothing from the several processes that a launcher may give each job.
     """
 
     key: str
     payload: dict[str, Any]
     log_path: Path
+    result_path: Path | None = None
+    single_process: bool = False
+
+    @property
+    def result_file(self) -> Path:
+        """`result_path`, by those who need it.
+
+        Raises:
+            ValueError: the job has none.
+        """
+        if self.result_path is None:
+            raise ValueError(f"the job {self.key} names no file of its result")
+        return self.result_path
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.config.schema import ClusterConfig
+    from harness.config.cluster import LocalCluster
 
 NVIDIA_SMI_TIMEOUT_SECONDS = 30
 GPU_LINE = re.compile(r"^GPU \d+: .*\(UUID: (?P<uuid>GPU-[^)]+)\)")
@@ -76,7 +76,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def resolve_workers(
-    config: ClusterConfig,
+    config: LocalCluster,
     jobs: int,
     *,
     gpus: Sequence[str] | None = None,
@@ -84,35 +84,45 @@ def resolve_workers(
 ) -> tuple[int, int]:
     """How many workers, and how many CPU threads each, for this many jobs.
 
-    With GPUs `auto` is one worker a GPU. Without, it is one worker a core as long as there are
-    jobs, because two single-threaded trials side by side are faster than two trials one after the
-    other on both cores. The threads share the cores evenly. `gpus` None asks the machine; pass ()
-    where trials run on the CPU whatever the machine has.
+    With GPUs `auto` is one worker a GPU, or for as many as a trial has processes. Without, it is
+    one worker a core, or for as many, as long as there are jobs, because two single-threaded trials
+    side by side are faster than two trials one after the other on both cores. The threads share the
+    cores evenly. `gpus` None asks the machine; pass () where trials run on the CPU whatever the
+    machine has.
 
     Raises:
-        UserError: more workers than GPUs.
+        UserError: more workers, or processes of a trial, than GPUs.
     """
     cores = usable_cores()
     usable_gpus = visible_gpus() if gpus is None else tuple(gpus)
-    if usable_gpus and config.workers != "auto" and config.workers > len(usable_gpus):
+    processes = config.processes_per_trial
+    groups = len(usable_gpus) // processes
+    if usable_gpus and not groups:
+        raise UserError(
+            f"cluster.processes_per_trial is {processes}, but {len(usable_gpus)} GPU(s) are "
+            f"visible and each process needs one: set it to {len(usable_gpus)} or less"
+        )
+    if usable_gpus and config.workers != "auto" and config.workers > groups:
+        needed = "one" if processes == 1 else f"{processes} (cluster.processes_per_trial)"
         raise UserError(
             f"cluster.workers is {config.workers}, but {len(usable_gpus)} GPU(s) are visible and "
-            f"each worker needs one: set it to {len(usable_gpus)} or less, or to auto"
+            f"each worker needs {needed}: set it to {groups} or less, or to auto"
         )
     if config.workers != "auto":
         limit = config.workers
     elif usable_gpus:
-        limit = len(usable_gpus)
+        limit = groups
     elif config.threads_per_worker != "auto":
         limit = cores // config.threads_per_worker
     else:
-        limit = cores
+        limit = cores // processes
     workers = max(1, min(limit, jobs))
     even_share = max(1, cores // workers)
     threads = even_share if config.threads_per_worker == "auto" else config.threads_per_worker
-    if workers * threads > cores:
+    busy = max(threads, processes)
+    if workers * busy > cores:
         on_warning(
-            f"{workers} worker(s) with {threads} thread(s) each share {cores} core(s), so they "
+            f"{workers} worker(s) with {busy} thread(s) each share {cores} core(s), so they "
             f"slow each other down: cluster.workers and cluster.threads_per_worker can be lowered"
         )
     return workers, threads

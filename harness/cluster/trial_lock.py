@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -32,7 +33,7 @@ def trial_lock(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        on_wait(f"waiting for {_describe_holder(folder)}, which runs this trial ({folder})")
+        on_wait(f"waiting for {describe_holder(folder)}, which runs this trial ({folder})")
         lock.acquire(poll_interval=POLL_SECONDS)
     try:
         _write_holder(folder)
@@ -42,15 +43,36 @@ def trial_lock(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
-def _write_holder(folder: Path) -> None:
-    # Beside the lock file, not in it: some versions of filelock empty the lock file on each try.
-    holder = {"pid": os.getpid(), "host": socket.gethostname()}
-    write_text(folder / HOLDER_FILE, json.dumps(holder))
+def is_locked(folder: Path) -> bool:
+    """Whether a process runs the trial now, as far as the file system tells; takes no part in it.
+
+    The shared lock that this tries for an instant makes a trial that starts just then try again.
+    """
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
-def _describe_holder(folder: Path) -> str:
+def describe_holder(folder: Path) -> str:
+    """Which process runs the trial, for messages."""
     try:
         holder = json.loads((folder / HOLDER_FILE).read_text())
         return f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+def _write_holder(folder: Path) -> None:
+    # Beside the lock file, not in it: some versions of filelock empty the lock file on each try.
+    holder = {"pid": os.getpid(), "host": socket.gethostname()}
+    write_text(folder / HOLDER_FILE, json.dumps(holder))

@@ -101,8 +101,7 @@ class Exit:
     def _leave(self) -> None:
         if os.getpid() != self._pid:
             return  # a fork of the worker
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         self._watch.kill_orphans()
         if self._termination.requested:
             os._exit(128 + signal.SIGTERM)
@@ -171,10 +170,16 @@ def import_target(target: str, threads: int) -> Target:
     return function
 
 
+def _flush() -> None:
+    # A log on a full disk takes nothing more.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+
+
 def redirect_output(log_path: Path) -> None:
     """Points stdout and stderr, of compiled code too, at the end of the log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -192,12 +197,14 @@ def run_job(
         ended: Message = {"ended": {"value": value}}
         encode(ended)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"error: {error}", file=sys.stderr)
         return {"ended": {"reason": str(error), "caused_by_user": True}}
     except (Exception, SystemExit) as error:
         if termination.requested:
             raise
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         text = " ".join(str(error).split())
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         return {"ended": {"reason": reason[:REASON_CHARACTERS], "caused_by_user": False}}

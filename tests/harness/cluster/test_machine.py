@@ -12,7 +12,7 @@ from harness.cluster.machine import (
     usable_cores,
     visible_gpus,
 )
-from harness.config.schema import ClusterConfig
+from harness.config.cluster import LocalCluster
 from models.errors import UserError
 
 TWO_GPUS = """\
@@ -27,9 +27,16 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-4404041a-04cf-1ccf-9e70-f139a9b1e23c)
 """
 
 
-def config(workers: int | str = "auto", threads: int | str = "auto") -> ClusterConfig:
-    return ClusterConfig.model_validate(
-        {"launcher": "local", "workers": workers, "threads_per_worker": threads}
+def config(
+    workers: int | str = "auto", threads: int | str = "auto", processes: int = 1
+) -> LocalCluster:
+    return LocalCluster.model_validate(
+        {
+            "launcher": "local",
+            "workers": workers,
+            "threads_per_worker": threads,
+            "processes_per_trial": processes,
+        }
     )
 
 
@@ -86,6 +93,30 @@ def test_more_threads_than_cores_is_a_warning_with_both_numbers() -> None:
     assert len(warnings) == 1
     assert "4 worker(s) with 3 thread(s)" in warnings[0]
     assert "8 core(s)" in warnings[0]
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("processes", "gpus", "expected"),
+    [(2, 0, (4, 2)), (3, 0, (2, 4)), (2, 4, (2, 4)), (4, 4, (1, 8)), (2, 5, (2, 4))],
+)
+def test_a_worker_has_threads_and_gpus_for_all_processes_of_its_trial(
+    processes: int, gpus: int, expected: tuple[int, int]
+) -> None:
+    warnings: list[str] = []
+    devices = [str(i) for i in range(gpus)]
+    resolved = resolve_workers(
+        config(processes=processes), 20, gpus=devices, on_warning=warnings.append
+    )
+    assert resolved == expected
+    assert warnings == []
+
+
+def test_more_processes_than_gpus_are_refused_with_both_numbers() -> None:
+    with pytest.raises(UserError, match=r"processes_per_trial is 3, but 2 GPU\(s\)"):
+        resolve_workers(config(processes=3), 10, gpus=("0", "1"))
+    with pytest.raises(UserError, match=r"workers is 2, but 3 GPU\(s\) .* needs 2"):
+        resolve_workers(config(2, processes=2), 10, gpus=("0", "1", "2"))
 
 
 def test_more_workers_than_gpus_is_refused_with_both_numbers() -> None:

@@ -1,0 +1,188 @@
+"""Handing jobs to SLURM once: what is queued already is not submitted again."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from harness.atomic_file import write_text
+from harness.cluster.jobs import Job
+from harness.cluster.slurm.commands import ask, own_words
+from harness.cluster.slurm.queue import QueuedJob, read_queue
+from harness.cluster.slurm.records import (
+    JOB_NAME,
+    JobRecord,
+    is_active,
+    read_record,
+    write_record,
+)
+from harness.cluster.slurm.script import executor, script_text
+from harness.cluster.slurm.task import TaskOrder, run_task
+from harness.config.cluster import SlurmCluster
+from models.errors import UserError
+
+FOLDER = "slurm"
+"""Below the runs folder: a folder a submission."""
+_UNRECORDED = "unrecorded.json"
+"""In a submission's folder from before sbatch is called until all records are written."""
+_DEFAULT_ARRAY = 1001
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of the jobs: `new` were submitted now, the others were queued before."""
+
+    records: dict[str, JobRecord]
+    """By the jobs' keys."""
+    new: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """Submits jobs whose results belong below one runs folder."""
+
+    config: SlurmCluster
+    runs_dir: Path
+    label: str
+    notice: Callable[[str], None]
+
+    def submit(self, jobs: Sequence[Job], target: str) -> Submitted:
+        """Submit those that are not in the queue, all of them or none.
+
+        Raises:
+            UserError: sbatch refused the jobs, or SLURM gives no answer.
+        """
+        folder = self.runs_dir / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            queue = read_queue(self.config.command_timeout)
+            self._cancel_unrecorded(folder, queue)
+            records = attached(jobs, queue)
+            left = [job for job in jobs if job.key not in records]
+            if left:
+                records |= self._submit_all(left, target)
+            return Submitted(records, tuple(job.key for job in left))
+
+    def scripts(self, jobs: Sequence[Job]) -> list[str]:
+        """The scripts that `submit` would use; nothing is written and nobody is told."""
+        known = attached(jobs, read_queue(self.config.command_timeout))
+        left = [job for job in jobs if job.key not in known]
+        submission = _new_name()
+        folder = self._folder(submission)
+        return [
+            script_text(
+                executor(self.config, folder, submission, self.label, single=single), len(batch)
+            )
+            for single, batch in self._batches(left)
+        ]
+
+    def _submit_all(self, jobs: Sequence[Job], target: str) -> dict[str, JobRecord]:
+        submission = _new_name()
+        folder = self._folder(submission)
+        folder.mkdir(parents=True)
+        unrecorded = folder / _UNRECORDED
+        write_text(unrecorded, json.dumps([job.key for job in jobs]) + "\n")
+        ids: dict[str, str] = {}
+        try:
+            for single, batch in self._batches(jobs):
+                made = executor(self.config, folder, submission, self.label, single=single)
+                orders = [self._order(job, target, submission) for job in batch]
+                # submitit prints what it raises as well.
+                with contextlib.redirect_stderr(io.StringIO()):
+                    submitted = made.map_array(run_task, orders)
+                ids |= {job.key: str(it.job_id) for job, it in zip(batch, submitted, strict=True)}
+        except (FailedJobError, FailedSubmissionError) as error:
+            self._take_back(ids.values())
+            shutil.rmtree(folder, ignore_errors=True)
+            message = own_words(str(error))
+            raise UserError(f"sbatch refused the jobs, so none was submitted: {message}") from error
+        now = time.time()
+        records = {key: JobRecord(job, submission, now) for key, job in ids.items()}
+        for job in jobs:
+            write_record(job.result_file, records[job.key])
+        unrecorded.unlink()
+        return records
+
+    def _batches(self, jobs: Sequence[Job]) -> list[tuple[bool, Sequence[Job]]]:
+        """Jobs of one submission script each: alike, and no more than an array may hold."""
+        most = self._array_size()
+        batches: list[tuple[bool, Sequence[Job]]] = []
+        for single in (True, False):
+            alike = [job for job in jobs if job.single_process == single]
+            batches += [(single, alike[at : at + most]) for at in range(0, len(alike), most)]
+        return batches
+
+    def _array_size(self) -> int:
+        settings = ask(["scontrol", "show", "config"], self.config.command_timeout)
+        for line in settings.splitlines():
+            name, _, value = line.partition("=")
+            if name.strip() == "MaxArraySize" and value.strip().isdigit():
+                return int(value)
+        return _DEFAULT_ARRAY
+
+    def _order(self, job: Job, target: str, submission: str) -> TaskOrder:
+        return TaskOrder(
+            target=target,
+            payload=job.payload,
+            log=str(job.log_path.absolute()),
+            result=str(job.result_file.absolute()),
+            submission=submission,
+            threads=self.config.cpus_per_task,
+            max_requeues=self.config.max_requeues,
+            command_timeout=self.config.command_timeout,
+            sys_path=tuple(str(Path(entry).absolute()) for entry in sys.path),
+        )
+
+    def _folder(self, submission: str) -> Path:
+        folder = self.runs_dir / FOLDER / submission
+        if "%" in str(folder):
+            raise UserError(
+                f"SLURM takes a % in a path for a pattern, but --runs-dir is {self.runs_dir}: "
+                "choose another folder"
+            )
+        return folder
+
+    def _cancel_unrecorded(self, folder: Path, queue: dict[str, QueuedJob]) -> None:
+        """Jobs of a launcher that died while it submitted cannot be told apart: end them."""
+        for unrecorded in folder.glob(f"*/{_UNRECORDED}"):
+            submission = unrecorded.parent.name
+            name = JOB_NAME.format(submission=submission)
+            jobs = [job.job for job in queue.values() if job.name == name and job.active]
+            if jobs:
+                self.notice(
+                    f"an earlier command died while it submitted: its {len(jobs)} job(s) are "
+                    "cancelled and submitted anew"
+                )
+                self._take_back(jobs)
+            unrecorded.unlink()
+
+    def _take_back(self, jobs: Iterable[str]) -> None:
+        ids = list(jobs)
+        if ids:
+            ask(["scancel", *ids], self.config.command_timeout)
+
+
+def attached(jobs: Sequence[Job], queue: dict[str, QueuedJob]) -> dict[str, JobRecord]:
+    """The records of those jobs that are queued or running, by their keys."""
+    records = {}
+    for job in jobs:
+        record = read_record(job.result_file)
+        if record is not None and is_active(job.result_file, record, queue):
+            records[job.key] = record
+    return records
+
+
+def _new_name() -> str:
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"

@@ -1,0 +1,182 @@
+"""The job's side: runs the target, and decides what a signal, a failure or an end means.
+
+The one owner of signals in a job. A requested stop puts the job back into the queue; a failure does
+not, since it would only happen again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cluster.slurm.commands import SlurmError, ask
+from harness.cluster.slurm.records import (
+    JobRecord,
+    OutcomeState,
+    TaskOutcome,
+    read_outcome,
+    read_record,
+    write_outcome,
+)
+from harness.cluster.worker import REASON_CHARACTERS, redirect_output
+from harness.progress import ProgressListener, ignore_progress
+from harness.stop_request import Preempted, StopRequest
+from models.errors import UserError
+
+StoppableTarget = Callable[[dict[str, Any], ProgressListener, StopRequest], Any]
+
+
+@dataclass(frozen=True)
+class TaskOrder:
+    """All that a job needs besides its target's payload."""
+
+    target: str
+    """ "package.module:function", called as `function(payload, report, stop)`."""
+    payload: dict[str, Any]
+    log: str
+    """Of the first process; the others have `log-rank1.txt` and so on beside it."""
+    result: str
+    """The file that exists once the job is done."""
+    submission: str
+    threads: int
+    max_requeues: int
+    command_timeout: float
+    sys_path: tuple[str, ...]
+
+
+def run_task(order: TaskOrder) -> None:
+    """Run one process of a job. Called by submitit on the node.
+
+    Raises:
+        SystemExit: with 0 where the job was put back or stopped, with 1 where it failed.
+    """
+    stop = StopRequest()
+    # Replaces submitit's handlers, which would requeue at once, in the middle of a step.
+    stop.listen()
+    _Task(order, stop).run()
+
+
+class _Task:
+    def __init__(self, order: TaskOrder, stop: StopRequest) -> None:
+        self._order = order
+        self._stop = stop
+        self._result = Path(order.result)
+        self._rank = int(os.environ.get("SLURM_PROCID", "0"))
+        self._job = _job_id()
+        self._requeues = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+
+    def run(self) -> None:
+        log = Path(self._order.log)
+        if self._rank > 0:
+            log = log.with_name(f"{log.stem}-rank{self._rank}{log.suffix}")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        redirect_output(log)
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        if self._rank == 0:
+            self._write("running")
+        try:
+            self._call_target()
+        except BaseException as error:
+            # Once a stop is requested, processes that lost touch with one that stopped earlier
+            # have not failed.
+            if self._stop.requested or isinstance(error, Preempted):
+                self._stopped(error)
+                raise SystemExit(0) from None
+            self._failed(error)
+            raise SystemExit(1) from None
+        if self._rank == 0:
+            self._write("done")
+
+    def _call_target(self) -> None:
+        sys.path[:] = [*dict.fromkeys((*self._order.sys_path, *sys.path))]
+        module, _, name = self._order.target.partition(":")
+        target: StoppableTarget = getattr(importlib.import_module(module), name)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(self._order.threads)
+        if self._stop.reason is not None:
+            raise Preempted(self._stop.reason, "before it began")
+        target(self._order.payload, ignore_progress, self._stop)
+
+    def _failed(self, error: BaseException) -> None:
+        """The first process that fails says why; the others fail because of it."""
+        by_user = isinstance(error, UserError)
+        if by_user:
+            print(f"error: {error}", file=sys.stderr)
+            reason = str(error)
+        else:
+            traceback.print_exception(error)
+            text = " ".join(str(error).split())
+            kind = type(error).__name__
+            reason = (f"{kind}: {text}" if text else kind)[:REASON_CHARACTERS]
+        if self._rank > 0:
+            reason = f"process {self._rank}: {reason}"
+        told = read_outcome(self._result, JobRecord(self._job, self._order.submission, 0.0))
+        if told is None or told.state != "failed" or told.requeues != self._requeues:
+            self._write("failed", reason, by_user)
+
+    def _stopped(self, error: BaseException) -> None:
+        """Put the job back, unless SLURM does it, or nobody wants it back."""
+        print(error, file=sys.stderr)
+        if self._rank > 0:
+            return
+        reason = " ".join(str(error).split())
+        record = read_record(self._result)
+        if record is not None and record.job == self._job and record.cancelled:
+            self._write("failed", "cancelled")
+        elif not self._runs_on():
+            self._write("stopped", reason)
+        elif self._requeues >= self._order.max_requeues:
+            self._write(
+                "failed",
+                f"{reason}, after {self._requeues} requeue(s), as many as cluster.max_requeues "
+                "allows; it goes on from there when it is submitted again",
+            )
+        else:
+            self._requeue(reason)
+
+    def _requeue(self, reason: str) -> None:
+        self._write("requeued", reason, requeues=self._requeues + 1)
+        try:
+            ask(["scontrol", "requeue", self._job], self._order.command_timeout)
+        except SlurmError as error:
+            self._write("failed", f"{reason}, and could not be put back: {error}")
+
+    def _runs_on(self) -> bool:
+        """Whether SLURM would let the job run on: it was not cancelled, nor is being requeued."""
+        command = ["squeue", "--noheader", "--format=%T", f"--jobs={self._job}"]
+        try:
+            return ask(command, self._order.command_timeout).strip() == "RUNNING"
+        except SlurmError as error:
+            print(error, file=sys.stderr)
+            return True
+
+    def _write(
+        self,
+        state: OutcomeState,
+        reason: str = "",
+        caused_by_user: bool = False,
+        requeues: int | None = None,
+    ) -> None:
+        count = self._requeues if requeues is None else requeues
+        outcome = TaskOutcome(
+            job=self._job,
+            submission=self._order.submission,
+            state=state,
+            requeues=count,
+            updated=time.time(),
+            reason=reason,
+            caused_by_user=caused_by_user,
+        )
+        write_outcome(self._result, outcome)
+
+
+def _job_id() -> str:
+    array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{index}" if array and index else os.environ["SLURM_JOB_ID"]
