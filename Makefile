@@ -17,10 +17,12 @@ CLUSTER ?= local
 SEEDS ?=
 SET ?=
 EXP ?=
+SEARCH ?=
+TRIALS ?=
 PORT ?= 5000
 FREE_GIB_NEEDED := 8
 
-.PHONY: exp-is-named help setup ablation report config list ui test test-slow test-all check format clean
+.PHONY: exp-is-named search-is-named help setup ablation search report config status cancel retry list ui test test-slow test-slurm test-all check format clean
 
 help: ## Show this list.
 	@echo "make ablation EXP=no_differential    train, measure and compare; then make report, make ui"
@@ -29,6 +31,7 @@ help: ## Show this list.
 		| awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 	@echo
 	@echo "Variables: EXP (which ablation), SCALE=$(SCALE), CLUSTER=$(CLUSTER), SEEDS (how many),"
+	@echo "SEARCH and TRIALS (which search, how many trials in all),"
 	@echo "SET=\"train.steps=50 ...\" (overrides), PORT=$(PORT) (of make ui), PYTHON=$(PYTHON)"
 
 setup: $(STAMP) ## Make the virtual environment .venv; does nothing when all is there.
@@ -56,17 +59,33 @@ $(STAMP): pyproject.toml constraints.txt
 ablation: exp-is-named $(STAMP) ## Run an ablation: make ablation EXP=no_differential [SCALE= SEEDS= SET=].
 	@$(RUN) ablation $(EXP) --scale $(SCALE) --cluster $(CLUSTER) $(if $(SEEDS),--seeds $(SEEDS)) $(SET)
 
+search: search-is-named $(STAMP) ## Look for good values: make search SEARCH=dydila_factors TRIALS=30 [SCALE= SET=].
+	@$(RUN) search $(SEARCH) --trials $(TRIALS) --scale $(SCALE) --cluster $(CLUSTER) $(SET)
+
 report: exp-is-named $(STAMP) ## Rebuild the tables and figures from MLflow: make report EXP=no_differential.
 	@$(RUN) report $(EXP) --scale $(SCALE)
 
 config: exp-is-named $(STAMP) ## Print the resolved trials and their hashes; run nothing.
 	@$(RUN) config $(EXP) --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(SET)
 
+status: exp-is-named $(STAMP) ## Show how far every trial is: make status EXP=no_differential.
+	@$(RUN) status $(EXP) --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(SET)
+
+cancel: exp-is-named $(STAMP) ## End the queued and running SLURM jobs of an ablation.
+	@$(RUN) cancel $(EXP) --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(SET)
+
+retry: exp-is-named $(STAMP) ## Run the trials of an ablation again that failed.
+	@$(RUN) retry $(EXP) --scale $(SCALE) --cluster $(CLUSTER) $(if $(SEEDS),--seeds $(SEEDS)) $(SET)
+
+search-is-named:
+	@$(if $(and $(SEARCH),$(TRIALS)),,echo "say which search and how many trials: make search" \
+		"SEARCH=dydila_factors TRIALS=30; make list shows all" >&2; exit 2)
+
 exp-is-named:
 	@$(if $(EXP),,echo "say which ablation: make $(firstword $(MAKECMDGOALS)) EXP=no_differential;" \
 		"make list shows all" >&2; exit 2)
 
-list: $(STAMP) ## List ablations, scales and attention variants, each with its question.
+list: $(STAMP) ## List ablations, searches, scales and attention variants, each with its question.
 	@$(RUN) list
 
 ui: $(STAMP) ## Compare runs in the browser, on this machine only.
@@ -74,12 +93,15 @@ ui: $(STAMP) ## Compare runs in the browser, on this machine only.
 		--host 127.0.0.1 --port $(PORT)
 
 test: $(STAMP) ## Run the quick tests.
-	@$(VENV)/bin/python -m pytest -m "not slow"
+	@$(VENV)/bin/python -m pytest -m "not slow and not slurm"
 
 test-slow: $(STAMP) ## Run the tests that take minutes.
-	@$(VENV)/bin/python -m pytest -m slow
+	@$(VENV)/bin/python -m pytest -m "slow and not slurm"
 
-test-all: test test-slow ## Run all tests.
+test-slurm: $(STAMP) ## Run the tests on a SLURM of two virtual nodes, started for them (Debian: slurm-wlm, munge).
+	@HARNESS_TEST_SLURM=1 $(VENV)/bin/python -m pytest -m slurm tests/slurm
+
+test-all: test test-slow test-slurm ## Run all tests.
 
 check: $(STAMP) ## Lint, check types and the direction of imports.
 	@$(VENV)/bin/ruff check .

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from harness.cluster.display import JobDisplay
 from harness.cluster.jobs import Job, JobResult
-from harness.cluster.local import resolve_workers, run_jobs, visible_gpus
+from harness.cluster.launcher import Detached, Launcher, Plan
+from harness.cluster.launchers import make_launcher
+from harness.config.cluster import ClusterConfig
 from harness.config.expansion import Ablation, Trial
-from harness.config.schema import ClusterConfig
 from harness.config.serialisation import to_plain
 from harness.data.content import bind_content
 from harness.paths import ROOT
@@ -24,7 +25,9 @@ from harness.tracking.journal import Journal, ending_of
 from harness.tracking.pending import publish_pending, wait_published
 from harness.tracking.provenance import collect
 from harness.tracking.store import open_store
-from harness.trial_order import TrialOrder, finished_result, floor_file
+from harness.training.batch_shares import check_batch
+from harness.trial_order import RESULT, TrialOrder, finished_result, floor_file, trial_folder
+from harness.trial_state import StateReader
 from models.errors import UserError
 from reports.report import TABLE_MARKDOWN, Report, write_report
 
@@ -34,7 +37,13 @@ _FLOOR = "real against real"
 
 
 def run_ablation(
-    ablation: Ablation, cluster: ClusterConfig, runs_dir: Path, console: Console
+    ablation: Ablation,
+    cluster: ClusterConfig,
+    runs_dir: Path,
+    console: Console,
+    *,
+    detach: bool = False,
+    only_failed: bool = False,
 ) -> tuple[JobResult, ...]:
     """Run what is not finished, then compare.
 
@@ -43,16 +52,35 @@ def run_ablation(
         cluster: where trials run.
         runs_dir: where trials and reports are written.
         console: told what happens.
+        detach: leave the trials to themselves once they are handed to a scheduler.
+        only_failed: of the trials that are not finished, run those that failed.
 
     Returns:
         The trials that failed.
 
     Raises:
-        UserError: the MLflow store cannot be used, or no trial has finished.
+        UserError: the MLflow store cannot be used, the cluster cannot give what is asked of it, or
+            no trial has finished.
         KeyboardInterrupt: Ctrl-C; the same call resumes the trials.
+        Detached: the trials go on; the same call watches them again.
     """
-    bound = bind_content(ablation)
-    return _AblationInProgress(bound, cluster, runs_dir.resolve(), console).run()
+    bound, runs_dir = bind_content(ablation), runs_dir.resolve()
+    launcher = _launcher(bound, cluster, runs_dir, console, detach=detach)
+    return _AblationInProgress(bound, launcher, runs_dir, console, only_failed=only_failed).run()
+
+
+def print_scripts(
+    ablation: Ablation, cluster: ClusterConfig, runs_dir: Path, console: Console
+) -> None:
+    """Print what a scheduler would be given now, and run nothing.
+
+    Raises:
+        UserError: the trials would not go to a scheduler, or the cluster cannot give what is asked.
+    """
+    bound, runs_dir = bind_content(ablation), runs_dir.resolve()
+    launcher = _launcher(bound, cluster, runs_dir, console)
+    for script in _AblationInProgress(bound, launcher, runs_dir, console).scripts():
+        console.print(script, highlight=False, markup=False, soft_wrap=True)
 
 
 def rebuild_report(ablation: str, scale: str, runs_dir: Path, console: Console) -> None:
@@ -76,25 +104,20 @@ def report_folder(runs_dir: Path, scale: str, ablation: str) -> Path:
     return runs_dir / "reports" / scale / ablation
 
 
-def trial_folder(runs_dir: Path, trial: Trial) -> Path:
-    """A trial's folder: the one with its hash where it exists, whatever variant's name it bears.
-
-    A trial belongs to no ablation, and two ablations may call the same configuration differently.
-    """
-    own = runs_dir / trial.folder
-    if own.exists():
-        return own
-    return next((runs_dir / trial.scale).glob(f"*/{own.name}"), own)
-
-
 class _AblationInProgress:
     """One call of `run_ablation`."""
 
     def __init__(
-        self, ablation: Ablation, cluster: ClusterConfig, runs_dir: Path, console: Console
+        self,
+        ablation: Ablation,
+        launcher: Launcher,
+        runs_dir: Path,
+        console: Console,
+        *,
+        only_failed: bool = False,
     ) -> None:
         self.ablation = ablation
-        self.cluster = cluster
+        self.launcher = launcher
         self.runs_dir = runs_dir
         self.console = console
         self.references = runs_dir / "references"
@@ -105,16 +128,32 @@ class _AblationInProgress:
             for trial in ablation.trials
             if finished_result(self.folders[trial.hash]) is not None
         }
+        self.only_failed = only_failed
+        self.left = [trial for trial in ablation.trials if trial.hash not in self.reused]
+        if only_failed:
+            results = [self.folders[trial.hash] / RESULT for trial in self.left]
+            states = StateReader(self.notice).read(results)
+            self.left = [
+                trial
+                for trial, state in zip(self.left, states, strict=True)
+                if state.phase == "failed"
+            ]
+        self.floor = floor_file(ablation.trials[0].config, self.references)
+        hashes = [trial.hash for trial in ablation.trials]
+        self.folder = ablation_folder(runs_dir, ablation.scale, ablation.name, hashes)
+
+    def scripts(self) -> list[str]:
+        plan = self._plan()
+        return [] if plan is None else self.launcher.scripts(self._jobs(plan))
 
     def run(self) -> tuple[JobResult, ...]:
         ablation = self.ablation
         self.notice(f"{ablation.name} at {ablation.scale}: {ablation.question}")
         self._say_what_is_reused()
+        plan = self._plan()
         self.store.prepare(ablation.scale, self.notice)
         publish_pending(self.runs_dir, self.store, self.notice)
-        hashes = [trial.hash for trial in ablation.trials]
-        folder = ablation_folder(self.runs_dir, ablation.scale, ablation.name, hashes)
-        tracked = AblationRun(folder, self.store, self.notice)
+        tracked = AblationRun(self.folder, self.store, self.notice)
         tracked.start(
             scale=ablation.scale,
             ablation=ablation.name,
@@ -123,8 +162,11 @@ class _AblationInProgress:
             provenance=collect(ROOT).tags(),
         )
         try:
-            failed = self._run_trials(tracked)
+            failed = self._run_trials(tracked, plan)
             self._report(tracked)
+        except Detached:
+            tracked.leave()
+            raise
         except BaseException as error:
             tracked.end(*ending_of(error))
             raise
@@ -138,45 +180,44 @@ class _AblationInProgress:
         self.console.print(text, highlight=False, markup=False)
 
     def _say_what_is_reused(self) -> None:
+        if self.only_failed:
+            self.notice(f"{len(self.left)} trial(s) failed and are run again")
+            return
         seeds = defaultdict(list)
         for trial in self.ablation.trials:
             if trial.hash in self.reused:
                 seeds[trial.variant].append(str(trial.seed))
         count, total = len(self.reused), len(self.ablation.trials)
         if not seeds:
-            self.notice(f"{total} trials to run")
+            self.notice(f"{len(self.left)} trials to run")
             return
         which = "; ".join(f"{variant} seed {', '.join(ks)}" for variant, ks in seeds.items())
         self.notice(f"{count} of {total} trials are finished already and are reused: {which}")
 
-    def _run_trials(self, tracked: AblationRun) -> tuple[JobResult, ...]:
+    def _plan(self) -> Plan | None:
+        """How to run what is left; None where nothing is."""
+        count = len(self.left) + (not self.floor.exists())
+        wants_gpu = any(trial.config.train.device != "cpu" for trial in self.ablation.trials)
+        return self.launcher.plan(count, wants_gpu=wants_gpu) if count else None
+
+    def _jobs(self, plan: Plan) -> list[Job]:
+        for trial in self.left:
+            check_batch(trial.config.train, plan.processes)
+        jobs = [self._job("trial", trial, plan) for trial in self.left]
+        if not self.floor.exists():
+            jobs.insert(0, self._job("floor", self.ablation.trials[0], plan))
+        return jobs
+
+    def _run_trials(self, tracked: AblationRun, plan: Plan | None) -> tuple[JobResult, ...]:
         """Run what is left, and record which trials the ablation compares."""
-        left = [trial for trial in self.ablation.trials if trial.hash not in self.reused]
-        floor_known = floor_file(self.ablation.trials[0].config, self.references)
-        measure_floor = not floor_known.exists()
         results: list[JobResult] = []
-        if left or measure_floor:
-            wants_gpu = any(trial.config.train.device != "cpu" for trial in self.ablation.trials)
-            gpus = visible_gpus() if wants_gpu else ()
-            workers, threads = resolve_workers(
-                self.cluster, len(left) + measure_floor, gpus=gpus, on_warning=self.notice
-            )
-            jobs = [self._job("trial", trial, tracked, threads, workers) for trial in left]
-            if measure_floor:
-                first = self.ablation.trials[0]
-                jobs.insert(0, self._job("floor", first, tracked, threads, workers))
+        jobs = [] if plan is None else self._jobs(plan)
+        if plan is not None and jobs:
             with JobDisplay(self.console, len(jobs)) as display:
-                results = run_jobs(
-                    jobs,
-                    _WORKER,
-                    workers=workers,
-                    threads_per_worker=threads,
-                    on_event=display.event,
-                    gpus=gpus,
-                )
+                results = plan.run(jobs, _WORKER, display.event)
         floor: dict[str, Any] = {}
-        if floor_known.exists():
-            floor = json.loads(floor_known.read_text(encoding="utf-8"))
+        if self.floor.exists():
+            floor = json.loads(self.floor.read_text(encoding="utf-8"))
         tracked.trials(self._members(), floor.get("metrics", {}), floor.get("identity", {}))
         failed = tuple(result for result in results if not result.ok)
         self._end_runs_of_killed_workers(failed)
@@ -194,9 +235,7 @@ class _AblationInProgress:
                 journal.end("FAILED", reasons[_key(trial)])
                 journal.close()
 
-    def _job(
-        self, kind: str, trial: Trial, tracked: AblationRun, threads: int, workers: int
-    ) -> Job:
+    def _job(self, kind: str, trial: Trial, plan: Plan) -> Job:
         folder = self.folders[trial.hash]
         order = TrialOrder(
             config=to_plain(trial.config),
@@ -205,16 +244,17 @@ class _AblationInProgress:
             hash=trial.hash,
             folder=str(folder),
             references=str(self.references),
-            parent=str(tracked.folder),
+            parent=str(self.folder),
             store_uri=self.store.uri,
             root=str(ROOT),
-            threads=threads,
-            side_by_side=workers,
+            threads=plan.threads,
+            side_by_side=plan.side_by_side,
+            processes=plan.processes,
         )
-        key, log = _key(trial), folder / _LOG
+        payload = {"job": kind, "order": asdict(order)}
         if kind == "floor":
-            key, log = _FLOOR, self.references / _LOG
-        return Job(key, {"job": kind, "order": asdict(order)}, log)
+            return Job(_FLOOR, payload, self.references / _LOG, self.floor, single_process=True)
+        return Job(_key(trial), payload, folder / _LOG, folder / RESULT)
 
     def _members(self) -> list[AblationMember]:
         """In the order of the table: variant by variant."""
@@ -254,6 +294,21 @@ class _AblationInProgress:
         table = (folder / TABLE_MARKDOWN).read_text(encoding="utf-8")
         tracked.note(ablation.question, table, self._members())
         _show(report, self.console)
+
+
+def _launcher(
+    ablation: Ablation,
+    cluster: ClusterConfig,
+    runs_dir: Path,
+    console: Console,
+    *,
+    detach: bool = False,
+) -> Launcher:
+    def notice(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    label = f"{ablation.name} at {ablation.scale}"
+    return make_launcher(cluster, runs_dir, label, notice, detach=detach)
 
 
 def _key(trial: Trial) -> str:

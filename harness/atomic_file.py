@@ -43,6 +43,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def remove_leftovers(folder: Path, stem: str) -> None:
+    """Remove what processes that were killed while they wrote left behind.
+
+    Args:
+        folder: of the files.
+        stem: of the files' names; may hold wildcards. Nobody else may be writing them now.
+    """
+    for leftover in folder.glob(f".{stem}-????????.*"):
+        leftover.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

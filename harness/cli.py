@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from harness.commands import (
     ablation,
     benchmark,
+    cancel,
     config,
     convert,
     data,
@@ -19,15 +20,23 @@ from harness.commands import (
     list_experiments,
     probe,
     report,
+    retry,
+    search,
+    status,
 )
 from harness.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
+from harness.disk_space import full_disk_as_user_error
 from models.errors import UserError
 
 _COMMANDS = (
     ablation,
+    search,
     list_experiments,
     config,
     report,
+    status,
+    cancel,
+    retry,
     data,
     evaluate,
     probe,
@@ -46,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        return int(options.command(options))
+        with full_disk_as_user_error("what this command writes"):
+            return int(options.command(options))
     except UserError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.config.expansion import Trial
 from harness.config.schema import Section, TrialConfig
 
 RESULT = "result.json"
@@ -38,6 +39,21 @@ class TrialOrder:
     threads: int
     side_by_side: int
     """How many trials share this machine while this one runs; speeds depend on it."""
+    processes: int = 1
+    """How many train it together."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Further tags of its run, such as the search that asked for it."""
+
+
+def trial_folder(runs_dir: Path, trial: Trial) -> Path:
+    """A trial's folder: the one with its hash where it exists, whatever variant's name it bears.
+
+    A trial belongs to no ablation, and two ablations may call the same configuration differently.
+    """
+    own = runs_dir / trial.folder
+    if own.exists():
+        return own
+    return next((runs_dir / trial.scale).glob(f"*/{own.name}"), own)
 
 
 def finished_result(folder: Path) -> dict[str, Any] | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from harness.commands.exit_codes import BAD_INPUT, FAILED
 from harness.commands.options import Commands, add_selection, load_selection
+from harness.commands.run_selection import add_detach, run_selection
 
 
 def add(commands: Commands) -> None:
@@ -19,16 +19,22 @@ def add(commands: Commands) -> None:
         epilog="Example: python -m harness ablation no_differential --seeds 3 train.steps=200",
     )
     add_selection(command)
+    add_detach(command)
+    command.add_argument(
+        "--print-sbatch",
+        action="store_true",
+        help="print the scripts that SLURM would be given now, and submit nothing",
+    )
     command.set_defaults(command=_ablation)
 
 
 def _ablation(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.ablation import run_ablation
+    from harness.ablation import print_scripts
 
+    if not options.print_sbatch:
+        return run_selection(options, only_failed=False)
     ablation, cluster = load_selection(options)
-    failed = run_ablation(ablation, cluster, options.runs_dir, Console())
-    if failed and all(result.caused_by_user for result in failed):
-        return BAD_INPUT
-    return FAILED if failed else 0
+    print_scripts(ablation, cluster, options.runs_dir, Console())
+    return 0

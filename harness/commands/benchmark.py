@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.commands import benchmark_data
+from harness.commands import benchmark_data, benchmark_evaluation, benchmark_overhead
 from harness.commands.options import Commands
 
 
@@ -15,5 +15,5 @@ def add(commands: Commands) -> None:
         "ratio means something on a machine that is not quiet.",
     )
     parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (benchmark_data,):
+    for command in (benchmark_data, benchmark_evaluation, benchmark_overhead):
         command.add(parts)

@@ -16,21 +16,23 @@ def add(commands: Commands) -> None:
     """Add the command to the command line."""
     command = commands.add_parser(
         "list",
-        help="list ablations, scales and attention variants, each with its question",
-        description="List ablations, scales and attention variants, each with its question.",
+        help="list ablations, searches, scales and attention variants, each with its question",
+        description="List ablations, searches, scales and attention variants, each with its "
+        "question.",
     )
     add_experiments_dir(command)
     command.set_defaults(command=_list)
 
 
 def _list(options: argparse.Namespace) -> int:
-    from harness.config.catalogue import list_ablations, list_scales
+    from harness.config.catalogue import list_ablations, list_scales, list_searches
     from models.attention import load_variant, variant_names
 
     folder = options.experiments_dir
     variants = [(name, load_variant(name).question) for name in variant_names()]
     sections = {
         "Ablations (make ablation EXP=...)": _catalogue_rows(list_ablations(folder)),
+        "Searches (make search SEARCH=... TRIALS=...)": _catalogue_rows(list_searches(folder)),
         "Scales (SCALE=...)": _catalogue_rows(list_scales(folder)),
         "Attention variants (attention.name)": variants,
     }

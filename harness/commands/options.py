@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from harness.paths import EXPERIMENTS, ROOT
 
 if TYPE_CHECKING:
+    from harness.config.cluster import ClusterConfig
     from harness.config.expansion import Ablation
-    from harness.config.schema import ClusterConfig
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -45,6 +45,16 @@ def add_runs_dir(command: argparse.ArgumentParser) -> None:
         type=Path,
         default=ROOT / "runs",
         help="where trials and reports are written (default: runs/ in the repository)",
+    )
+
+
+def add_weights(command: argparse.ArgumentParser) -> None:
+    """Which of a trial's weights."""
+    command.add_argument(
+        "--weights",
+        choices=("last", "best"),
+        help="EMA weights of the last step, or the best ones by the trial's train.best_by "
+        "(default: those that the trial's samples are drawn from)",
     )
 
 
@@ -83,6 +93,31 @@ def add_extraction(command: argparse.ArgumentParser, default: str) -> None:
         choices=("auto", "cpu", "cuda"),
         default="auto",
         help="auto takes a GPU where there is one (default: %(default)s)",
+    )
+
+
+def add_processes(command: argparse.ArgumentParser) -> None:
+    """How many extract features."""
+    command.add_argument(
+        "--processes",
+        metavar="N",
+        type=int,
+        default=1,
+        help="share the extraction out among N processes on this machine, which take GPUs in turn "
+        "and share the cores; torchrun can start them instead (default: %(default)s)",
+    )
+
+
+def load_selected_ablation(options: argparse.Namespace) -> Ablation:
+    """The ablation alone, for commands to which it does not matter where it runs."""
+    from harness.config.expansion import load_ablation
+
+    return load_ablation(
+        options.name,
+        scale=options.scale,
+        seeds=options.seeds,
+        overrides=options.overrides,
+        experiments_dir=options.experiments_dir,
     )
 
 

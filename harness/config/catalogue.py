@@ -1,4 +1,4 @@
-"""Which ablations, scales and clusters the experiments folder offers. Cheap: imports no torch."""
+"""What the experiments folder offers, by kind. Cheap: imports no torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Literal
 from harness.config.ablation_file import QUESTION, read_ablation_file
 from harness.config.layers import ABOUT, SAFE_NAME, about_line, load_layers
 from harness.config.mistakes import COMMAND_LINE, Mistake, Origin, nearest_name
+from harness.config.search_file import read_search_file
 from harness.config.yaml_source import read_yaml, shown_path
 
-Kind = Literal["ablation", "scale", "cluster"]
+Kind = Literal["ablation", "search", "scale", "cluster"]
 """Also the name of the folder that holds the files."""
 
 _SUFFIX = ".yaml"
@@ -30,6 +31,11 @@ class Listed:
 def list_ablations(experiments_dir: Path) -> tuple[Listed, ...]:
     """All ablations by name, broken files included."""
     return _listed("ablation", QUESTION, read_ablation_file, experiments_dir)
+
+
+def list_searches(experiments_dir: Path) -> tuple[Listed, ...]:
+    """All searches by name, broken files included."""
+    return _listed("search", QUESTION, read_search_file, experiments_dir)
 
 
 def list_scales(experiments_dir: Path) -> tuple[Listed, ...]:

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from harness.config.ablation_file import AblationFile, read_ablation_file
 from harness.config.catalogue import find_file
+from harness.config.cluster import ClusterConfig
 from harness.config.layers import load_layers
 from harness.config.merge import overrides_layer
 from harness.config.mistakes import COMMAND_LINE, ConfigError, Mistake
-from harness.config.schema import ClusterConfig, DataConfig, TrialConfig
+from harness.config.schema import DataConfig, TrialConfig
 from harness.config.trial_hash import training_hash, trial_hash
 from harness.config.validation import check_keys, validate
 from harness.config.yaml_source import Node
@@ -74,7 +75,7 @@ class Ablation:
 class _WithCluster(BaseModel):
     """The keys as the command line names them."""
 
-    cluster: ClusterConfig
+    cluster: ClusterConfig = Field(discriminator="launcher")
 
 
 def load_ablation(

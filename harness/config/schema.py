@@ -48,6 +48,15 @@ Extractor = (
     ]
 )
 
+SampleMetric = Literal["fd", "sfd", "kd", "is", "precision", "recall", "density", "coverage"]
+"""What validation samples are measured by; on Inception features `fd` is FID, and so on."""
+BestBy = Literal["validation_loss", SampleMetric]
+Weights = Literal["last", "best"]
+"""Which EMA weights of a training: after its last step, or with the best value of `best_by`."""
+
+FEWEST_VALIDATION_SAMPLES = 6
+"""Coverage looks at five neighbours."""
+
 WITHOUT_EFFECT = "without_effect_on_the_result"
 NEUTRAL = "value_that_leaves_the_hash_as_it_was"
 
@@ -190,7 +199,43 @@ class TrainConfig(Section):
     ema_decay: float = Field(ge=0, lt=1)
     precision: Literal["auto", "32-true", "bf16-mixed"]
     validate_every: int = Field(ge=1, description="steps between validation losses")
+    validation_samples: int = _added_later(
+        0, ge=0, description="samples drawn and measured during training; 0 draws none"
+    )
+    validation_samples_every: int | None = _added_later(
+        None, ge=1, description="steps between validation samples; null takes validate_every"
+    )
+    best_by: BestBy | None = _added_later(
+        None,
+        description="metric of validation whose best value says which weights to keep besides the "
+        "last ones; null keeps the last alone",
+    )
+    on_non_finite: Literal["stop", "skip"] = _added_later(
+        "stop",
+        description="after a loss or gradient that is not finite: end with an error, or go back to "
+        "the last checkpoint and leave that step's batch out",
+    )
+    most_skips: int = _without_effect(
+        10, ge=1, description="batches left out before a trial ends with an error after all"
+    )
     device: Literal["auto", "cpu", "cuda"] = _without_effect()
+    strategy: Literal["ddp", "fsdp"] = _without_effect(
+        "ddp",
+        description="of several processes that train together: each holds the whole network (ddp), "
+        "or a part of its weights, gradients and averages (fsdp)",
+    )
+    accumulate: int = _without_effect(
+        1,
+        ge=1,
+        description="micro-batches that each process goes through in a step, one after the other; "
+        "more take less memory",
+    )
+    activation_checkpointing: bool = _without_effect(
+        False,
+        description="compute the insides of blocks again in the backward pass: less memory, more "
+        "time",
+    )
+    compile: bool = _without_effect(False, description="torch.compile of the network's blocks")
     checkpoint_every: int = _without_effect(ge=1, description="steps between checkpoints")
     log_every: int = _without_effect(ge=1, description="steps between logged metrics")
 
@@ -200,6 +245,38 @@ class TrainConfig(Section):
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError("both betas must lie in [0, 1)")
         return betas
+
+    @model_validator(mode="after")
+    def _micro_batches_are_equal(self) -> TrainConfig:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"train.accumulate must divide train.batch_size, but {self.batch_size} / "
+                f"{self.accumulate} leaves a rest"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_can_be_told(self) -> TrainConfig:
+        problems = []
+        if self.validation_samples == 0 and self.validation_samples_every is not None:
+            problems.append(
+                "train.validation_samples_every is of no use with train.validation_samples=0: set "
+                "it to null"
+            )
+        if self.validation_samples == 0 and self.best_by not in (None, "validation_loss"):
+            problems.append(
+                f"train.best_by={self.best_by} is measured on samples, but "
+                "train.validation_samples is 0: set it to a number, or take "
+                "train.best_by=validation_loss"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @property
+    def steps_between_samples(self) -> int:
+        """Steps from one set of validation samples to the next."""
+        return self.validation_samples_every or self.validate_every
 
 
 class SampleConfig(Section):
@@ -213,6 +290,9 @@ class SampleConfig(Section):
     )
     labels: Literal["balanced", "uniform"]
     grid_images: int = Field(ge=1, le=64, description="images a class in the sample grid")
+    weights: Weights = _added_later(
+        "last", description="EMA weights of the last step, or the best ones by train.best_by"
+    )
     batch_size: int = _without_effect(ge=1)
 
 
@@ -278,6 +358,7 @@ class TrialConfig(Section):
             problems.append(problem)
         if self.evaluate.inception_splits > self.evaluate.samples:
             problems.append("evaluate.inception_splits must not exceed evaluate.samples")
+        problems += self._validation_problems()
         if self.evaluate.probe_images > self.data.held_out:
             problems.append(
                 f"evaluate.probe_images must not exceed data.held_out, but "
@@ -299,6 +380,27 @@ class TrialConfig(Section):
             raise ValueError("\n".join(problems))
         return self
 
+    def _validation_problems(self) -> list[str]:
+        """Why the validation of training does not fit what it is measured with."""
+        problems = []
+        fewest = max(FEWEST_VALIDATION_SAMPLES, self.evaluate.inception_splits)
+        if 0 < self.train.validation_samples < fewest:
+            problems.append(
+                f"train.validation_samples must be 0 or at least {fewest}: neighbours and "
+                f"evaluate.inception_splits need as many, but it is {self.train.validation_samples}"
+            )
+        if self.train.best_by == "sfd" and self.evaluate.extractor != "inception":
+            problems.append(
+                "train.best_by=sfd needs spatial features, which evaluate.extractor=inception "
+                f"alone has, not {self.evaluate.extractor}"
+            )
+        if self.sample.weights == "best" and self.train.best_by is None:
+            problems.append(
+                "sample.weights=best needs a metric to be best by: set train.best_by, such as "
+                "train.best_by=validation_loss"
+            )
+        return problems
+
     def _attention_problem(self) -> str | None:
         """Why the attention block cannot be built; asked of the block itself, without memory."""
         side = self.data.side // self.model.patch_size
@@ -315,11 +417,3 @@ class TrialConfig(Section):
         except UserError as error:
             return str(error)
         return None
-
-
-class ClusterConfig(Section):
-    """Where trials run. Never part of a trial's hash."""
-
-    launcher: Literal["local"]
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"]
-    threads_per_worker: Annotated[int, Field(ge=1)] | Literal["auto"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,13 @@ def flatten(config: TrialConfig) -> dict[str, Scalar]:
 
 def to_yaml(config: TrialConfig) -> str:
     """YAML that `from_yaml_file` reads back as an equal configuration."""
+    return plain_to_yaml(to_plain(config))
+
+
+def plain_to_yaml(plain: Mapping[str, Any]) -> str:
+    """YAML of nested dictionaries, lists and scalars that our reader reads back as they are."""
     return yaml.dump(
-        to_plain(config), Dumper=_CoreDumper, sort_keys=False, allow_unicode=True, width=100
+        dict(plain), Dumper=_CoreDumper, sort_keys=False, allow_unicode=True, width=100
     )
 
 

@@ -147,6 +147,11 @@ class AblationRun:
             write_bytes(copy, path.read_bytes())
         self._journal.artifact(copy.relative_to(self.folder))
 
+    def leave(self, timeout: float = 10.0) -> None:
+        """Stop recording a run that goes on without this process, and send what there is."""
+        self._publisher.close(timeout)
+        self._journal.close()
+
     def end(self, status: Status, reason: str, timeout: float = 10.0) -> bool:
         """End the run and send what is left, for at most `timeout` seconds.
 

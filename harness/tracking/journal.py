@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from harness.stop_request import Preempted
 from harness.tracking.allowed_names import LONGEST_NAME, check_name
 from harness.tracking.events import (
     JOURNAL_FILE,
@@ -53,8 +54,11 @@ def as_text(value: object) -> str:
 def ending_of(error: BaseException) -> tuple[Status, str]:
     """Status and reason of a run that an exception ended.
 
-    Ctrl-C and SIGTERM arrive as exceptions too; the next command resumes what they stopped.
+    Ctrl-C and SIGTERM arrive as exceptions too; the next command resumes what they stopped, and a
+    scheduler what it preempted.
     """
+    if isinstance(error, Preempted):
+        return "KILLED", str(error)
     if isinstance(error, Exception):
         return "FAILED", f"{type(error).__name__}: {error}"
     return "KILLED", "interrupted"

@@ -7,7 +7,7 @@ run properly, and blocks the training while a server is away.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
@@ -16,18 +16,22 @@ from torch import Tensor
 
 from harness.tracking.journal import Journal
 
+MetricsListener = Callable[[Mapping[str, float], int], None]
+"""Told of the metrics of an optimizer step, and of that step."""
+
 
 class JournalLogger(Logger):
     """Writes every metric that Lightning logs to the journal, on rank zero only.
 
     Hyperparameters are left out: the journal has the resolved configuration already. So is
     Lightning's `epoch`, since a trial's budget is counted in steps. The end of the run is left to
-    the trial, which has more to do after training.
+    the trial, which has more to do after training. `on_metrics` is told what has been recorded.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, on_metrics: MetricsListener | None = None) -> None:
         super().__init__()
         self._journal = journal
+        self._on_metrics = on_metrics
 
     @property
     def name(self) -> str:
@@ -48,6 +52,8 @@ class JournalLogger(Logger):
             raise ValueError("a metric without a step cannot be drawn over the training")
         values = {key: float(value) for key, value in metrics.items() if key != "epoch"}
         self._journal.metrics(values, step)
+        if self._on_metrics is not None:
+            self._on_metrics(values, step)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:

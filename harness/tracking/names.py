@@ -71,6 +71,22 @@ def spread(metric: str) -> str:
     return f"{metric}/std"
 
 
+def on_validation_samples(metric: str, samples: int) -> str:
+    """A quality metric of the few samples that are drawn during training; how many is part of the
+    name, since no two counts compare, and none of them with the figures of the final samples."""
+    return f"validation/{metric}/{samples}_samples"
+
+
+def validation_metric_of(key: str) -> tuple[str, int] | None:
+    """The metric and count that `on_validation_samples` names; None for any other key."""
+    first, _, rest = key.partition("/")
+    metric, _, last = rest.rpartition("/")
+    count = last.removesuffix("_samples")
+    if first != "validation" or not metric or not count.isdecimal():
+        return None
+    return metric, int(count)
+
+
 def at_layer(metric: str, layer: int) -> str:
     """The same metric in one layer, from 0."""
     return f"{metric}/layer_{layer:02d}"
@@ -95,7 +111,11 @@ def is_detail(metric: str) -> bool:
 TAG_KIND = "harness.kind"
 KIND_ABLATION = "ablation"
 KIND_TRIAL = "trial"
+KIND_SEARCH = "search"
 TAG_ABLATION = "harness.ablation"
+TAG_SEARCH = "harness.search"
+TAG_SEARCH_TRIAL = "harness.search_trial"
+"""Which search asked for a trial, and the number of its own trial, from 0, as Optuna counts."""
 TAG_QUESTION = "harness.question"
 TAG_BASELINE = "harness.baseline"
 TAG_SCALE = "harness.scale"
@@ -107,6 +127,12 @@ TAG_METRIC_IDENTITY = "harness.metric_identity"
 """JSON object of all that a quality figure depends on besides the model: `extractor`, hash of its
 weights, resize, `samples` (their count), sampler, steps, guidance, `reference`. Figures whose
 identities differ never share a column."""
+TAG_VALIDATION_IDENTITY = "harness.validation_identity"
+"""The same of the figures of validation samples; absent where none were drawn."""
+TAG_BEST_BY = "harness.best_by"
+"""The metric whose best value chose the weights that are kept besides the last ones."""
+TAG_BEST_STEP = "harness.best_step"
+TAG_BEST_VALUE = "harness.best_value"
 TAG_GIT_COMMIT = "harness.git_commit"
 TAG_GIT_DIRTY = "harness.git_dirty"
 TAG_DEVICE = "harness.device"
@@ -115,13 +141,20 @@ TAG_VERSIONS = "harness.versions"
 TAG_ENDED_BECAUSE = "harness.ended_because"
 TAG_SIDE_BY_SIDE = "harness.trials_side_by_side"
 """How many trials shared the machine while this one trained."""
+TAG_PROCESSES = "harness.processes"
+"""How many processes trained this one together; the figures of speed are of all of them."""
 TAG_PEAK_MEMORY_KIND = "harness.peak_memory_kind"
+TAG_SKIPPED_STEPS = "harness.skipped_steps"
+"""Steps whose batches were left out since their loss or gradient was not finite; absent where none
+were. The metric `skipped_steps` counts them as training goes on."""
 TAG_PARENT = "mlflow.parentRunId"
 
 ARTIFACT_CONFIG = "config.yaml"
 ARTIFACT_GRID = "samples.png"
 ARTIFACT_GRID_IMAGES = "grid.npz"
 """Array `images`, (classes, images a class, H, W, C) uint8, and `class_names`, (classes,)."""
+ARTIFACT_VALIDATION_SAMPLES = "validation_samples"
+"""Folder of grids of the validation samples, `step-00000050.png` and so on."""
 ARTIFACT_PROBE = "attention_probe"
 """`.csv` has all figures of the probe, `.png` a figure of them."""
 ARTIFACT_TRIALS = "trials.json"

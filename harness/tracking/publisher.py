@@ -17,6 +17,7 @@ from harness.tracking.store import Store
 
 LONGEST_PAUSE = 60.0
 """Seconds between attempts while the store does not answer, at most."""
+THREAD_NAME = "mlflow-publisher"
 
 
 class Publisher:
@@ -42,7 +43,7 @@ class Publisher:
         self._lock: FileLock | None = None
         self._silent_since: float | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="mlflow-publisher", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
 
     @property
     def run_id(self) -> str | None:

@@ -25,6 +25,8 @@ URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _KIND = "mlflow.experimentKind"
 _MODEL_TRAINING = "custom_model_development"
 """Without it MLflow's pages take an experiment for one on language models."""
+_SETUP_SECONDS = 900.0
+"""Others wait while one makes the tables of a fresh database: minutes on a slow or shared disk."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 _USE_INSTEAD = (
     f"Set {URI_VARIABLE} to a server (http://127.0.0.1:5000) or a database file "
@@ -147,7 +149,7 @@ class Store:
 
     def _setup_lock(self) -> FileLock:
         assert self.database is not None
-        return FileLock(f"{self.database}-setup.lock", timeout=120)
+        return FileLock(f"{self.database}-setup.lock", timeout=_SETUP_SECONDS)
 
 
 def open_store(root: Path) -> Store:

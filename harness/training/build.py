@@ -50,12 +50,17 @@ def build_backbone(
 
 
 def build_module(
-    config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int
+    config: TrialConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    sharded: bool = False,
 ) -> DiffusionModule:
-    """The LightningModule that trains it."""
+    """The LightningModule that trains it; see there for `sharded`."""
     train = config.train
+    backbone = build_backbone(config, image_shape, num_classes)
+    backbone.checkpoints_activations = train.activation_checkpointing
     return DiffusionModule(
-        build_backbone(config, image_shape, num_classes),
+        backbone,
         build_objective(config.objective),
         Optimization(
             learning_rate=train.learning_rate,
@@ -67,6 +72,8 @@ def build_module(
             ema_decay=train.ema_decay,
             label_dropout=config.model.label_dropout,
             batch_size=train.batch_size,
+            accumulate=train.accumulate,
         ),
         config.seed,
+        sharded,
     )

@@ -6,14 +6,32 @@ import hashlib
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from harness.atomic_file import atomic_path, write_text
+from harness.atomic_file import atomic_path, remove_leftovers, write_text
 
 _KEPT = 2
 _NAME = re.compile(r"step-(\d{8})\.ckpt")
 _log = logging.getLogger(__name__)
+
+
+class WriteInPlace(TorchCheckpointIO):
+    """Writes a checkpoint straight to its path.
+
+    Lightning itself writes to the system's temporary folder and moves the file: that folder may be
+    too small, a move to another disk is a second copy, and a killed process leaves its file there.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        # Through a file of Python's, so that a full disk is an OSError that says so.
+        with Path(path).open("wb") as stream:
+            torch.save(checkpoint, stream)
 
 
 class Checkpoints(pl.Callback):
@@ -29,6 +47,10 @@ class Checkpoints(pl.Callback):
         self.every = every
         self._last_saved = -1
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            remove_leftovers(self.folder, "step-*")
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -38,21 +60,27 @@ class Checkpoints(pl.Callback):
         batch_idx: int,
     ) -> None:
         if trainer.global_step % self.every == 0:
-            self._save(trainer)
+            self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
+        self.save(trainer)
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
+        """Saves the present step, unless it is saved already."""
         step = trainer.global_step
         if step == self._last_saved:
             return
         path = self.folder / f"step-{step:08d}.ckpt"
-        with atomic_path(path) as temporary:
-            trainer.save_checkpoint(temporary, weights_only=False)
-        if trainer.is_global_zero:
+        if not trainer.is_global_zero:
+            # Takes part in gathering what is saved, and writes nothing.
+            trainer.save_checkpoint(path, weights_only=False)
+        else:
+            with atomic_path(path) as temporary:
+                trainer.save_checkpoint(temporary, weights_only=False)
             write_text(_digest_path(path), _digest(path))
-            for old in _newest_first(self.folder)[_KEPT:]:
+            # Newer ones are damaged, or training would have gone on from them.
+            kept = [p for p in _newest_first(self.folder) if step_of(p) <= step][:_KEPT]
+            for old in set(_newest_first(self.folder)) - set(kept):
                 old.unlink()
                 _digest_path(old).unlink(missing_ok=True)
         self._last_saved = step
@@ -65,7 +93,7 @@ def resumable_checkpoint(folder: Path) -> Path | None:
     """
     for path in _newest_first(folder):
         recorded = _digest_path(path)
-        if recorded.exists() and recorded.read_text().strip() == _digest(path):
+        if recorded.exists() and recorded.read_bytes().strip() == _digest(path).encode():
             return path
         _log.warning("checkpoint %s is damaged or incomplete: trying the one before it", path)
     return None

@@ -64,7 +64,7 @@ class Pace(pl.Callback):
         self._steps_in_process += 1
         if self._steps_in_process > WARM_UP_STEPS:
             self.durations.append(time.perf_counter() - self._started)
-        loss = float(outputs["loss"])
+        loss = float(outputs["train_loss"])
         speed = self.images_per_second
         note = f"loss {loss:.3f}" + (f"  {speed:,.0f} img/s" if speed else "")
         total = trainer.max_steps

@@ -19,6 +19,7 @@ from models.backbone import Backbone
 from models.differential import ChosenDifference, StaticDifference
 from models.diffusion_module import DiffusionModule
 from models.measure_kernel import ChosenPower
+from models.process_mean import whole
 from models.routing_health import RouterHealth, RoutingRecorder
 
 Factor = Literal["gamma", "lambda"]
@@ -29,11 +30,13 @@ class RoutingLog(pl.Callback):
     and what the learned exponents and lambdas are after it.
 
     It listens to the forward pass of training and computes nothing of its own, so it cannot change
-    a weight. Of a network without such parts it logs nothing.
+    a weight. Of a network without such parts it logs nothing. A compiled network cannot be listened
+    to: those steps are run by the code that it was compiled from, which rounds otherwise.
     """
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int, compiled: bool = False) -> None:
         self.every = every
+        self._compiled = compiled
         self._recorder: RoutingRecorder | None = None
         self._listening = ExitStack()
 
@@ -43,6 +46,9 @@ class RoutingLog(pl.Callback):
         assert isinstance(pl_module, DiffusionModule)
         step = trainer.global_step + 1
         if step % self.every == 0 or step == trainer.max_steps:
+            if self._compiled:
+                # Compiled code does not see hooks that come later.
+                self._listening.enter_context(torch.compiler.set_stance("force_eager"))
             self._recorder = self._listening.enter_context(RoutingRecorder(pl_module.backbone))
 
     def on_train_batch_end(
@@ -56,6 +62,7 @@ class RoutingLog(pl.Callback):
         if self._recorder is None:
             return
         assert isinstance(pl_module, DiffusionModule)
+        self._recorder.sum_over_processes()
         health = self._recorder.health()
         self._stop_listening()
         metrics = {**routing_metrics(health), **factor_metrics(pl_module.backbone)}
@@ -128,12 +135,16 @@ def _learned_factors(backbone: Backbone) -> Iterator[tuple[Factor, str, Tensor]]
             case ChosenPower():
                 bank, smallest = module.exponents, ChosenPower.SMALLEST_EXPONENT
                 if id(bank) not in seen:
-                    yield "gamma", name, bank.detach().float().cpu().clamp_min(smallest)
+                    yield "gamma", name, _values(bank).clamp_min(smallest)
                 seen.add(id(bank))
             case ChosenDifference():
-                yield "lambda", name, module.factors.detach().float().cpu()
+                yield "lambda", name, _values(module.factors)
             case StaticDifference():
-                yield "lambda", name, module.factor.detach().float().cpu()[None]
+                yield "lambda", name, _values(module.factor)[None]
+
+
+def _values(parameter: Tensor) -> Tensor:
+    return whole(parameter.detach()).float().cpu()
 
 
 def _place(name: str) -> str:

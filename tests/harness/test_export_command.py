@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
+from safetensors.torch import load_file
 
 from harness.atomic_file import write_text
 from harness.cli import main
@@ -17,7 +18,9 @@ from harness.config.serialisation import to_yaml
 from harness.data.datasets import load_data_set
 from harness.progress import ignore_progress
 from harness.training.export import load_exported
+from harness.training.sample_validation import SampleFigures
 from harness.training.train import load_trained, train
+from models.backbone import Backbone
 
 TRIAL = "smoke/sana/seed0-0123456789ab"
 
@@ -59,6 +62,45 @@ def test_an_exported_trial_predicts_what_the_trained_one_does(
     assert torch.equal(loaded(images, times, labels), trained(images, times, labels))
     described = json.loads((out / "model.json").read_text())
     assert TrialConfig.model_validate(described["trial"]) == config
+
+
+def test_the_best_weights_are_exported_where_they_are_asked_for(
+    trial_config: Callable[..., TrialConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = trial_config(
+        "sana",
+        "train.steps=4",
+        "train.batch_size=8",
+        "train.validation_samples=10",
+        "train.validation_samples_every=2",
+        "train.best_by=fd",
+        "model.depth=1",
+    )
+    folder, data = tmp_path / "runs" / TRIAL, load_data_set(config.data)
+    write_text(folder / "config.yaml", to_yaml(config))
+
+    def rising(network: Backbone, step: int) -> SampleFigures:
+        return SampleFigures({}, {"fd": float(step)})
+
+    cpu = torch.device("cpu")
+    train(config, data, folder, cpu, "32-true", DummyLogger(), ignore_progress, rising)
+    exported = {}
+    for weights, options in [("last", []), ("best", ["--weights", "best"])]:
+        out = tmp_path / weights
+        command = ["export", TRIAL, str(out), "--runs-dir", str(tmp_path / "runs"), *options]
+        assert main(command) == 0
+        assert json.loads((out / "model.json").read_text())["weights"] == weights
+        exported[weights] = load_exported(out).state_dict()
+    for weights, file in [("last", "ema.safetensors"), ("best", "best.safetensors")]:
+        kept = load_file(folder / file)
+        assert all(torch.equal(exported[weights][name], kept[name]) for name in kept)
+    last, best = (exported[weights]["final_layer.linear.bias"] for weights in ("last", "best"))
+    assert not torch.equal(last, best)
+    (folder / "best.safetensors").unlink()
+    capsys.readouterr()
+    command = ["export", TRIAL, str(tmp_path / "none"), "--runs-dir", str(tmp_path / "runs")]
+    assert main([*command, "--weights", "best"]) == 2
+    assert "holds no best weights" in capsys.readouterr().err
 
 
 def test_an_exported_trial_converts_to_dits_layout_and_back(

@@ -95,6 +95,20 @@ def test_other_images_and_timesteps_leave_the_trials_own_files_alone(runs: Path)
         assert len({row["timestep"] for row in csv.DictReader(file)}) == 3
 
 
+def test_other_weights_leave_the_trials_own_files_alone(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / TRIAL
+    shutil.copytree(runs / TRIAL, folder, ignore=shutil.ignore_patterns("attention_probe*"))
+    assert probe(tmp_path, TRIAL, "--weights", "best") == 2
+    assert "holds no best weights" in capsys.readouterr().err
+    shutil.copy(folder / "ema.safetensors", folder / "best.safetensors")
+    assert probe(tmp_path, TRIAL, "--weights", "best") == 0
+    assert "best weights" in capsys.readouterr().out
+    probed = sorted(path.name for path in folder.glob("attention_probe*"))
+    assert probed == ["attention_probe-best-weights.csv", "attention_probe-best-weights.png"]
+
+
 def test_a_run_is_found_by_its_id_in_mlflow(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mlflow = open_store(ROOT)
     publish_pending(runs, mlflow, print)

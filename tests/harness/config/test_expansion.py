@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.config.cluster import LocalCluster
 from harness.config.expansion import load_ablation, load_cluster
 from harness.config.mistakes import ConfigError
 
@@ -131,13 +132,20 @@ def test_a_relative_experiments_folder_works(tree: Tree) -> None:
     assert relative == tree.load(seeds=1)
 
 
-CLUSTER = "about: here\nlauncher: local\nworkers: auto\nthreads_per_worker: auto\n"
+CLUSTER = """\
+about: here
+launcher: local
+workers: auto
+threads_per_worker: auto
+processes_per_trial: 1
+"""
 
 
 def test_cluster_overrides_reach_the_cluster_and_not_the_trials(tree: Tree) -> None:
     tree.write("cluster/local.yaml", CLUSTER)
     overrides = ["train.steps=3", "cluster.workers=2"]
     cluster = load_cluster("local", overrides, tree.root)
+    assert isinstance(cluster, LocalCluster)
     assert (cluster.launcher, cluster.workers, cluster.threads_per_worker) == ("local", 2, "auto")
     assert tree.load(*overrides) == tree.load("train.steps=3")
 
@@ -155,7 +163,8 @@ def test_cluster_overrides_reach_the_cluster_and_not_the_trials(tree: Tree) -> N
         ]),
         ("local", ["cluster.workers=auot"], ["cluster.workers: got 'auot'; expected a whole "
                                              "number >= 1 or auto (did you mean auto?)"]),
-        ("local", ["cluster=local"], ["cluster: got 'local'; expected a section of keys"]),
+        ("local", ["cluster=local"], ["cluster: got 'local'; expected a section of keys with "
+                                      "launcher: one of local, slurm"]),
     ],
 )  # fmt: skip
 def test_a_mistake_about_the_cluster_is_one_line(
@@ -168,13 +177,25 @@ def test_a_mistake_about_the_cluster_is_one_line(
 
 
 def test_a_mistake_in_the_cluster_file_names_its_line(tree: Tree) -> None:
-    text = CLUSTER.replace("workers: auto\nt", "workers: 1.5\nt").replace("launcher", "lancher")
+    text = CLUSTER.replace("workers: auto\nt", "wrkers: auto\nworkers: 1.5\nt")
     tree.write("cluster/local.yaml", text)
     with pytest.raises(ConfigError) as caught:
         load_cluster("local", [], tree.root)
     file = "experiments/cluster/local.yaml"
     assert str(caught.value).split("\n") == [
-        f"{file}:1: launcher: missing key; expected local",
-        f"{file}:2: lancher: unknown key (did you mean launcher?)",
-        f"{file}:3: workers: got 1.5; expected a whole number >= 1 or auto",
+        f"{file}:3: wrkers: unknown key (did you mean workers?)",
+        f"{file}:4: workers: got 1.5; expected a whole number >= 1 or auto",
     ]
+
+
+def test_a_cluster_file_without_a_known_launcher_is_told_which_there_are(tree: Tree) -> None:
+    for line, problem in (
+        ("lancher: local", "1: launcher: missing key"),
+        ("launcher: lokal", "2: launcher: unknown cluster 'lokal'"),
+    ):
+        tree.write("cluster/local.yaml", CLUSTER.replace("launcher: local", line))
+        with pytest.raises(ConfigError) as caught:
+            load_cluster("local", [], tree.root)
+        (told,) = str(caught.value).split("\n")
+        assert told.startswith(f"experiments/cluster/local.yaml:{problem}")
+        assert "expected one of local, slurm" in told

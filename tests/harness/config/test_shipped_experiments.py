@@ -12,7 +12,13 @@ from harness.config.catalogue import list_ablations, list_scales, names
 from harness.config.expansion import load_ablation, load_cluster
 from harness.config.mistakes import Mistake
 from harness.config.place import all_keys
-from harness.config.schema import DataConfig, EvaluateConfig, TrainConfig, TrialConfig
+from harness.config.schema import (
+    DataConfig,
+    EvaluateConfig,
+    SampleConfig,
+    TrainConfig,
+    TrialConfig,
+)
 from harness.config.yaml_source import read_yaml
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
@@ -23,6 +29,7 @@ ADDED_LATER = {
     for section, fields in (
         ("data", DataConfig),
         ("train", TrainConfig),
+        ("sample", SampleConfig),
         ("evaluate", EvaluateConfig),
     )
     for name, field in fields.model_fields.items()

@@ -26,6 +26,11 @@ WITHOUT_EFFECT = {
     "train.device",
     "train.checkpoint_every",
     "train.log_every",
+    "train.strategy",
+    "train.accumulate",
+    "train.activation_checkpointing",
+    "train.compile",
+    "train.most_skips",
     "sample.batch_size",
     "evaluate.batch_size",
     "evaluate.extractor_weights",
@@ -70,6 +75,15 @@ CHANGES = {
     "train.ema_decay": 0.5,
     "train.precision": "32-true",
     "train.validate_every": 3,
+    "train.validation_samples": 30,
+    "train.validation_samples_every": 3,
+    "train.best_by": "validation_loss",
+    "train.on_non_finite": "skip",
+    "train.most_skips": 3,
+    "train.strategy": "fsdp",
+    "train.accumulate": 2,
+    "train.activation_checkpointing": True,
+    "train.compile": True,
     "train.device": "cpu",
     "train.checkpoint_every": 3,
     "train.log_every": 3,
@@ -79,6 +93,7 @@ CHANGES = {
     "sample.guidance_channels": 3,
     "sample.labels": "balanced",
     "sample.grid_images": 3,
+    "sample.weights": "best",
     "sample.batch_size": 3,
     "evaluate.extractor": "inception",
     "evaluate.extractor_weights": "elsewhere",
@@ -94,6 +109,8 @@ ONLY_WITH: dict[str, dict[str, Any]] = {
     "data.manifest": {"data.name": "images"},
     "data.latents": {"data.name": "images"},
     "data.downsampling": {"data.name": "images", "data.latents": "somewhere"},
+    "train.validation_samples_every": {"train.validation_samples": 30},
+    "sample.weights": {"train.best_by": "validation_loss"},
     "evaluate.extractor_weights": {"evaluate.extractor": "inception"},
 }
 """What else must be set for a key to be allowed."""
@@ -142,7 +159,16 @@ def test_the_hash_is_sha256_of_canonical_json(config: TrialConfig) -> None:
     for key in WITHOUT_EFFECT:
         section, name = key.split(".")
         del plain[section][name]
-    added_later = {"data.content": None, "data.downsampling": 1, "train.factor_learning_rate": 1.0}
+    added_later = {
+        "data.content": None,
+        "data.downsampling": 1,
+        "train.factor_learning_rate": 1.0,
+        "train.validation_samples": 0,
+        "train.validation_samples_every": None,
+        "train.best_by": None,
+        "train.on_non_finite": "stop",
+        "sample.weights": "last",
+    }
     for key, neutral in added_later.items():
         section, name = key.split(".")
         assert plain[section].pop(name) == neutral

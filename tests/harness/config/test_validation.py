@@ -150,6 +150,31 @@ SECTIONS = "seed, data, model, attention, objective, train, sample, evaluate"
             "flow_euler and flow_heun go with flow, the others with ddpm",
         ),
         (
+            "train.best_by=kd",
+            "train.best_by: train.best_by=kd is measured on samples, but train.validation_samples "
+            "is 0: set it to a number, or take train.best_by=validation_loss",
+        ),
+        (
+            "train.best_by=fid",
+            "train.best_by: got 'fid'; expected one of validation_loss, fd, sfd, kd, is, "
+            "precision, recall, density, coverage or null (did you mean fd?)",
+        ),
+        (
+            "train.validation_samples_every=5",
+            "train.validation_samples_every: train.validation_samples_every is of no use with "
+            "train.validation_samples=0: set it to null",
+        ),
+        (
+            "train.validation_samples=9",
+            "train.validation_samples: train.validation_samples must be 0 or at least 10: "
+            "neighbours and evaluate.inception_splits need as many, but it is 9",
+        ),
+        (
+            "sample.weights=best",
+            "sample.weights: sample.weights=best needs a metric to be best by: set train.best_by, "
+            "such as train.best_by=validation_loss",
+        ),
+        (
             "seed=3",
             "seed: each trial has its own seed; expected the ablation's `seeds:` or --seeds",
         ),
@@ -304,6 +329,16 @@ def test_all_mistakes_of_all_files_and_variants_are_told_at_once_and_once(tree: 
         f"{X}:7: model.depth: got -1; expected a whole number >= 1 and <= 200",
         f"{X}:7: sample.steps: got 'x'; expected a whole number >= 1 and <= 1000",
     ]
+
+
+def test_only_inception_has_a_best_by_spatial_features(tree: Tree) -> None:
+    wanted = ("train.best_by=sfd", "train.validation_samples=20")
+    (line,) = tree.mistakes(*wanted)
+    assert line == (
+        f"{CLI}: train.best_by: train.best_by=sfd needs spatial features, which "
+        "evaluate.extractor=inception alone has, not efficientnet_lite0"
+    )
+    assert tree.load(*wanted, "evaluate.extractor=inception").trials
 
 
 def test_keys_that_contradict_each_other_are_all_told(tree: Tree) -> None:

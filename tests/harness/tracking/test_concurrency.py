@@ -10,6 +10,7 @@ import pytest
 
 from harness.tracking.pending import find_journals, run_id_of
 from harness.tracking.store import Store
+from tests.harness.mlflow_server import Server
 
 REPOSITORY = Path(__file__).parents[3]
 PROCESSES = 8
@@ -56,7 +57,25 @@ sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 
 @pytest.mark.slow
 def test_eight_processes_on_an_empty_folder_lose_nothing(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    write_and_compare(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+
+
+@pytest.mark.slow
+def test_eight_processes_at_a_fresh_server_lose_nothing(
+    tmp_path: Path, blank_database: Path
+) -> None:
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "mlflow.db").write_bytes(blank_database.read_bytes())
+    server = Server(tmp_path / "server", tmp_path / "server" / "mlflow.db")
+    server.start()
+    try:
+        write_and_compare(server.uri, tmp_path)
+    finally:
+        server.kill()
+
+
+def write_and_compare(uri: str, tmp_path: Path) -> None:
+    """Write from all processes at once, and compare what the store has."""
     arguments = [uri, str(tmp_path), str(PROCESSES), str(BATCHES)]
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],

@@ -65,7 +65,7 @@ def test_listening_changes_no_bit_of_the_weights(
 ) -> None:
     config = trial_config("dydila", *SMALL, "train.steps=7")
     assert run(config, tmp_path / "with")
-    monkeypatch.setattr("harness.training.train.RoutingLog", lambda every: pl.Callback())
+    monkeypatch.setattr("harness.training.train.RoutingLog", lambda *_: pl.Callback())
     assert not run(config, tmp_path / "without")
     weights = [tmp_path / name / "ema.safetensors" for name in ("with", "without")]
     assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -1,0 +1,114 @@
+"""Steps whose batches are left out, since their loss or gradient was not finite.
+
+In such a step nothing is updated: weights, optimizer and EMA stay as they are. The step counts
+nevertheless, so the schedule of the learning rate goes on, validation and checkpoints keep their
+steps, and every other step has the images, noise and times that it would have had. The final
+weights are a function of the configuration and of which steps were left out.
+
+`skipped.json` in the trial's folder names these steps; it is written before training goes back to
+the last checkpoint, so that a trial that is killed then leaves the same ones out. Checkpoints hold
+the same list.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from harness.atomic_file import write_text
+from harness.config.schema import TrainConfig
+from harness.process_group import ProcessGroup
+from models.diffusion_module import DiffusionModule, NonFiniteLossError
+from models.errors import UserError
+
+METRIC = "skipped_steps"
+"""How many steps were left out up to the one it is logged at."""
+_FILE = "skipped.json"
+_log = logging.getLogger(__name__)
+
+
+def steps_left_out(folder: Path) -> frozenset[int]:
+    """The steps that a trial leaves out so far."""
+    path = folder / _FILE
+    if not path.exists():
+        return frozenset()
+    return frozenset(json.loads(path.read_text(encoding="utf-8")))
+
+
+def leave_out(
+    error: NonFiniteLossError,
+    before: frozenset[int],
+    settings: TrainConfig,
+    folder: Path,
+    group: ProcessGroup,
+) -> frozenset[int]:
+    """Add the step of an error to those that are left out, for good.
+
+    All processes of a training call it, with the same error.
+
+    Args:
+        error: what ended the training.
+        before: the steps left out so far.
+        settings: whether a step may be left out at all, and how many.
+        folder: of the trial.
+        group: the processes that train together.
+
+    Returns:
+        The steps to leave out from now on.
+
+    Raises:
+        NonFiniteLossError: the one given; steps are not left out in this trial.
+        UserError: too many have been already.
+    """
+    if settings.on_non_finite == "stop":
+        raise error
+    after = before | {error.step}
+    if len(after) > settings.most_skips:
+        raise UserError(
+            f"the loss or its gradient was not finite at steps {shown(after)}, and no more than "
+            f"train.most_skips={settings.most_skips} may be left out: lower train.learning_rate or "
+            "train.gradient_clip, set train.precision=32-true, or allow more"
+        ) from error
+    if group.leads:
+        write_text(folder / _FILE, json.dumps(sorted(after)) + "\n")
+        _log.warning(
+            "the loss or its gradient was not finite at step %d: training goes back to the last "
+            "checkpoint and leaves that batch out (%d of at most %d)",
+            error.step,
+            len(after),
+            settings.most_skips,
+        )
+    return after
+
+
+def shown(steps: frozenset[int] | tuple[int, ...]) -> str:
+    """The steps in order, as text."""
+    return ", ".join(str(step) for step in sorted(steps))
+
+
+class SkippedSteps(pl.Callback):
+    """Tells the module which steps to leave out, the checkpoints and the logger which were.
+
+    Args:
+        steps: to leave out; those that the checkpoint names come to them.
+    """
+
+    def __init__(self, steps: frozenset[int]) -> None:
+        self.steps = steps
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        pl_module.skipped_steps = self.steps
+        for count, step in enumerate(sorted(self.steps), start=1):
+            for logger in trainer.loggers:
+                logger.log_metrics({METRIC: count}, step=step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": sorted(self.steps)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.steps |= frozenset(state_dict["steps"])
