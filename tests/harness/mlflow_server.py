@@ -45,7 +45,9 @@ class Server:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
                 return
             except OSError:
-                assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
+                if time.monotonic() > deadline:
+                    self.kill()
+                    raise AssertionError((self.folder / "server.log").read_text()) from None
                 time.sleep(0.2)
 
     def signal(self, number: int) -> None:

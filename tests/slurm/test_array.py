@@ -27,7 +27,7 @@ class FinishedSweep:
     last_output: str
     last_code: int
     jobs_before_repetition: list[str]
-    """The names of all jobs that SLURM saw end, of the time when the sweep was complete."""
+    """The names of the sweep's jobs that SLURM saw end until it was complete."""
 
     @property
     def trials(self) -> list[Trial]:
@@ -58,11 +58,12 @@ def finished(
         clean_up.callback(third.kill)
         output, _ = third.communicate(timeout=3000)
         cluster.wait_idle()
-        yield FinishedSweep(sweep, output, third.returncode, _names(cluster))
+        yield FinishedSweep(sweep, output, third.returncode, _names(sweep))
 
 
-def _names(cluster: PrivateCluster) -> list[str]:
-    return [job["Name"] for job in cluster.ended_jobs() if job["Name"].startswith("harness-")]
+def _names(sweep: Sweep) -> list[str]:
+    ours = {f"harness-{path.name}" for path in (sweep.runs / "slurm").iterdir() if path.is_dir()}
+    return [job["Name"] for job in sweep.cluster.ended_jobs() if job["Name"] in ours]
 
 
 def test_the_launcher_that_is_left_sees_all_trials_to_the_end(finished: FinishedSweep) -> None:
@@ -100,7 +101,7 @@ def test_the_command_repeated_submits_nothing(
     assert finished.sweep.call("ablation") == 0
     assert "4 of 4 trials are finished already" in capfd.readouterr().out
     finished.sweep.cluster.wait_idle()
-    assert _names(finished.sweep.cluster) == finished.jobs_before_repetition
+    assert _names(finished.sweep) == finished.jobs_before_repetition
 
 
 def test_status_shows_every_trial_as_done(
