@@ -27,8 +27,8 @@ def no_server_is_left() -> Iterator[None]:
     ("size", "count"),
     [
         (2, 101),  # 7 batches, the last of 5
-        (3, 101),
-        (3, 20),  # one process has nothing to do
+        pytest.param(3, 101, marks=pytest.mark.slow),
+        pytest.param(3, 20, marks=pytest.mark.slow),  # one process has nothing to do
     ],
 )
 def test_all_figures_are_the_same(size: int, count: int, tmp_path: Path) -> None:
@@ -47,6 +47,7 @@ def test_all_figures_are_the_same(size: int, count: int, tmp_path: Path) -> None
     assert found["own"] < expected["own"]
 
 
+@pytest.mark.slow
 def test_a_reference_in_the_cache_is_not_extracted_again(tmp_path: Path) -> None:
     expected = tasks.alone(tasks.measure, 40, tmp_path / "references")
     found, other = run_together(tasks.measure, 2, tmp_path, 40, tmp_path / "references")
@@ -55,6 +56,7 @@ def test_a_reference_in_the_cache_is_not_extracted_again(tmp_path: Path) -> None
     assert found["frechet_distance"] == pytest.approx(expected["frechet_distance"], rel=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["features", "adm"])
 def test_a_reference_is_the_same_file(layout: str, tmp_path: Path) -> None:
     one, several = tmp_path / "one.npz", tmp_path / "several.npz"
@@ -68,11 +70,13 @@ def test_a_reference_is_the_same_file(layout: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp*"))
 
 
+@pytest.mark.slow
 def test_all_know_the_hash_of_images_that_each_read_a_part_of(tmp_path: Path) -> None:
     expected = tasks.alone(tasks.hash_images, 5)
     assert run_together(tasks.hash_images, 2, tmp_path, 5) == [expected] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["flow_euler", "ddpm"])
 def test_samples_are_the_same_to_the_last_bit(
     sampler: str, trial_config: Callable[..., TrialConfig], tmp_path: Path
@@ -88,6 +92,7 @@ def test_samples_are_the_same_to_the_last_bit(
     assert [len(other) for other in others] == [0, 0]
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_go_on_where_others_stopped(
     trial_config: Callable[..., TrialConfig], tmp_path: Path
 ) -> None:
@@ -106,6 +111,7 @@ def test_any_number_of_processes_go_on_where_others_stopped(
     assert np.array_equal(found[0], expected)
 
 
+@pytest.mark.slow
 def test_a_damaged_image_is_named_by_the_leading_process_too(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -120,6 +126,7 @@ def test_a_damaged_image_is_named_by_the_leading_process_too(tmp_path: Path) -> 
     assert isinstance(found[2], LostTouchError | UserError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_nobody_waits_for_a_process_that_was_killed(rank: int, tmp_path: Path) -> None:
     found = run_together(tasks.die_at, 2, tmp_path, rank, 4 + rank)
