@@ -8,6 +8,7 @@ from reports.load import AblationRuns
 MACHINE_TAGS = {
     names.TAG_DEVICE: "on different devices",
     names.TAG_SIDE_BY_SIDE: "with different numbers of trials side by side",
+    names.TAG_PROCESSES: "with different numbers of processes a trial",
 }
 
 

@@ -87,7 +87,7 @@ def test_a_variant_without_a_finished_trial_keeps_its_row(build_runs: Build) -> 
     assert column_of(compare(runs), FD)["b"] == ("--", Place.OTHER)
 
 
-@pytest.mark.parametrize("tag", [names.TAG_DEVICE, names.TAG_SIDE_BY_SIDE])
+@pytest.mark.parametrize("tag", [names.TAG_DEVICE, names.TAG_SIDE_BY_SIDE, names.TAG_PROCESSES])
 def test_speeds_from_different_machines_are_not_ranked(build_runs: Build, tag: str) -> None:
     figures = {"a": {0: {SPEED: 100.0, FD: 1.0}}, "b": {0: {SPEED: 200.0, FD: 2.0}}}
     same = compare(build_runs(figures, tags={("a", 0): {tag: "1"}, ("b", 0): {tag: "1"}}))
