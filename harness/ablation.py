@@ -20,20 +20,26 @@ from harness.config.serialisation import to_plain
 from harness.data.content import bind_content
 from harness.paths import ROOT
 from harness.tracking.ablation_run import AblationMember, AblationRun, ablation_folder
-from harness.tracking.events import first_event
-from harness.tracking.journal import Journal, ending_of
+from harness.tracking.journal import end_left_run, ending_of
 from harness.tracking.pending import publish_pending, wait_published
 from harness.tracking.provenance import collect
 from harness.tracking.store import open_store
 from harness.training.batch_shares import check_batch
-from harness.trial_order import RESULT, TrialOrder, finished_result, floor_file, trial_folder
+from harness.trial_order import (
+    FLOOR,
+    RESULT,
+    TrialOrder,
+    finished_result,
+    floor_file,
+    trial_folder,
+    trial_key,
+)
 from harness.trial_state import StateReader
 from models.errors import UserError
 from reports.report import TABLE_MARKDOWN, Report, write_report
 
 _WORKER = "harness.trial:run_job"
 _LOG = "log.txt"
-_FLOOR = "real against real"
 
 
 def run_ablation(
@@ -198,11 +204,14 @@ class _AblationInProgress:
         """How to run what is left; None where nothing is."""
         count = len(self.left) + (not self.floor.exists())
         wants_gpu = any(trial.config.train.device != "cpu" for trial in self.ablation.trials)
-        return self.launcher.plan(count, wants_gpu=wants_gpu) if count else None
-
-    def _jobs(self, plan: Plan) -> list[Job]:
+        if not count:
+            return None
+        plan = self.launcher.plan(count, wants_gpu=wants_gpu)
         for trial in self.left:
             check_batch(trial.config.train, plan.processes)
+        return plan
+
+    def _jobs(self, plan: Plan) -> list[Job]:
         jobs = [self._job("trial", trial, plan) for trial in self.left]
         if not self.floor.exists():
             jobs.insert(0, self._job("floor", self.ablation.trials[0], plan))
@@ -229,11 +238,8 @@ class _AblationInProgress:
             result.key: result.reason or "" for result in failed if not result.caused_by_user
         }
         for trial in self.ablation.trials:
-            folder = self.folders[trial.hash]
-            if _key(trial) in reasons and first_event(folder) is not None:
-                journal = Journal(folder)
-                journal.end("FAILED", reasons[_key(trial)])
-                journal.close()
+            if (reason := reasons.get(trial_key(trial))) is not None:
+                end_left_run(self.folders[trial.hash], "FAILED", reason)
 
     def _job(self, kind: str, trial: Trial, plan: Plan) -> Job:
         folder = self.folders[trial.hash]
@@ -253,8 +259,8 @@ class _AblationInProgress:
         )
         payload = {"job": kind, "order": asdict(order)}
         if kind == "floor":
-            return Job(_FLOOR, payload, self.references / _LOG, self.floor, single_process=True)
-        return Job(_key(trial), payload, folder / _LOG, folder / RESULT)
+            return Job(FLOOR, payload, self.references / _LOG, self.floor, single_process=True)
+        return Job(trial_key(trial), payload, folder / _LOG, folder / RESULT)
 
     def _members(self) -> list[AblationMember]:
         """In the order of the table: variant by variant."""
@@ -309,10 +315,6 @@ def _launcher(
 
     label = f"{ablation.name} at {ablation.scale}"
     return make_launcher(cluster, runs_dir, label, notice, detach=detach)
-
-
-def _key(trial: Trial) -> str:
-    return f"{trial.variant}/seed{trial.seed}"
 
 
 def _show(report: Report, console: Console) -> None:

@@ -10,10 +10,8 @@ from harness.cluster.slurm.records import read_record
 from harness.cluster.trial_lock import describe_holder, is_locked
 from harness.config.expansion import Ablation
 from harness.data.content import bind_content
-from harness.trial_order import RESULT, floor_file, trial_folder
+from harness.trial_order import FLOOR, RESULT, floor_file, trial_folder, trial_key
 from harness.trial_state import QUEUE_TIMEOUT_SECONDS, StateReader, TrialState
-
-FLOOR = "real against real"
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,7 @@ def results_of(ablation: Ablation, runs_dir: Path) -> dict[str, Path]:
     """
     bound, runs_dir = bind_content(ablation), runs_dir.resolve()
     floor = floor_file(bound.trials[0].config, runs_dir / "references")
-    trials = {
-        f"{trial.variant}/seed{trial.seed}": trial_folder(runs_dir, trial) / RESULT
-        for trial in bound.trials
-    }
+    trials = {trial_key(trial): trial_folder(runs_dir, trial) / RESULT for trial in bound.trials}
     return {FLOOR: floor, **trials}
 
 

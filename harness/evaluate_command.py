@@ -42,6 +42,7 @@ from harness.evaluation.uncertainty import ENOUGH_SAMPLES, Uncertainty, frechet_
 from harness.process_group import ALONE, ProcessGroup
 from harness.progress import ProgressListener, ignore_progress
 from harness.tracking import names
+from harness.trial_order import SAMPLES
 from models.errors import UserError
 
 _PACKAGES = ("numpy", "pillow", "scipy", "timm", "torch", "torch-fidelity")
@@ -216,7 +217,6 @@ def _open_samples(text: str, runs_dir: Path) -> tuple[ImageInput, dict[str, Any]
         return open_images(path), {}
     # They bring the whole of training along: seconds that images from elsewhere need not wait for.
     from harness.probe_command import find_trial
-    from harness.trial import SAMPLES
 
     try:
         folder = find_trial(text, runs_dir)

@@ -18,32 +18,27 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.loggers.logger import DummyLogger
 
-from harness.atomic_file import atomic_path, remove_leftovers, write_text
+from harness.atomic_file import remove_leftovers, write_text
 from harness.cluster.trial_lock import trial_lock
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import flatten, to_yaml
 from harness.data.datasets import load_data_set
-from harness.data.decoder import load_decoder
-from harness.data.image_set import DataSet, Pictures
+from harness.data.image_set import DataSet
 from harness.disk_space import full_disk_as_user_error
 from harness.evaluation.attention_probe import NOISE_LEVELS
 from harness.evaluation.cost import model_cost
-from harness.evaluation.evaluate import evaluate_samples, real_against_real
+from harness.evaluation.evaluate import evaluate_samples
 from harness.evaluation.extractors import check_extractor, load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.peak_memory import measure_peak_memory
 from harness.evaluation.quality import Quality
-from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
-from harness.evaluation.throughput import images_per_second
+from harness.evaluation.reference import Reference
+from harness.floor import measure_floor
 from harness.meeting import Meeting, place_from_environment
 from harness.probe import probe_metrics, probe_trial, write_probe
 from harness.process_group import ALONE, ProcessGroup, current_group
 from harness.progress import Progress, ProgressListener, ignore_progress
 from harness.quality_metrics import quality_metrics
-from harness.sampling.grid import class_grid, save_grid_png, shown_classes
-from harness.sampling.sample import draw_samples
-from harness.sampling.sample_sink import FileSink
-from harness.sampling.samples_file import load_samples, save_samples
 from harness.stop_request import StopRequest
 from harness.tracking import names
 from harness.tracking.journal import Journal, ending_of
@@ -60,15 +55,14 @@ from harness.training.train import (
     resolve_precision,
     train,
 )
-from harness.trial_order import RESULT, TrialOrder, finished_result, floor_file, precision_file
+from harness.trial_order import RESULT, TrialOrder, finished_result, precision_file
 from harness.trial_ranks import run_on_ranks
+from harness.trial_reference import extractor_files, measured_identity, real_features
+from harness.trial_samples import save_grid, trial_samples
 from harness.trial_status import recorded_status
 from harness.validation_samples import ValidationSamples, chosen_by, validation_identity
 from models.backbone import Backbone
-from models.randomness import generator
 
-SAMPLES = "samples.npz"
-_SAMPLING_COST = "sampled.json"
 _LARGE_FILES = ("samples", "ema", "best")
 """What a process that is killed while it writes must not leave behind at every try."""
 
@@ -143,42 +137,6 @@ def _lead(
             return _Trial(order, recorded, stop, on_metrics).run()
 
 
-def measure_floor(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
-    """What held-out real images score against the reference: the best that samples can hope for.
-
-    Extracts the reference's features, which all trials then share.
-
-    Returns:
-        `metrics` and `identity`, as `AblationRun.trials` takes them.
-    """
-    config = TrialConfig.model_validate(order.config)
-    data = load_data_set(config.data)
-    extractor = load_extractor(*_extractor_files(config))
-    device = choose_device(config.train).device
-
-    def features(real: RealImages) -> Reference:
-        return load_reference(
-            real,
-            extractor,
-            cache_dir=Path(order.references),
-            batch_size=config.evaluate.batch_size,
-            device=device,
-            on_progress=report,
-        )
-
-    floor = real_against_real(
-        features(_real(data.held_out.pictures, config.evaluate.samples)),
-        data.held_out.pictures.picture_shape[1:],
-        features(_real(data.train.pictures, config.evaluate.reference_images)),
-        extractor,
-        samples=config.evaluate.samples,
-        inception_splits=config.evaluate.inception_splits,
-    )
-    measured = {"metrics": quality_metrics(floor), "identity": _identity(floor)}
-    write_text(floor_file(config, Path(order.references)), json.dumps(measured, indent=2) + "\n")
-    return measured
-
-
 class _Trial:
     """The stages of one trial, its lock being held."""
 
@@ -239,7 +197,7 @@ class _Trial:
     def _stages(self, journal: Journal | None) -> dict[str, Any]:
         """Without a journal, which the leading process has, only what is done together."""
         # Missing weights should not be found after hours of training.
-        check_extractor(*_extractor_files(self.config))
+        check_extractor(*extractor_files(self.config))
         data = load_data_set(self.config.data)
         with measure_peak_memory(self.device) as peak:
             logger = DummyLogger() if journal is None else self._logger(journal)
@@ -263,10 +221,20 @@ class _Trial:
             len(data.train.class_names),
             self.config.sample.weights,
         ).to(self.device)
-        images, labels, speed = self._sample(network, data)
+        images, labels, speed = trial_samples(
+            network,
+            self.config,
+            data,
+            self.order,
+            device=self.device,
+            report=self.report,
+            group=self.group,
+        )
+        grids: tuple[Path, ...] = ()
         if self.group.leads:
-            self._save_grid(images, labels, data.train.class_names)
-        extractor = load_extractor(*_extractor_files(self.config))
+            columns = self.config.sample.grid_images
+            grids = save_grid(self.folder, images, labels, data.train.class_names, columns)
+        extractor = load_extractor(*extractor_files(self.config))
         quality = self._measure(images, data, extractor)
         if journal is None or quality is None:
             return {}
@@ -290,7 +258,6 @@ class _Trial:
             tags[names.TAG_SKIPPED_STEPS] = shown(trained.skipped_steps)
         journal.metrics(metrics, step=trained.steps)
         journal.tags(tags)
-        grids = (Path(names.ARTIFACT_GRID), Path(names.ARTIFACT_GRID_IMAGES))
         for artifact in (*grids, *probe_files):
             journal.artifact(artifact)
         return {
@@ -322,7 +289,7 @@ class _Trial:
                 journal.artifact(grid, names.ARTIFACT_VALIDATION_SAMPLES)
 
         def load_measuring() -> tuple[FeatureExtractor, Reference]:
-            extractor = load_extractor(*_extractor_files(self.config))
+            extractor = load_extractor(*extractor_files(self.config))
             return extractor, self._reference(data, extractor, self.report_training)
 
         return ValidationSamples(
@@ -351,75 +318,18 @@ class _Trial:
             }
         return tags
 
-    def _sample(
-        self, network: Backbone, data: DataSet
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], float | None]:
-        """The samples, drawn now or before, and how fast they were drawn: by all processes."""
-        path, cost = self.folder / SAMPLES, self.folder / _SAMPLING_COST
-        group = current_group()
-        if not group.broadcast(path.exists() and cost.exists()):
-            self._draw(network, data, path, cost, group)
-            group.barrier()
-        speed: float | None = json.loads(cost.read_text(encoding="utf-8"))["images_per_second"]
-        return *load_samples(path), speed
-
-    def _draw(
-        self, network: Backbone, data: DataSet, path: Path, cost: Path, group: ProcessGroup
-    ) -> None:
-        sink = None
-        if group.leads:
-            sink = FileSink(self.folder, self.config.evaluate.samples, self.order.hash)
-        samples = draw_samples(
-            network,
-            self.config.sample,
-            self.config.objective,
-            shape=data.train.shape,
-            num_classes=len(data.train.class_names),
-            count=self.config.evaluate.samples,
-            seed=self.config.seed,
-            device=self.device,
-            to_pixels=load_decoder(self.config.data, self.device),
-            sink=sink,
-            group=group,
-            on_progress=self.report,
-        )
-        if sink is None:
-            return
-        save_samples(path, samples.images, samples.labels)
-        measured = {
-            "images_per_second": images_per_second(samples.batches, warmup=1),
-            "seconds": samples.seconds,
-            "network_evaluations_per_image": samples.network_evaluations,
-        }
-        write_text(cost, json.dumps(measured, indent=2) + "\n")
-        sink.remove()
-
-    def _save_grid(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: tuple[str, ...]
-    ) -> None:
-        shown = shown_classes(len(class_names))
-        grid = class_grid(images, labels, shown, self.config.sample.grid_images)
-        save_grid_png(self.folder / names.ARTIFACT_GRID, grid)
-        with atomic_path(self.folder / names.ARTIFACT_GRID_IMAGES) as temporary:
-            np.savez_compressed(
-                temporary,
-                images=grid,
-                class_names=np.array([class_names[label] for label in shown]),
-            )
-
     def _measure(
         self, images: NDArray[np.uint8], data: DataSet, extractor: FeatureExtractor
     ) -> Quality | None:
         """The figures, from features that all processes extract; None where another one leads."""
-        group = current_group()
         return evaluate_samples(
             images,
-            self._reference(data, extractor, self.report, group),
+            self._reference(data, extractor, self.report, self.group),
             extractor,
             inception_splits=self.config.evaluate.inception_splits,
             batch_size=self.config.evaluate.batch_size,
             device=self.device,
-            group=group,
+            group=self.group,
             on_progress=self.report,
         )
 
@@ -430,14 +340,15 @@ class _Trial:
         report: ProgressListener,
         group: ProcessGroup = ALONE,
     ) -> Reference:
-        return load_reference(
-            _real(data.train.pictures, self.config.evaluate.reference_images),
+        return real_features(
+            data.train.pictures,
+            self.config.evaluate.reference_images,
+            self.config,
             extractor,
-            cache_dir=Path(self.order.references),
-            batch_size=self.config.evaluate.batch_size,
+            references=Path(self.order.references),
             device=self.device,
+            report=report,
             group=group,
-            on_progress=report,
         )
 
     def _probe(self, network: Backbone, data: DataSet) -> tuple[dict[str, float], tuple[Path, ...]]:
@@ -472,7 +383,7 @@ class _Trial:
         # Only where it is another: figures from before there was a choice are of the last weights.
         best = {"weights": chosen_by(self.config)} if sample.weights == "best" else {}
         return {
-            **_identity(quality),
+            **measured_identity(quality),
             **best,
             "objective": self.config.objective.name,
             "sampler": sample.sampler,
@@ -501,23 +412,3 @@ def _say(text: str) -> None:
     """Into the trial's log, which may lie on a full disk."""
     with suppress(OSError):
         print(text, flush=True)
-
-
-def _extractor_files(config: TrialConfig) -> tuple[str, Path | None]:
-    """Its name, and the file of its weights where one is named."""
-    weights = config.evaluate.extractor_weights
-    return config.evaluate.extractor, None if weights is None else Path(weights)
-
-
-def _identity(quality: Quality) -> dict[str, Any]:
-    identity: dict[str, Any] = dict(quality.identity)
-    fingerprint, count = identity.pop("reference_fingerprint"), identity.pop("reference_images")
-    return {**identity, "reference": f"{fingerprint[:12]} ({count} images)"}
-
-
-def _real(pictures: Pictures, count: int | None) -> RealImages:
-    """A fixed random choice of `count` images, or all of them, as extractors take them."""
-    if count is not None and count < len(pictures.labels):
-        order = torch.randperm(len(pictures.labels), generator=generator("reference-images"))
-        pictures = pictures.subset(order[:count].sort().values)
-    return RealImages(PictureRows(pictures), pictures.fingerprint())

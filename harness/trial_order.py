@@ -16,6 +16,9 @@ from harness.config.expansion import Trial
 from harness.config.schema import Section, TrialConfig
 
 RESULT = "result.json"
+SAMPLES = "samples.npz"
+FLOOR = "real against real"
+"""What the scores of held-out real images are shown as, beside the keys of trials."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class TrialOrder:
     """How many train it together."""
     tags: dict[str, str] = field(default_factory=dict)
     """Further tags of its run, such as the search that asked for it."""
+
+
+def trial_key(trial: Trial) -> str:
+    """What a trial is shown as."""
+    return f"{trial.variant}/seed{trial.seed}"
 
 
 def trial_folder(runs_dir: Path, trial: Trial) -> Path:

@@ -8,8 +8,7 @@ from typing import Any
 
 from harness.cluster.ranks import run_ranks
 from harness.progress import ProgressListener
-from harness.tracking.events import first_event
-from harness.tracking.journal import Journal, ending_of
+from harness.tracking.journal import end_left_run, ending_of
 from harness.trial_order import TrialOrder
 from harness.trial_status import record_failure
 
@@ -40,10 +39,7 @@ def run_on_ranks(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
             report=report,
         )
     except Exception as error:
-        if first_event(folder) is not None:
-            journal = Journal(folder)
-            journal.end(*ending_of(error))
-            journal.close()
+        end_left_run(folder, *ending_of(error))
         record_failure(folder, str(error))
         raise
     return result

@@ -96,7 +96,7 @@ def _phase(
     outcome: TaskOutcome | None,
     queue: Queue | None,
 ) -> tuple[Phase, str]:
-    found = None if record is None or queue is None else record.find(dict(queue))
+    found = None if record is None or queue is None else record.find(queue)
     if record is not None and found is not None and found.active and not record.cancelled:
         if found.waits:
             again = outcome is not None

@@ -16,11 +16,9 @@ from harness.config.merge import overrides_layer
 from harness.config.mistakes import COMMAND_LINE, ConfigError, Mistake
 from harness.config.schema import DataConfig, TrialConfig
 from harness.config.trial_hash import training_hash, trial_hash
+from harness.config.trial_layers import CLUSTER, SEED, refuse_seeds, trial_overrides
 from harness.config.validation import check_keys, validate
 from harness.config.yaml_source import Node
-
-_CLUSTER = "cluster"
-_SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,7 @@ def load_ablation(
         ConfigError: with all mistakes in files and overrides.
     """
     mistakes: list[Mistake] = []
-    layer = overrides_layer(overrides, mistakes)
-    layer = Node({k: node for k, node in layer.entries().items() if k != _CLUSTER}, layer.origin)
+    layer = trial_overrides(overrides, mistakes)
     if seeds is not None and seeds < 1:
         mistakes.append(Mistake(COMMAND_LINE, "seeds", f"got {seeds}", "a whole number >= 1"))
     path = find_file("ablation", name, experiments_dir, mistakes)
@@ -114,7 +111,8 @@ def load_ablation(
     if file is None or below is None:
         check_keys(TrialConfig, layer, mistakes)
         raise ConfigError(mistakes)
-    _refuse_seeds([*below[1:], file.settings, *file.variants.values(), layer], mistakes)
+    shared = [*below[1:], file.settings, *file.variants.values(), layer]
+    refuse_seeds(shared, "the ablation's `seeds:` or --seeds", mistakes)
     configs = {
         variant: validate(TrialConfig, [*below, file.settings, differences, layer], mistakes)
         for variant, differences in file.variants.items()
@@ -125,7 +123,7 @@ def load_ablation(
     if mistakes:
         raise ConfigError(mistakes)
     trials = tuple(
-        _trial(scale, variant, config.model_copy(update={_SEED: seed}))
+        _trial(scale, variant, config.model_copy(update={SEED: seed}))
         for seed in (file.seeds if seeds is None else range(seeds))
         for variant, config in resolved.items()
     )
@@ -150,9 +148,9 @@ def load_cluster(name: str, overrides: Sequence[str], experiments_dir: Path) -> 
     config = None
     if below is not None:
         # Malformed overrides are told by `load_ablation`, which sees them all.
-        mine = overrides_layer(overrides, []).find((_CLUSTER,))
+        mine = overrides_layer(overrides, []).find((CLUSTER,))
         sections = [*below] if mine is None else [*below, mine]
-        layers = [Node({_CLUSTER: section}, section.origin) for section in sections]
+        layers = [Node({CLUSTER: section}, section.origin) for section in sections]
         config = validate(_WithCluster, layers, mistakes)
     if config is None or mistakes:
         raise ConfigError(map(_in_its_file, mistakes))
@@ -161,15 +159,6 @@ def load_cluster(name: str, overrides: Sequence[str], experiments_dir: Path) -> 
 
 def _trial(scale: str, variant: str, config: TrialConfig) -> Trial:
     return Trial(scale, variant, config, trial_hash(config), training_hash(config))
-
-
-def _refuse_seeds(layers: Sequence[Node], mistakes: list[Mistake]) -> None:
-    for layer in layers:
-        seed = layer.find((_SEED,))
-        if seed is not None:
-            problem = "each trial has its own seed"
-            expected = "the ablation's `seeds:` or --seeds"
-            mistakes.append(Mistake(seed.origin, _SEED, problem, expected))
 
 
 def _refuse_twins(
@@ -188,6 +177,6 @@ def _in_its_file(mistake: Mistake) -> Mistake:
     """In a cluster's file its keys do not stand below `cluster.`."""
     if mistake.origin == COMMAND_LINE:
         return mistake
-    prefix = f"{_CLUSTER}."
+    prefix = f"{CLUSTER}."
     nearest = None if mistake.nearest is None else mistake.nearest.removeprefix(prefix)
     return replace(mistake, key=mistake.key.removeprefix(prefix), nearest=nearest)

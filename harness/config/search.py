@@ -11,7 +11,7 @@ from harness.config.ablation_file import read_ablation_file
 from harness.config.catalogue import find_file
 from harness.config.core_schema import Scalar
 from harness.config.layers import load_layers
-from harness.config.merge import merge, nest, overrides_layer
+from harness.config.merge import merge, nest
 from harness.config.mistakes import ConfigError, Mistake, Origin, nearest_name
 from harness.config.place import all_keys, find_place, union_tags
 from harness.config.schema import WITHOUT_EFFECT, TrialConfig
@@ -23,11 +23,10 @@ from harness.config.search_file import (
     read_search_file,
 )
 from harness.config.search_space import Dimension
+from harness.config.trial_layers import SEED, refuse_seeds, trial_overrides
 from harness.config.validation import check_keys, validate
 from harness.config.yaml_source import Node, quoted
 
-_CLUSTER = "cluster"
-_SEED = "seed"
 Point = Mapping[str, Scalar]
 """A value for each key of a space."""
 
@@ -75,7 +74,7 @@ def config_at(tree: Mapping[str, Any], point: Point, seed: int, where: str) -> T
     """
     mistakes: list[Mistake] = []
     origin = Origin(where)
-    layers = [_node(dict(tree), origin), _layer({**point, _SEED: seed}, origin)]
+    layers = [_node(dict(tree), origin), _layer({**point, SEED: seed}, origin)]
     config = validate(TrialConfig, layers, mistakes)
     if config is None:
         raise ConfigError(mistakes)
@@ -107,8 +106,7 @@ def load_search(
         ConfigError: with all mistakes in files and overrides.
     """
     mistakes: list[Mistake] = []
-    layer = overrides_layer(overrides, mistakes)
-    layer = Node({k: node for k, node in layer.entries().items() if k != _CLUSTER}, layer.origin)
+    layer = trial_overrides(overrides, mistakes)
     path = find_file("search", name, experiments_dir, mistakes)
     scale_path = find_file("scale", scale, experiments_dir, mistakes)
     file = None if path is None else read_search_file(path, mistakes)
@@ -117,7 +115,7 @@ def load_search(
     if file is None or below is None or own is None:
         check_keys(TrialConfig, layer, mistakes)
         raise ConfigError(mistakes)
-    _refuse_seeds([*below[1:], *own, layer], mistakes)
+    refuse_seeds([*below[1:], *own, layer], "the seeds in the search's `objective:`", mistakes)
     layers = [*below, *own, layer]
     base = validate(TrialConfig, layers, mistakes)
     longest = _check_space(file, layers, layer, base, mistakes)
@@ -135,7 +133,7 @@ def load_search(
         space=file.space,
         tree=merge(layers, tags).plain(),
         differences=merge([*own, layer], tags).plain(),
-        base=base.model_copy(update={_SEED: seeds[0]}),
+        base=base.model_copy(update={SEED: seeds[0]}),
         longest=longest,
     )
 
@@ -183,7 +181,7 @@ def _check_space(
             nearest = nearest_name(key, valid)
             mistakes.append(Mistake(origin, key, "unknown key", nearest=nearest))
             continue
-        if key == _SEED:
+        if key == SEED:
             expected = "the seeds in `objective:`"
             mistakes.append(Mistake(origin, key, "each trial has its own seed", expected))
             continue
@@ -210,15 +208,6 @@ def _is_without_effect(key: str) -> bool:
     field = find_place(TrialConfig, key.split(".")).field
     extra = None if field is None else field.json_schema_extra
     return isinstance(extra, dict) and WITHOUT_EFFECT in extra
-
-
-def _refuse_seeds(layers: Sequence[Node], mistakes: list[Mistake]) -> None:
-    for layer in layers:
-        seed = layer.find((_SEED,))
-        if seed is not None:
-            expected = "the seeds in the search's `objective:`"
-            problem = "each trial has its own seed"
-            mistakes.append(Mistake(seed.origin, _SEED, problem, expected))
 
 
 def _layer(point: Point, origin: Origin) -> Node:

@@ -57,17 +57,21 @@ class TrainingData(pl.LightningDataModule):
         trainer = self.trainer
         if trainer is None:
             raise RuntimeError("TrainingData serves a trainer, but none is attached")
-        train = self.config.train
-        order = DrawOrder(
-            len(self.images.labels),
-            train.batch_size,
-            self.config.seed,
-            self.config.data.horizontal_flip,
-        )
         batches = BatchOrder(
-            order, trainer.global_step, train.steps, trainer.global_rank, trainer.world_size
+            draw_order(self.config, self.images),
+            trainer.global_step,
+            self.config.train.steps,
+            trainer.global_rank,
+            trainer.world_size,
         )
         return loader_of(self.images, batches, self.config.seed, self.config.data.workers)
+
+
+def draw_order(config: TrialConfig, images: ImageSet) -> DrawOrder:
+    """In which order a trial sees its training images."""
+    return DrawOrder(
+        len(images.labels), config.train.batch_size, config.seed, config.data.horizontal_flip
+    )
 
 
 def loader_of(images: ImageSet, batches: BatchOrder, seed: int, workers: int) -> DataLoader[Batch]:

@@ -34,7 +34,7 @@ from harness.search.outcome import (
     write_outcome,
 )
 from harness.tracking.events import first_event
-from harness.tracking.journal import Journal, ending_of
+from harness.tracking.journal import end_left_run, ending_of
 from harness.tracking.pending import publish_pending
 from harness.tracking.provenance import collect
 from harness.tracking.search_run import SearchRun
@@ -238,7 +238,5 @@ class _SearchInProgress:
                 continue
             for member in json.loads(trial.user_attrs.get(MEMBERS, "{}")).values():
                 folder = Path(self.order.runs_dir) / member
-                if first_event(folder) is not None and finished_result(folder) is None:
-                    journal = Journal(folder)
-                    journal.end("FAILED", LOST_WORKER)
-                    journal.close()
+                if finished_result(folder) is None:
+                    end_left_run(folder, "FAILED", LOST_WORKER)

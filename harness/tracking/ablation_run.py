@@ -1,26 +1,20 @@
 """The parent run of an ablation, which its trials' runs hang below.
 
-It is recorded as a trial is: a journal in the ablation's folder, a publisher behind it. So it works
-while no server answers, and a repeated command goes on with the run of the same set of trials.
+A repeated command goes on with the run of the same set of trials.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.atomic_file import write_bytes
 from harness.tracking import names
-from harness.tracking.journal import Journal, Status
 from harness.tracking.links import run_link
-from harness.tracking.publisher import Publisher
-from harness.tracking.store import Store
-
-TAG_NOTE = "mlflow.note.content"
-"""Markdown that MLflow's page of a run shows as its description."""
+from harness.tracking.parent_run import TAG_NOTE, ParentRun
 
 
 @dataclass(frozen=True)
@@ -49,23 +43,8 @@ def ablation_folder(runs_dir: Path, scale: str, ablation: str, hashes: Sequence[
     return runs_dir / "reports" / scale / ablation / "tracking" / key
 
 
-class AblationRun:
-    """Records an ablation. Its `folder` is what a trial's `Journal.start` takes as the parent."""
-
-    def __init__(
-        self,
-        folder: Path,
-        store: Store,
-        on_notice: Callable[[str], None],
-    ) -> None:
-        self.folder = folder
-        self._journal = Journal(folder)
-        self._publisher = Publisher(folder, store, on_notice)
-
-    @property
-    def run_id(self) -> str | None:
-        """The run's id, or None until the store has one."""
-        return self._publisher.run_id
+class AblationRun(ParentRun):
+    """Records an ablation."""
 
     def start(
         self,
@@ -92,10 +71,7 @@ class AblationRun:
             names.TAG_QUESTION: question,
             names.TAG_BASELINE: baseline,
         }
-        self._journal.start(
-            experiment=scale, run_name=ablation, tags={**provenance, **tags}, params={}
-        )
-        self._publisher.start()
+        self.begin(scale, ablation, {**provenance, **tags}, {})
 
     def trials(
         self,
@@ -120,7 +96,7 @@ class AblationRun:
             for member in members
         ]
         content = {"trials": trials, "floor": dict(floor), "floor_identity": dict(floor_identity)}
-        self._journal.text(names.ARTIFACT_TRIALS, json.dumps(content, indent=1))
+        self.journal.text(names.ARTIFACT_TRIALS, json.dumps(content, indent=1))
 
     def note(self, question: str, table: str, members: Sequence[AblationMember]) -> None:
         """Describe the run on its MLflow page: question, table, where each trial is.
@@ -138,27 +114,11 @@ class AblationRun:
             lines.append(f"| {member.variant} | {member.seed} | {link} | {origin} |")
         if any(member.reused for member in members):
             lines += ["", "A reused trial is listed below the ablation that trained it first."]
-        self._journal.tags({TAG_NOTE: "\n".join(lines)})
+        self.journal.tags({TAG_NOTE: "\n".join(lines)})
 
     def artifact(self, path: Path) -> None:
         """Record a report file. The run keeps a copy, since a later report replaces the file."""
         copy = self.folder / path.name
         if path.resolve() != copy.resolve():
             write_bytes(copy, path.read_bytes())
-        self._journal.artifact(copy.relative_to(self.folder))
-
-    def leave(self, timeout: float = 10.0) -> None:
-        """Stop recording a run that goes on without this process, and send what there is."""
-        self._publisher.close(timeout)
-        self._journal.close()
-
-    def end(self, status: Status, reason: str, timeout: float = 10.0) -> bool:
-        """End the run and send what is left, for at most `timeout` seconds.
-
-        Returns:
-            Whether the store has everything.
-        """
-        self._journal.end(status, reason)
-        complete = self._publisher.close(timeout)
-        self._journal.close()
-        return complete
+        self.journal.artifact(copy.relative_to(self.folder))

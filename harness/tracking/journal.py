@@ -33,6 +33,7 @@ from harness.tracking.events import (
     Tags,
     Text,
     encode,
+    first_event,
     read_events,
 )
 from harness.tracking.links import run_link
@@ -243,6 +244,14 @@ class Journal:
         if new:
             self._write(Params(new))
         return {key: text for key, text in texts.items() if self._params[key] != text}
+
+
+def end_left_run(folder: Path, status: Status, reason: str) -> None:
+    """End a run whose process had no time to do it; nothing where none was begun in the folder."""
+    if first_event(folder) is not None:
+        journal = Journal(folder)
+        journal.end(status, reason)
+        journal.close()
 
 
 def _now() -> int:

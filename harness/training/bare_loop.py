@@ -13,9 +13,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from harness.config.schema import TrialConfig
-from harness.data.datamodule import loader_of
+from harness.data.datamodule import draw_order, loader_of
 from harness.data.image_set import ImageSet
-from harness.data.order import BatchOrder, DrawOrder
+from harness.data.order import BatchOrder
 from harness.training.build import build_module
 from harness.training.hardware import Precision
 from models.diffusion_module import Batch
@@ -55,19 +55,8 @@ class BareLoop:
 
     def batches(self) -> DataLoader[Batch]:
         """Those of all steps, in order."""
-        train = self.config.train
-        order = DrawOrder(
-            len(self.images.labels),
-            train.batch_size,
-            self.config.seed,
-            self.config.data.horizontal_flip,
-        )
-        return loader_of(
-            self.images,
-            BatchOrder(order, 0, train.steps),
-            self.config.seed,
-            self.config.data.workers,
-        )
+        order = BatchOrder(draw_order(self.config, self.images), 0, self.config.train.steps)
+        return loader_of(self.images, order, self.config.seed, self.config.data.workers)
 
     def step(self, batch: Batch) -> Tensor:
         """Train on a batch; its mean loss."""

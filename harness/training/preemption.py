@@ -25,12 +25,10 @@ class Preemption(pl.Callback):
     def __init__(self, stop: StopRequest, save: Callable[[pl.Trainer], None]) -> None:
         self.stop = stop
         self.save = save
-        self._step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning's own handler of SIGTERM would start a collective at any moment of a step.
         self.stop.listen_again()
-        self._step = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -41,9 +39,6 @@ class Preemption(pl.Callback):
         batch_idx: int,
     ) -> None:
         step = trainer.global_step
-        if step == self._step:
-            return  # a part of a step whose gradients are still being accumulated
-        self._step = step
         if step < trainer.max_steps and self._asked(trainer):
             self.save(trainer)
             raise Preempted(self.stop.reason or "a signal to another process", f"at step {step}")

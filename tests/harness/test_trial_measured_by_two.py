@@ -16,8 +16,8 @@ from harness.progress import Progress
 from harness.tracking import names
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
-from harness.trial import SAMPLES, run_job
-from harness.trial_order import RESULT, TrialOrder
+from harness.trial import run_job
+from harness.trial_order import RESULT, SAMPLES, TrialOrder
 
 TINY = (
     "train.steps=2",

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,7 @@ class JobRecord:
     cancelled: bool = False
     """By our own command: the job must not put itself back into the queue."""
 
-    def find(self, queue: dict[str, QueuedJob]) -> QueuedJob | None:
+    def find(self, queue: Mapping[str, QueuedJob]) -> QueuedJob | None:
         """The job in the queue. Ids start anew when a cluster is set up anew; names do not."""
         found = queue.get(self.job)
         if found is None or found.name != JOB_NAME.format(submission=self.submission):
@@ -96,7 +97,7 @@ def write_outcome(result: Path, outcome: TaskOutcome) -> None:
     write_text(outcome_file(result), json.dumps(asdict(outcome)) + "\n")
 
 
-def is_active(result: Path, record: JobRecord, queue: dict[str, QueuedJob]) -> bool:
+def is_active(result: Path, record: JobRecord, queue: Mapping[str, QueuedJob]) -> bool:
     """Whether the recorded job is still going to do its work."""
     found = record.find(queue)
     if found is None or not found.active:
