@@ -74,10 +74,8 @@ class _Views:
         self._open.close()
 
     def show(self, progress: Progress) -> None:
-        unit, last = _UNITS.get(progress.stage, "images"), self._last
-        again = progress.stage == last.stage and (
-            progress.done < last.done or progress.total != last.total
-        )
+        unit = _UNITS.get(progress.stage, "images")
+        again = progress.stage == self._last.stage and progress.begins_after(self._last)
         self._last = progress
         if unit != self._unit or again:
             self._open.close()

@@ -15,6 +15,14 @@ class Progress:
     total: int
     note: str = ""
 
+    def begins_after(self, last: Progress) -> bool:
+        """Whether this is another stage than that of the report before, or the same one anew.
+
+        Features of samples follow those of real images: the same stage, with a count that starts
+        again.
+        """
+        return self.stage != last.stage or self.total != last.total or self.done < last.done
+
 
 ProgressListener = Callable[[Progress], None]
 

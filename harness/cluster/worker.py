@@ -128,8 +128,9 @@ class Outbox:
 class JobReporter:
     """The `report` of one job: forwards progress at most about ten times a second.
 
-    The first report of a stage and the one that completes it are always sent. Reports that a
-    thread of the job makes after the job's end are dropped: they would count for the next job.
+    The first report of a stage and the one that completes it are always sent, also where the stage
+    comes again at once. Reports that a thread of the job makes after the job's end are dropped:
+    they would count for the next job.
     """
 
     def __init__(self, outbox: Outbox) -> None:
@@ -147,7 +148,7 @@ class JobReporter:
         now = time.monotonic()
         completes = progress.done >= progress.total and self._last.done < self._last.total
         due = now - self._sent_at >= REPORT_INTERVAL_SECONDS
-        if due or completes or progress.stage != self._last.stage:
+        if due or completes or progress.begins_after(self._last):
             self._last, self._sent_at = progress, now
             self._outbox.send(
                 {
