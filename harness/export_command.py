@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.config.schema import Weights
+from harness.config.sections.sample import Weights
 from harness.config.serialisation import from_yaml_file
 from harness.probe_command import find_trial
 from harness.tracking import names

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.expansion import Trial
-from harness.config.schema import Section, TrialConfig
+from harness.config.schema import TrialConfig
+from harness.config.sections.section import Section
 
 RESULT = "result.json"
 SAMPLES = "samples.npz"

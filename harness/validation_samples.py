@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.config.schema import BestBy, TrialConfig
+from harness.config.schema import TrialConfig
+from harness.config.sections.train import BestBy
 from harness.data.decoder import Decoder, load_decoder
 from harness.data.image_set import DataSet
 from harness.evaluation.evaluate import quality_identity

@@ -11,7 +11,7 @@ from harness.config.catalogue import find_file
 from harness.config.layers import load_layers
 from harness.config.merge import overrides_layer
 from harness.config.mistakes import ConfigError, Mistake
-from harness.config.schema import DataConfig
+from harness.config.sections.data import DataConfig
 from harness.config.validation import check_keys, validate
 
 

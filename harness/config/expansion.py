@@ -14,7 +14,8 @@ from harness.config.cluster import ClusterConfig
 from harness.config.layers import load_layers
 from harness.config.merge import overrides_layer
 from harness.config.mistakes import COMMAND_LINE, ConfigError, Mistake
-from harness.config.schema import DataConfig, TrialConfig
+from harness.config.schema import TrialConfig
+from harness.config.sections.data import DataConfig
 from harness.config.trial_hash import training_hash, trial_hash
 from harness.config.trial_layers import CLUSTER, SEED, refuse_seeds, trial_overrides
 from harness.config.validation import check_keys, validate

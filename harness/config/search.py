@@ -14,7 +14,7 @@ from harness.config.layers import load_layers
 from harness.config.merge import merge, nest
 from harness.config.mistakes import ConfigError, Mistake, Origin, nearest_name
 from harness.config.place import all_keys, find_place, union_tags
-from harness.config.schema import WITHOUT_EFFECT, TrialConfig
+from harness.config.schema import TrialConfig
 from harness.config.search_file import (
     ObjectiveConfig,
     PrunerConfig,
@@ -23,6 +23,7 @@ from harness.config.search_file import (
     read_search_file,
 )
 from harness.config.search_space import Dimension
+from harness.config.sections.section import WITHOUT_EFFECT
 from harness.config.trial_layers import SEED, refuse_seeds, trial_overrides
 from harness.config.validation import check_keys, validate
 from harness.config.yaml_source import Node, quoted

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from harness.config.schema import NEUTRAL, WITHOUT_EFFECT, TrialConfig
+from harness.config.schema import TrialConfig
+from harness.config.sections.section import NEUTRAL, WITHOUT_EFFECT
 
 HASH_VERSION = 1
 """Bump it when code changes so that equal configurations give other results: every trial is then

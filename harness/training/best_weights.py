@@ -16,7 +16,7 @@ from safetensors.torch import save_model
 from torch import Tensor
 
 from harness.atomic_file import atomic_path, write_bytes, write_text
-from harness.config.schema import BestBy
+from harness.config.sections.train import BestBy
 from harness.process_group import current_group
 from models.backbone import Backbone
 

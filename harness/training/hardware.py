@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 
 from harness.atomic_file import write_text
-from harness.config.schema import TrainConfig
+from harness.config.sections.train import TrainConfig
 from models.errors import UserError
 
 Precision = Literal["32-true", "bf16-mixed"]

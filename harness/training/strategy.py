@@ -12,7 +12,7 @@ from pytorch_lightning.strategies import (
     Strategy,
 )
 
-from harness.config.schema import TrainConfig
+from harness.config.sections.train import TrainConfig
 from harness.process_group import TIMEOUT, ProcessGroup
 
 

@@ -13,7 +13,8 @@ from pytorch_lightning.loggers import Logger
 from safetensors.torch import load_model, save_model
 
 from harness.atomic_file import atomic_path, write_text
-from harness.config.schema import TrialConfig, Weights
+from harness.config.schema import TrialConfig
+from harness.config.sections.sample import Weights
 from harness.data.datamodule import DrawnImages, TrainingData
 from harness.data.image_set import DataSet
 from harness.data.order import BatchOrder, DrawOrder

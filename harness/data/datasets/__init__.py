@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from harness.config.schema import DataConfig
+from harness.config.sections.data import DataConfig
 from harness.data.image_set import DataSet
 from models.errors import UserError
 

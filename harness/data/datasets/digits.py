@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from harness.config.schema import DataConfig
+from harness.config.sections.data import DataConfig
 from harness.data.image_set import DataSet
 from harness.data.labelled_images import LabelledImages
 from harness.data.split import hold_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from pathlib import Path
 
-from harness.config.schema import DataConfig
+from harness.config.sections.data import DataConfig
 from harness.data.content_hash import hash_of_facts
 from harness.data.encoded_images import EncodedImages
 from harness.data.image_decoding import DECODING

@@ -12,13 +12,11 @@ from harness.config.catalogue import list_ablations, list_scales, names
 from harness.config.expansion import load_ablation, load_cluster
 from harness.config.mistakes import Mistake
 from harness.config.place import all_keys
-from harness.config.schema import (
-    DataConfig,
-    EvaluateConfig,
-    SampleConfig,
-    TrainConfig,
-    TrialConfig,
-)
+from harness.config.schema import TrialConfig
+from harness.config.sections.data import DataConfig
+from harness.config.sections.evaluate import EvaluateConfig
+from harness.config.sections.sample import SampleConfig
+from harness.config.sections.train import TrainConfig
 from harness.config.yaml_source import read_yaml
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from harness.config.schema import DataConfig
+from harness.config.sections.data import DataConfig
 from harness.data.datamodule import DrawnImages
 from harness.data.datasets import load_data_set
 from harness.data.order import Draw

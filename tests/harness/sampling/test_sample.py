@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.config.schema import SampleConfig, TrialConfig
+from harness.config.schema import TrialConfig
+from harness.config.sections.sample import SampleConfig
 from harness.data.pixels import to_uint8
 from harness.progress import Progress
 from harness.sampling.sample import Samples, draw_samples, sample_labels

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from harness.config.schema import SampleConfig, TrialConfig
+from harness.config.schema import TrialConfig
+from harness.config.sections.sample import SampleConfig
 from harness.sampling.sample import draw_samples
 from harness.sampling.sample_sink import FileSink
 from models.objectives.flow import Config as FlowConfig

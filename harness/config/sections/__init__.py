@@ -1,0 +1,1 @@
+"""The sections of a trial's configuration, one file each."""
