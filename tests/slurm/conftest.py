@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,12 +65,6 @@ def undisturbed(
 
 
 @pytest.fixture
-def sweep(
-    idle_cluster: PrivateCluster, undisturbed: Sweep, experiments: Path, store: str, tmp_path: Path
-) -> Sweep:
-    """The same trial, submitted anew in a folder of its own; the features of the real images, which
-    are no part of a trial, are there."""
-    new = Sweep(idle_cluster, experiments, tmp_path / "runs", store, "one")
-    no_records = shutil.ignore_patterns("*.slurm*")
-    shutil.copytree(undisturbed.runs / "references", new.runs / "references", ignore=no_records)
-    return new
+def sweep(idle_cluster: PrivateCluster, undisturbed: Sweep, tmp_path: Path) -> Sweep:
+    """The same trial, not yet submitted."""
+    return undisturbed.anew(tmp_path / "runs")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,13 @@ class Sweep:
                 patch.setenv(name, value)
             return main(self._arguments(command, *more))
 
+    def anew(self, runs: Path) -> Sweep:
+        """The same ablation in another folder, where nothing has run; only the features of real
+        images, which are no part of a trial, are there."""
+        no_records = shutil.ignore_patterns("*.slurm*")
+        shutil.copytree(self.runs / "references", runs / "references", ignore=no_records)
+        return replace(self, runs=runs)
+
     def trial(self, variant: str = "sana", seed: int = 0) -> Trial:
         return Trial(self, variant, seed)
 
@@ -166,6 +173,11 @@ class Trial:
         client = MlflowClient(self.sweep.store)
         history = client.get_metric_history(self.run_id, TRAIN_LOSS)
         return [(metric.step, metric.value) for metric in history]
+
+    def assert_as(self, other: Trial) -> None:
+        """That both ended with the same weights and recorded the same losses, to the last bit."""
+        assert self.weights_digest() == other.weights_digest()
+        assert sorted(self.losses()) == sorted(other.losses())
 
     def wait_finished(self) -> None:
         def over() -> bool:

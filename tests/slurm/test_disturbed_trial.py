@@ -8,19 +8,13 @@ import psutil
 import pytest
 
 from tests.slurm.private_cluster import HIGH_PRIORITY
-from tests.slurm.sweep import CHECKPOINT_EVERY, STEPS, Sweep, Trial
+from tests.slurm.sweep import CHECKPOINT_EVERY, STEPS, Sweep
 from tests.slurm.waiting import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 
 USR1_BIT = 1 << 9
 """In the masks of /proc/PID/status: signal n is bit n - 1."""
-
-
-def assert_as_undisturbed(trial: Trial, undisturbed: Sweep) -> None:
-    expected = undisturbed.trial()
-    assert trial.weights_digest() == expected.weights_digest()
-    assert sorted(trial.losses()) == sorted(expected.losses())
 
 
 def was_signalled(process: psutil.Process) -> bool:
@@ -41,7 +35,7 @@ def test_the_preemption_signal_saves_and_requeues(sweep: Sweep, undisturbed: Swe
         sweep.cluster.run("scancel", "--signal=USR1", job)
     trial.wait_finished()
     assert (trial.job, trial.run_id, trial.requeues) == (job, run_id, 1)
-    assert_as_undisturbed(trial, undisturbed)
+    trial.assert_as(undisturbed.trial())
 
 
 def test_a_job_of_higher_priority_takes_the_node_and_the_trial_goes_on_afterwards(
@@ -59,7 +53,7 @@ def test_a_job_of_higher_priority_takes_the_node_and_the_trial_goes_on_afterward
     assert not trial.finished
     trial.wait_finished()
     assert (trial.run_id, trial.requeues) == (run_id, 1)
-    assert_as_undisturbed(trial, undisturbed)
+    trial.assert_as(undisturbed.trial())
 
 
 def test_a_trial_saves_before_its_time_is_over_and_goes_on(
@@ -76,7 +70,7 @@ def test_a_trial_saves_before_its_time_is_over_and_goes_on(
     trial.wait_finished()
     assert trial.run_id == run_id
     assert trial.requeues >= 1
-    assert_as_undisturbed(trial, undisturbed)
+    trial.assert_as(undisturbed.trial())
 
 
 def test_a_killed_process_loses_no_more_than_the_steps_since_its_checkpoint(
@@ -98,7 +92,7 @@ def test_a_killed_process_loses_no_more_than_the_steps_since_its_checkpoint(
     assert trial.run_id == run_id
     assert f"{saved}.ckpt" in trial.log
     assert 2 * CHECKPOINT_EVERY <= int(saved.removeprefix("step-")) < STEPS
-    assert_as_undisturbed(trial, undisturbed)
+    trial.assert_as(undisturbed.trial())
 
 
 def test_the_trial_of_a_node_that_dies_goes_on_on_the_other(
@@ -116,4 +110,4 @@ def test_the_trial_of_a_node_that_dies_goes_on_on_the_other(
     sweep.cluster.start_node(node)
     trial.wait_finished()
     assert (trial.job, trial.run_id) == (job, run_id)
-    assert_as_undisturbed(trial, undisturbed)
+    trial.assert_as(undisturbed.trial())

@@ -1,24 +1,80 @@
-"""A trial over two nodes trains as the same trial in one process does."""
+"""A trial over two nodes trains as the same trial in one process does, whatever happens to it."""
 
 from __future__ import annotations
 
 import numpy as np
+import psutil
 import pytest
 
+from tests.slurm.private_cluster import PrivateCluster
 from tests.slurm.sweep import Sweep
+from tests.slurm.waiting import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 
+TWO_NODES = ("--detach", "cluster.nodes=2")
 RELATIVE_TOLERANCE = 2e-3
 """Of a loss in float32: sums over half batches round differently, and steps carry that on."""
 
 
-def test_two_nodes_give_the_loss_curve_of_one_process(sweep: Sweep, undisturbed: Sweep) -> None:
-    trial, alone = sweep.trial(), undisturbed.trial()
-    assert sweep.call("ablation", "--detach", "cluster.nodes=2") == 0
-    trial.wait_finished()
+@pytest.fixture(scope="module")
+def on_two_nodes(
+    cluster: PrivateCluster, undisturbed: Sweep, tmp_path_factory: pytest.TempPathFactory
+) -> Sweep:
+    """The trial of `undisturbed` over two nodes, undisturbed too."""
+    sweep = undisturbed.anew(tmp_path_factory.mktemp("two-nodes") / "runs")
+    assert sweep.call("ablation", *TWO_NODES) == 0
+    sweep.trial().wait_finished()
+    assert sweep.trial().requeues == 0
+    cluster.wait_idle()
+    return sweep
+
+
+def second_process(leading: psutil.Process) -> psutil.Process:
+    """The process of rank 1 in the job of the one that leads: its children, if any, are younger."""
+    wanted = {"SLURM_JOB_ID": leading.environ()["SLURM_JOB_ID"], "SLURM_PROCID": "1"}
+    found = [
+        process
+        for process in psutil.process_iter(["environ"])
+        if wanted.items() <= (process.info["environ"] or {}).items()
+    ]
+    return min(found, key=psutil.Process.create_time)
+
+
+def test_two_nodes_give_the_loss_curve_of_one_process(
+    on_two_nodes: Sweep, undisturbed: Sweep
+) -> None:
+    trial, alone = on_two_nodes.trial(), undisturbed.trial()
     assert (trial.folder / "log-rank1.txt").exists()
     steps, losses = zip(*sorted(trial.losses()), strict=True)
     expected_steps, expected = zip(*sorted(alone.losses()), strict=True)
     assert steps == expected_steps
     np.testing.assert_allclose(losses, expected, rtol=RELATIVE_TOLERANCE)
+
+
+def test_both_processes_stop_after_the_same_step_and_go_on_after_a_requeue(
+    sweep: Sweep, on_two_nodes: Sweep
+) -> None:
+    trial = sweep.trial()
+    assert sweep.call("ablation", *TWO_NODES) == 0
+    with trial.paused_in_training():
+        job, run_id = trial.job, trial.run_id
+        sweep.cluster.run("scancel", "--signal=USR1", job)
+    trial.wait_finished()
+    assert (trial.job, trial.run_id, trial.requeues) == (job, run_id, 1)
+    trial.assert_as(on_two_nodes.trial())
+
+
+def test_a_process_that_dies_takes_the_other_along_and_a_retry_goes_on(
+    sweep: Sweep, on_two_nodes: Sweep
+) -> None:
+    trial = sweep.trial()
+    assert sweep.call("ablation", *TWO_NODES) == 0
+    with trial.paused_in_training() as process:
+        job, run_id = trial.job, trial.run_id
+        second_process(process).kill()
+    wait_for(lambda: sweep.cluster.job_states()[job] == "FAILED")
+    assert sweep.call("retry", *TWO_NODES) == 0
+    trial.wait_finished()
+    assert trial.run_id == run_id
+    trial.assert_as(on_two_nodes.trial())
