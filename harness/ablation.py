@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -19,7 +17,13 @@ from harness.config.expansion import Ablation, Trial
 from harness.config.serialisation import to_plain
 from harness.data.content import bind_content
 from harness.paths import ROOT
-from harness.tracking.ablation_run import AblationMember, AblationRun, ablation_folder
+from harness.tracking.ablation_run import (
+    AblationMember,
+    AblationRun,
+    ablation_folder,
+    ablation_folders,
+    list_trials_again,
+)
 from harness.tracking.journal import end_left_run, ending_of
 from harness.tracking.pending import publish_pending, wait_published
 from harness.tracking.provenance import collect
@@ -90,7 +94,7 @@ def print_scripts(
 
 
 def rebuild_report(ablation: str, scale: str, runs_dir: Path, console: Console) -> None:
-    """Make the tables and figures again from MLflow alone.
+    """Make the tables and figures again from MLflow alone, of the trials that are finished.
 
     Raises:
         UserError: MLflow has no run of this ablation at this scale.
@@ -100,7 +104,12 @@ def rebuild_report(ablation: str, scale: str, runs_dir: Path, console: Console) 
     def notice(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
+    recorded = ablation_folders(runs_dir, scale, ablation)
+    for each in recorded:
+        list_trials_again(each)
     publish_pending(runs_dir, store, notice)
+    # Where a command is at work on the ablation, the listing is sent by that.
+    wait_published(recorded, store, notice)
     folder = report_folder(runs_dir, scale, ablation)
     _show(write_report(store.uri, ablation, scale, folder), console)
 
@@ -167,6 +176,7 @@ class _AblationInProgress:
             baseline=ablation.baseline,
             provenance=collect(ROOT).tags(),
         )
+        tracked.trials(self._members(), self.floor)
         try:
             failed = self._run_trials(tracked, plan)
             self._report(tracked)
@@ -224,10 +234,7 @@ class _AblationInProgress:
         if plan is not None and jobs:
             with JobDisplay(self.console, len(jobs)) as display:
                 results = plan.run(jobs, _WORKER, display.event)
-        floor: dict[str, Any] = {}
-        if self.floor.exists():
-            floor = json.loads(self.floor.read_text(encoding="utf-8"))
-        tracked.trials(self._members(), floor.get("metrics", {}), floor.get("identity", {}))
+        tracked.trials(self._members(), self.floor)
         failed = tuple(result for result in results if not result.ok)
         self._end_runs_of_killed_workers(failed)
         return failed

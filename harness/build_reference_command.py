@@ -14,12 +14,12 @@ from harness.data.datasets import load_data_set
 from harness.data.encoded_images import EncodedImages
 from harness.data.manifest import read_manifest
 from harness.data.sources import open_source
-from harness.encode_command import choose_device
 from harness.evaluation.build_reference import Layout, build_reference
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.image_inputs import ImageInput, open_images
 from harness.evaluation.reference import PictureRows
 from harness.local_ranks import check_processes, group_of_environment, run_local_ranks
+from harness.process_device import process_device
 from harness.process_group import ProcessGroup
 from harness.progress import ProgressListener
 from models.errors import UserError
@@ -103,7 +103,7 @@ def _build(order: BuildOrder, group: ProcessGroup, on_progress: ProgressListener
         layout=order.layout,
         single_images=order.single_images,
         batch_size=order.batch_size,
-        device=choose_device(order.device),
+        device=process_device(order.device),
         group=group,
         on_progress=on_progress,
     )

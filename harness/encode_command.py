@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -11,23 +10,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness.cluster.jobs import Job, JobEnded, JobEvent, JobProgressed
 from harness.cluster.local import run_jobs
-from harness.cluster.machine import usable_cores
+from harness.cpu_threads import usable_cores
 from harness.data.latents.autoencoder import load_autoencoder
 from harness.data.latents.cache import open_cache
 from harness.data.latents.description import StorageType
 from harness.data.latents.encode import Encoded, encode
 from harness.data.manifest import read_manifest
 from harness.data.sources import open_source
+from harness.process_device import process_device
 from harness.progress import ProgressListener
 from models.errors import UserError
 
 _WORKER = "harness.encode_command:run_job"
-_LOCAL_RANK = ("LOCAL_RANK", "SLURM_LOCALID")
-"""Of a process among those of its machine, as torchrun and srun tell it."""
 
 
 @dataclass(frozen=True)
@@ -70,27 +66,13 @@ def run_job(payload: Mapping[str, Any], report: ProgressListener) -> int:
     return _encode(EncodeOrder(**payload), report).images
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of this process: of several GPUs, the one of its rank on the machine.
-
-    Raises:
-        UserError: a GPU is asked for and there is none.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError("--device is cuda, but PyTorch finds no GPU: use --device cpu or auto")
-    rank = next((os.environ[key] for key in _LOCAL_RANK if key in os.environ), "0")
-    return torch.device("cuda", int(rank) % torch.cuda.device_count())
-
-
 def _encode(order: EncodeOrder, on_progress: ProgressListener) -> Encoded:
     manifest = read_manifest(Path(order.manifest))
     source = open_source(Path(order.source))
     return encode(
         source,
         manifest,
-        load_autoencoder(order.autoencoder, choose_device(order.device)),
+        load_autoencoder(order.autoencoder, process_device(order.device)),
         Path(order.out),
         resolution=order.resolution,
         images_per_shard=order.images_per_shard,

@@ -6,13 +6,11 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from harness.atomic_file import write_text
 from harness.config.serialisation import from_yaml_file
-from harness.encode_command import choose_device
 from harness.evaluate_classes import NamedClasses, classes_csv, measure_classes
 from harness.evaluate_report import evaluation_report, evaluation_warnings
 from harness.evaluation.class_labels import matched_labels
@@ -39,6 +37,8 @@ from harness.evaluation.reference_file import (
 )
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.evaluation.uncertainty import ENOUGH_SAMPLES, Uncertainty, frechet_uncertainty
+from harness.package_versions import installed_versions
+from harness.process_device import process_device
 from harness.process_group import ALONE, ProcessGroup
 from harness.progress import ProgressListener, ignore_progress
 from harness.tracking import names
@@ -127,7 +127,7 @@ def evaluate_images(
         labels = matched_labels(Path(samples.source), order.reference)
     name = order.extractor or reference_extractor(order.reference)
     extractor = load_extractor(name, order.extractor_weights)
-    device = choose_device(order.device)
+    device = process_device(order.device)
     metrics = _metrics(order, extractor)
 
     def features_of(images: ImageInput) -> tuple[Features, str]:
@@ -281,7 +281,7 @@ def _identity(
         "neighbours": NEIGHBOURS,
         "density_neighbours": DENSITY_NEIGHBOURS,
         "neighbourhoods": None if singles is None else min(singles, MOST_NEIGHBOURHOODS),
-        "versions": {package: version(package) for package in _PACKAGES},
+        "versions": installed_versions(_PACKAGES),
     }
 
 

@@ -10,14 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.cluster.machine import usable_cores
 from harness.cluster.ranks import RankFailedError, run_ranks
+from harness.cpu_threads import THREAD_VARIABLES, usable_cores
 from harness.meeting import Meeting, place_from_environment
 from harness.process_group import ProcessGroup
 from harness.progress import ProgressListener
 from models.errors import UserError
-
-_THREADS = "OMP_NUM_THREADS"
 
 
 @contextmanager
@@ -64,7 +62,7 @@ def run_local_ranks(
         RankFailedError: one of them crashed or was killed; the others are stopped.
     """
     logs = Path(tempfile.mkdtemp(prefix="harness-ranks-"))
-    asked = os.environ.get(_THREADS, "")
+    asked = os.environ.get(THREAD_VARIABLES[0], "")
     threads = int(asked) if asked.isdigit() else usable_cores() // processes
     try:
         found = run_ranks(

@@ -192,7 +192,8 @@ def _listed_trials(entries: object, run_id: str) -> list[ListedTrial]:
     trials: dict[tuple[str, int], ListedTrial] = {}
     for entry in entries:
         try:
-            trial = ListedTrial(str(entry["variant"]), int(entry["seed"]), entry.get("run_id"))
+            run = entry.get("run_id") or None
+            trial = ListedTrial(str(entry["variant"]), int(entry["seed"]), run)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"{names.ARTIFACT_TRIALS} of MLflow run {run_id}: {json.dumps(entry)} is not a "

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from harness.cpu_threads import usable_cores
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 NVIDIA_SMI_TIMEOUT_SECONDS = 30
 GPU_LINE = re.compile(r"^GPU \d+: .*\(UUID: (?P<uuid>GPU-[^)]+)\)")
 MIG_LINE = re.compile(r"^\s+MIG .*\(UUID: (?P<uuid>MIG-[^)]+)\)")
-
-
-def usable_cores() -> int:
-    """Logical cores that this process may use: affinity and container quota respected."""
-    from joblib import cpu_count
-
-    return int(cpu_count())
 
 
 def parse_gpu_list(listing: str) -> tuple[str, ...]:

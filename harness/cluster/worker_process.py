@@ -15,8 +15,8 @@ from pathlib import Path
 import harness
 from harness.cluster.jobs import Job
 from harness.cluster.wire import Inbox, Message, encode
+from harness.cpu_threads import THREAD_VARIABLES
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 IMPORT_ROOT = Path(harness.__file__).resolve().parents[1]
 
 
@@ -31,7 +31,7 @@ class WorkerSettings:
 def worker_environment(threads: int, gpu: str | None) -> dict[str, str]:
     """The environment of a worker; `gpu` is an entry of CUDA_VISIBLE_DEVICES, None leaves it be."""
     inherited = os.environ.get("PYTHONPATH")
-    environment = {**os.environ, **{name: str(threads) for name in THREAD_VARIABLES}}
+    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(IMPORT_ROOT), inherited)))
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu

@@ -68,7 +68,6 @@ def _benchmark(options: argparse.Namespace) -> int:
 
     from harness.atomic_file import write_text
     from harness.commands.progress_view import ProgressView
-    from harness.encode_command import choose_device
     from harness.evaluation.benchmark_images import link_images, write_digits
     from harness.evaluation.evaluation_benchmark import (
         Comparison,
@@ -79,6 +78,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     from harness.evaluation.extractors.weights_file import check_there, file_sha256
     from harness.evaluation.frechet_benchmark import measure_frechet
     from harness.evaluation.random_inception import write_random_inception
+    from harness.process_device import process_device
 
     for option, least in (("count", 2), ("batch_size", 1), ("rounds", 1), ("threads", 1)):
         value = getattr(options, option)
@@ -91,7 +91,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     if options.weights is not None:
         check_there(options.weights)
     threads = options.threads or torch.get_num_threads()
-    device = choose_device(options.device)
+    device = process_device(options.device)
     aside = Console(stderr=True)
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)

@@ -69,8 +69,8 @@ def add(commands: Commands) -> None:
 def _make_manifest(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.cluster.machine import usable_cores
     from harness.commands.progress_view import ProgressView
+    from harness.cpu_threads import usable_cores
     from harness.data.make_manifest import make_manifest
     from harness.data.manifest import write_manifest
     from harness.data.sources import open_source

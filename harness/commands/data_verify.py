@@ -34,8 +34,8 @@ def add(commands: Commands) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.cluster.machine import usable_cores
     from harness.commands.progress_view import ProgressView
+    from harness.cpu_threads import usable_cores
     from harness.data.manifest import read_manifest
     from harness.data.sources import open_source
     from harness.data.verify import check_contents, check_sizes

@@ -13,7 +13,8 @@ def add(commands: Commands) -> None:
         "report",
         help="rebuild the tables and figures of an ablation from MLflow",
         description="Rebuild the tables and figures of an ablation from MLflow alone; train "
-        "nothing.",
+        "nothing. Of an ablation that is still at work, or was interrupted, the trials that are "
+        "finished are compared, and the others named.",
     )
     command.add_argument("name", metavar="NAME", help="an ablation that was run before")
     command.add_argument("--scale", default="digits", help="how big: a file in experiments/scale")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from harness.evaluation.image_inputs import HashedRows
 from harness.evaluation.reference_file import FORMAT, PROVENANCE
 from harness.image_rows import ImageRows
 from harness.npz_array import begin_array
+from harness.package_versions import installed_versions
 from harness.process_group import ALONE, ProcessGroup
 from harness.progress import ProgressListener, ignore_progress
 from models.errors import UserError
@@ -93,7 +93,7 @@ def build_reference(
         "single_images": len(chosen),
         "resolution": "x".join(str(side) for side in images.shape[1:3]),
         "source": source,
-        "versions": {package: version(package) for package in _PACKAGES},
+        "versions": installed_versions(_PACKAGES),
     }
     if not group.leads:
         for _ in batches:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.cpu_threads import THREAD_VARIABLES
 from harness.progress import Progress, ProgressListener, ignore_progress
 from models.errors import UserError
 
 OURS = "harness evaluate"
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _PYTORCH_FID_WEIGHTS = Path("hub", "checkpoints", "pt_inception-2015-12-05-6726825d.pth")
 """Below TORCH_HOME; the only place where pytorch-fid looks."""
 _LAST_LINES = 3
@@ -151,7 +151,11 @@ def _processor_seconds() -> float:
 
 
 def _run(tool: Tool, threads: int) -> str:
-    environment = {**os.environ, **tool.environment, **dict.fromkeys(_THREADS, str(threads))}
+    environment = {
+        **os.environ,
+        **tool.environment,
+        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+    }
     ran = subprocess.run(tool.command, env=environment, capture_output=True, text=True, check=False)
     if ran.returncode:
         said = " / ".join((ran.stderr or ran.stdout).strip().splitlines()[-_LAST_LINES:])

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.atomic_file import write_bytes
 from harness.tracking import names
+from harness.tracking.events import JOURNAL_FILE, Begin, End, Resume, Text, read_events
+from harness.tracking.journal import Journal
 from harness.tracking.links import run_link
 from harness.tracking.parent_run import TAG_NOTE, ParentRun
 
@@ -40,7 +44,18 @@ def ablation_folder(runs_dir: Path, scale: str, ablation: str, hashes: Sequence[
         hashes: of the trials, in any order; another set is another run.
     """
     key = hashlib.sha256("\n".join(sorted(set(hashes))).encode()).hexdigest()[:12]
-    return runs_dir / "reports" / scale / ablation / "tracking" / key
+    return _folder(runs_dir, scale, ablation) / key
+
+
+def ablation_folders(runs_dir: Path, scale: str, ablation: str) -> list[Path]:
+    """The same of all sets of trials that an ablation was run with."""
+    return sorted(
+        path.parent for path in _folder(runs_dir, scale, ablation).glob(f"*/{JOURNAL_FILE}")
+    )
+
+
+def _folder(runs_dir: Path, scale: str, ablation: str) -> Path:
+    return runs_dir / "reports" / scale / ablation / "tracking"
 
 
 class AblationRun(ParentRun):
@@ -73,18 +88,13 @@ class AblationRun(ParentRun):
         }
         self.begin(scale, ablation, {**provenance, **tags}, {})
 
-    def trials(
-        self,
-        members: Sequence[AblationMember],
-        floor: Mapping[str, float],
-        floor_identity: Mapping[str, object],
-    ) -> None:
+    def trials(self, members: Sequence[AblationMember], floor_file: Path) -> None:
         """Record the compared trials, in table order, as `names.ARTIFACT_TRIALS`.
 
         Args:
-            members: the trials.
-            floor: what real images score against real ones, by metric; empty where not measured.
-            floor_identity: all that these figures depend on.
+            members: the trials; one that has not begun is listed without a run.
+            floor_file: what real images score against real ones, as `measure_floor` writes it; it
+                need not be there yet.
         """
         trials = [
             {
@@ -95,8 +105,8 @@ class AblationRun(ParentRun):
             }
             for member in members
         ]
-        content = {"trials": trials, "floor": dict(floor), "floor_identity": dict(floor_identity)}
-        self.journal.text(names.ARTIFACT_TRIALS, json.dumps(content, indent=1))
+        where = Path(os.path.relpath(floor_file.resolve(), self.folder.resolve())).as_posix()
+        _list(self.journal, {"trials": trials, "floor_file": where})
 
     def note(self, question: str, table: str, members: Sequence[AblationMember]) -> None:
         """Describe the run on its MLflow page: question, table, where each trial is.
@@ -122,3 +132,35 @@ class AblationRun(ParentRun):
         if path.resolve() != copy.resolve():
             write_bytes(copy, path.read_bytes())
         self.journal.artifact(copy.relative_to(self.folder))
+
+
+def list_trials_again(folder: Path) -> None:
+    """Record the trials of an ablation once more: those that began since have a run by now.
+
+    For a report of an ablation that is still at work, or that nobody follows to its end. Nothing
+    where it has finished, since all is recorded then.
+
+    Args:
+        folder: of the ablation's run.
+    """
+    listing, over = None, False
+    with (folder / JOURNAL_FILE).open("rb") as file:
+        for event, _ in read_events(file, 0):
+            if isinstance(event, Text) and event.name == names.ARTIFACT_TRIALS:
+                listing = json.loads(event.text)
+            elif isinstance(event, Begin | Resume | End):
+                over = isinstance(event, End) and event.status == "FINISHED"
+    if listing is None or over or "floor_file" not in listing:
+        return
+    journal = Journal(folder)
+    _list(journal, listing)
+    journal.close()
+
+
+def _list(journal: Journal, listing: Mapping[str, Any]) -> None:
+    """Write the listing with the floor's figures, as far as they are there."""
+    floor_file, floor = journal.folder / listing["floor_file"], {}
+    if floor_file.exists():
+        floor = json.loads(floor_file.read_text(encoding="utf-8"))
+    figures = {"floor": floor.get("metrics", {}), "floor_identity": floor.get("identity", {})}
+    journal.text(names.ARTIFACT_TRIALS, json.dumps({**listing, **figures}, indent=1))

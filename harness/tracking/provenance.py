@@ -9,9 +9,10 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from harness.cpu_threads import usable_cores
+from harness.package_versions import installed_versions
 from harness.tracking import names
 
 PACKAGES = (
@@ -68,9 +69,9 @@ def collect(root: Path, gpu: str | None = None, threads: int | None = None) -> P
     return Provenance(
         commit=_git(root, "rev-parse", "--verify", "HEAD") if is_checkout else None,
         dirty=None if status is None else status != "",
-        versions={"python": platform.python_version(), **_versions()},
+        versions={"python": platform.python_version(), **installed_versions(PACKAGES)},
         device=gpu or cpu_model(),
-        threads=threads or available_cpus(),
+        threads=threads or usable_cores(),
     )
 
 
@@ -82,23 +83,6 @@ def cpu_model() -> str:
         text = ""
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return model[1].strip() if model else platform.processor() or platform.machine()
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use, which on a cluster are fewer than the machine has."""
-    if os.name == "posix" and platform.system() == "Linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -204,6 +204,36 @@ def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> None
         time.sleep(0.02)
 
 
+def test_a_report_shows_what_is_finished_of_an_ablation_that_was_not_followed_to_its_end(
+    copied: Path,
+) -> None:
+    """Killed without warning, in its third trial: the other two are those of `finished`."""
+    process = subprocess.Popen(
+        command(copied, name="no_kernel"),
+        stdout=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment(copied),
+    )  # fmt: skip
+    wait_for("runs/smoke/no_kernel/*/checkpoints/step-*.ckpt", copied, process)
+    process.kill()
+    process.wait()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "harness", "report", "no_kernel", "--scale", "smoke"),
+            *("--runs-dir", str(copied / "runs")),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(copied),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with (copied / "runs/reports/smoke/no_kernel/table.csv").open() as file:
+        rows = {row["variant"] for row in csv.DictReader(file) if row["row"] == "seed"}
+    assert rows >= {"dydila", "sana"}
+    assert "no_kernel" not in rows
+    assert "no_kernel seed 0 (" in " ".join(done.stdout.split())
+
+
 @pytest.mark.slow
 def test_launcher_killed_without_warning_then_the_same_command_finishes(
     finished: Path, tmp_path: Path

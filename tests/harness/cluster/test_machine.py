@@ -9,7 +9,6 @@ from harness.cluster.machine import (
     parse_gpu_list,
     resolve_workers,
     select_visible,
-    usable_cores,
     visible_gpus,
 )
 from harness.config.cluster import LocalCluster
@@ -45,16 +44,6 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     # joblib takes the smallest of what it finds, so the count can only be lowered from outside.
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-
-
-def test_usable_cores_respects_the_affinity_of_the_process() -> None:
-    affinity = os.sched_getaffinity(0)
-    assert 1 <= usable_cores() <= len(affinity)
-    os.sched_setaffinity(0, {min(affinity)})
-    try:
-        assert usable_cores() == 1
-    finally:
-        os.sched_setaffinity(0, affinity)
 
 
 @pytest.mark.usefixtures("eight_cores")

@@ -3,10 +3,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.tracking.ablation_run import AblationMember, AblationRun, ablation_folder
+from harness.tracking.ablation_run import (
+    AblationMember,
+    AblationRun,
+    ablation_folder,
+    ablation_folders,
+    list_trials_again,
+)
 from harness.tracking.pending import publish_pending, run_id_of, wait_published
 from harness.tracking.store import Store
 
@@ -17,6 +24,20 @@ PROVENANCE = {"harness.git_commit": "abc", "harness.device": "a CPU"}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return ablation_folder(tmp_path / "runs", "digits", "no_kernel", ["h1", "h0"])
+
+
+def write_floor(folder: Path) -> Path:
+    path = folder.parents[4] / "references" / "floor-x.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"metrics": {"fd_x": 3.5}, "identity": {"extractor": "x"}}')
+    return path
+
+
+def listed(store: Store, run_id: str) -> dict[str, Any]:
+    """What the store holds of the trials that an ablation compares."""
+    path = store.client().download_artifacts(run_id, "trials.json")
+    content: dict[str, Any] = json.loads(Path(path).read_text())
+    return content
 
 
 def record(
@@ -30,7 +51,7 @@ def record(
         baseline="dydila",
         provenance=PROVENANCE,
     )
-    ablation.trials(members, {"fd_x": 3.5}, {"extractor": "x"})
+    ablation.trials(members, write_floor(folder))
     ablation.note("Does the dynamic kernel matter?", "| a |\n|---|\n| 1 |", members)
     ablation.artifact(table)
     assert ablation.end("FINISHED", "all trials finished", timeout=60)
@@ -84,12 +105,12 @@ def test_the_parent_says_what_it_compares_and_where(
     }
     assert expected.items() <= run.data.tags.items()
     assert run.info.status == "FINISHED"
-    trials = json.loads(Path(client.download_artifacts(run_id, "trials.json")).read_text())
-    assert trials == {
+    assert listed(store, run_id) == {
         "trials": [
             {"variant": m.variant, "seed": m.seed, "hash": m.hash, "run_id": trial_ids[m.folder]}
             for m in members
         ],
+        "floor_file": "../../../../../references/floor-x.json",
         "floor": {"fd_x": 3.5},
         "floor_identity": {"extractor": "x"},
     }
@@ -118,6 +139,39 @@ def test_the_same_set_of_trials_continues_the_same_run(
     assert [run.info.run_id for run in runs] == [first]
 
 
+def test_trials_that_began_after_they_were_listed_get_their_run_when_they_are_listed_again(
+    store: Store, folder: Path, tmp_path: Path, write_trial: WriteTrial, notices: list[str]
+) -> None:
+    later = tmp_path / "runs" / "digits" / "sana" / "seed0"
+    ablation = AblationRun(folder, store, notices.append)
+    ablation.start(
+        scale="digits", ablation="no_kernel", question="?", baseline="sana", provenance=PROVENANCE
+    )
+    floor_file = tmp_path / "runs" / "references" / "floor-x.json"
+    ablation.trials([AblationMember("sana", 0, "h0", later, reused=False)], floor_file)
+    ablation.leave(timeout=60)
+    run_id = str(ablation.run_id)
+    before = listed(store, run_id)
+    assert (before["trials"][0]["run_id"], before["floor"]) == ("", {})
+    assert write_trial("seed0", parent=folder) == later
+    assert write_floor(folder) == floor_file
+    assert ablation_folders(tmp_path / "runs", "digits", "no_kernel") == [folder]
+    list_trials_again(folder)
+    found = wait_published([folder, later], store, notices.append)
+    after = listed(store, run_id)
+    assert after["trials"][0]["run_id"] == found[later] is not None
+    assert after["floor"] == {"fd_x": 3.5}
+
+
+def test_of_a_finished_ablation_nothing_is_recorded_again(
+    store: Store, folder: Path, members: list[AblationMember], table: Path, notices: list[str]
+) -> None:
+    record(folder, store, members, table, notices)
+    before = (folder / "tracking.jsonl").read_bytes()
+    list_trials_again(folder)
+    assert (folder / "tracking.jsonl").read_bytes() == before
+
+
 def test_a_fresh_store_gets_the_links_of_its_own_runs(
     make_store: Callable[[str], Store],
     folder: Path,
@@ -133,8 +187,7 @@ def test_a_fresh_store_gets_the_links_of_its_own_runs(
     assert publish_pending(tmp_path / "runs", fresh, notices.append)
     client = fresh.client()
     run_id = str(run_id_of(folder, fresh))
-    trials = json.loads(Path(client.download_artifacts(run_id, "trials.json")).read_text())
-    assert [trial["run_id"] for trial in trials["trials"]] == [
+    assert [trial["run_id"] for trial in listed(fresh, run_id)["trials"]] == [
         run_id_of(member.folder, fresh) for member in members
     ]
     assert Path(client.download_artifacts(run_id, "table.csv")).read_text() == "variant,seed\n"
