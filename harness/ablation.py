@@ -1,4 +1,4 @@
-"""An ablation from its trials to its report: the one file that sees all stages in order."""
+"""An ablation: its trials are run where they are not finished, and compared."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.ablation_report import record_report
 from harness.cluster.display import JobDisplay
 from harness.cluster.jobs import Job, JobResult
 from harness.cluster.launcher import Detached, Launcher, Plan
@@ -17,15 +18,9 @@ from harness.config.expansion import Ablation, Trial
 from harness.config.serialisation import to_plain
 from harness.data.content import bind_content
 from harness.paths import ROOT
-from harness.tracking.ablation_run import (
-    AblationMember,
-    AblationRun,
-    ablation_folder,
-    ablation_folders,
-    list_trials_again,
-)
+from harness.tracking.ablation_run import AblationMember, AblationRun, ablation_folder
 from harness.tracking.journal import end_left_run, ending_of
-from harness.tracking.pending import publish_pending, wait_published
+from harness.tracking.pending import publish_pending
 from harness.tracking.provenance import collect
 from harness.tracking.store import open_store
 from harness.training.batch_shares import check_batch
@@ -39,8 +34,6 @@ from harness.trial_order import (
     trial_key,
 )
 from harness.trial_state import StateReader
-from models.errors import UserError
-from reports.report import TABLE_MARKDOWN, Report, write_report
 
 _WORKER = "harness.trial:run_job"
 _LOG = "log.txt"
@@ -91,32 +84,6 @@ def print_scripts(
     launcher = _launcher(bound, cluster, runs_dir, console)
     for script in _AblationInProgress(bound, launcher, runs_dir, console).scripts():
         console.print(script, highlight=False, markup=False, soft_wrap=True)
-
-
-def rebuild_report(ablation: str, scale: str, runs_dir: Path, console: Console) -> None:
-    """Make the tables and figures again from MLflow alone, of the trials that are finished.
-
-    Raises:
-        UserError: MLflow has no run of this ablation at this scale.
-    """
-    store = open_store(ROOT)
-
-    def notice(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
-
-    recorded = ablation_folders(runs_dir, scale, ablation)
-    for each in recorded:
-        list_trials_again(each)
-    publish_pending(runs_dir, store, notice)
-    # Where a command is at work on the ablation, the listing is sent by that.
-    wait_published(recorded, store, notice)
-    folder = report_folder(runs_dir, scale, ablation)
-    _show(write_report(store.uri, ablation, scale, folder), console)
-
-
-def report_folder(runs_dir: Path, scale: str, ablation: str) -> Path:
-    """Where an ablation's tables and figures are written."""
-    return runs_dir / "reports" / scale / ablation
 
 
 class _AblationInProgress:
@@ -176,10 +143,11 @@ class _AblationInProgress:
             baseline=ablation.baseline,
             provenance=collect(ROOT).tags(),
         )
-        tracked.trials(self._members(), self.floor)
         try:
+            tracked.trials(self._members(), self.floor)
             failed = self._run_trials(tracked, plan)
-            self._report(tracked)
+            compared = self._members()
+            record_report(tracked, compared, ablation, self.runs_dir, self.store, self.console)
         except Detached:
             tracked.leave()
             raise
@@ -284,30 +252,6 @@ class _AblationInProgress:
             if trial.variant == variant
         ]
 
-    def _report(self, tracked: AblationRun) -> None:
-        """Write, record and print the report, from what MLflow holds."""
-        ablation = self.ablation
-        again = f"make report EXP={ablation.name} SCALE={ablation.scale}"
-        published = wait_published(
-            [*self.folders.values(), tracked.folder], self.store, self.notice
-        )
-        if published[tracked.folder] is None:
-            self.notice(f"No report yet, since reports are made from MLflow; later: {again}")
-            return
-        folder = report_folder(self.runs_dir, ablation.scale, ablation.name)
-        try:
-            report = write_report(
-                self.store.uri, ablation.name, ablation.scale, folder, tracked.run_id
-            )
-        except UserError as error:
-            self.notice(f"{error}\nNo report yet; when that is mended: {again}")
-            return
-        for file in report.files:
-            tracked.artifact(file)
-        table = (folder / TABLE_MARKDOWN).read_text(encoding="utf-8")
-        tracked.note(ablation.question, table, self._members())
-        _show(report, self.console)
-
 
 def _launcher(
     ablation: Ablation,
@@ -322,9 +266,3 @@ def _launcher(
 
     label = f"{ablation.name} at {ablation.scale}"
     return make_launcher(cluster, runs_dir, label, notice, detach=detach)
-
-
-def _show(report: Report, console: Console) -> None:
-    console.print(report.console)
-    for file in report.files:
-        console.print(str(file), highlight=False, markup=False, soft_wrap=True)

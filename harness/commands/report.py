@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
 def _report(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.ablation import rebuild_report
+    from harness.ablation_report import rebuild_report
 
     rebuild_report(options.name, options.scale, options.runs_dir, Console())
     return 0

@@ -2,14 +2,17 @@
 
 A task is a line of JSON on standard input: {"log": file, "skew": seconds, and either "order": a
 TrialOrder, or "config": file, "folder": of a trial to be trained alone, "bad_images": whose pixels
-are NaN}. The answers are lines: "started PID", "report" at each report of progress, "ended CODE":
-0, 2 for a UserError, 1 for another exception, or minus a signal.
+are NaN; "hold_after": a number of reports after which it waits to be killed}. The answers are lines:
+"started PID", "report" at each report of progress, "ended CODE": 0, 2 for a UserError, 1 for another
+exception, or minus a signal.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -34,8 +37,13 @@ from models.errors import UserError
 
 
 def run(task: dict[str, Any], channel: TextIO) -> None:
+    reports = itertools.count(1)
+
     def report(_progress: Progress) -> None:
         channel.write("report\n")
+        if next(reports) == task.get("hold_after"):
+            # Other threads go on.
+            signal.pause()
 
     if skew := task.get("skew"):
         # A process cannot set the machine's clock; what is decided here is decided in Python.

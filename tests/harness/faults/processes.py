@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,11 @@ class ForkServer:
         )
 
     def run(
-        self, task: dict[str, Any], kill_after: int | None = None, delay: float = 0.0
+        self,
+        task: dict[str, Any],
+        kill_after: int | None = None,
+        delay: float = 0.0,
+        held_until: Callable[[], bool] | None = None,
     ) -> Outcome:
         """Run a task to its end, or kill its process without warning.
 
@@ -79,7 +84,10 @@ class ForkServer:
             task: see `fork_server.py`.
             kill_after: how many reports to wait for; None lets the task end.
             delay: seconds between the last of these and the kill.
+            held_until: true when the kill may come; the task gets no further than these reports.
         """
+        if held_until is not None:
+            task = {**task, "hold_after": kill_after}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(task) + "\n")
@@ -95,6 +103,10 @@ class ForkServer:
             reports += word == "report"
             if reports == kill_after and pid:
                 time.sleep(delay)
+                deadline = time.monotonic() + 300
+                while held_until is not None and not held_until():
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
                 os.kill(pid, signal.SIGKILL)
                 kill_after = None
         raise AssertionError("the fork server ended")

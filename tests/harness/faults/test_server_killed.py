@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.tracking.pending import publish_pending
+from harness.tracking.published import load_published
 from tests.harness.faults.processes import (
     ForkServer,
     Place,
@@ -35,8 +36,13 @@ def test_a_trial_whose_server_is_killed_finishes_and_is_sent_later(
     forks: ForkServer, served: tuple[Place, Server], undisturbed: Place, tmp_path: Path
 ) -> None:
     place, server = served
-    # Half of the trial reaches the server, which then is gone when the trial goes on.
-    assert forks.run(place.order(), kill_after=6, delay=3.0).code < 0
+
+    def half_has_arrived() -> bool:
+        sent = load_published(place.trial, place.store.name)
+        return sent is not None and sent.offset > 0
+
+    # The server is gone when the trial goes on.
+    assert forks.run(place.order(), kill_after=6, held_until=half_has_arrived).code < 0
     server.kill()
     assert forks.run(place.order()).code == 0, place.log.read_text()
     assert "does not answer" in place.log.read_text()
