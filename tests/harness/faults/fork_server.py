@@ -2,9 +2,9 @@
 
 A task is a line of JSON on standard input: {"log": file, "skew": seconds, and either "order": a
 TrialOrder, or "config": file, "folder": of a trial to be trained alone, "bad_images": whose pixels
-are NaN; "hold_after": a number of reports after which it waits to be killed}. The answers are lines:
-"started PID", "report" at each report of progress, "ended CODE": 0, 2 for a UserError, 1 for another
-exception, or minus a signal.
+are NaN; "hold_after": a number of reports after which it waits to be killed}. The answers are
+lines: "started PID", "report" at each report of progress, "ended CODE": 0, 2 for a UserError, 1
+for another exception, or minus a signal.
 """
 
 from __future__ import annotations
