@@ -38,7 +38,7 @@ def export_run(run: str, runs_dir: Path, out: Path, weights: Weights | None = No
     try:
         channels = shapes["patch_embedding.projection.weight"][1]
         num_classes = shapes["label_embedding.table.weight"][0] - 1
-        side = config.data.resolution
+        side = config.data.side
         backbone = load_trained(folder, config, (channels, side, side), num_classes, weights)
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]

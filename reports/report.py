@@ -31,8 +31,9 @@ _CAPTIONS = {
     TRADEOFF: "Quality against cost",
     ATTENTION_PROBE: "Attention on noised held-out images, layer by layer: means over heads and "
     "timesteps, bands over seeds",
-    ROUTING_HEALTH: "Routed parts over training: means over routers, bands over seeds; of gamma "
-    "and lambda the mean of all learned values, bands from the smallest to the largest",
+    ROUTING_HEALTH: "Routed parts over training: means over routers, bands over seeds, of shares "
+    "down to the option chosen least; of gamma and lambda the mean of all learned values, bands "
+    "from the smallest to the largest",
 }
 _DOTS_PER_INCH = 300
 

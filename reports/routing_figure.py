@@ -34,7 +34,12 @@ def _one(title: str, metric: str) -> _Panel:
 _PANELS = (
     _one("usage entropy of a router", names.ROUTING_USAGE_ENTROPY),
     _one("entropy of a token's choice", names.ROUTING_TOKEN_ENTROPY),
-    _one("largest share of a choice", names.ROUTING_MAX_SHARE),
+    _Panel(
+        "largest share, down to the least",
+        names.ROUTING_MIN_SHARE,
+        names.ROUTING_MAX_SHARE,
+        names.ROUTING_MAX_SHARE,
+    ),
     _one("dead choices of a router", names.ROUTING_DEAD),
     _Panel(r"exponents $\gamma$, all layers", names.GAMMA_MIN, names.GAMMA_MEAN, names.GAMMA_MAX),
     _Panel(r"factors $\lambda$, all layers", names.LAMBDA_MIN, names.LAMBDA_MEAN, names.LAMBDA_MAX),
@@ -47,7 +52,8 @@ def draw_routing_health(curves: pd.DataFrame, variants: Sequence[str]) -> Figure
     """A panel a figure, a line a variant.
 
     Lines are means over routers and seeds, or over all learned values; bands reach over the seeds,
-    and for learned values from the smallest to the largest one.
+    for learned values from the smallest to the largest one, and for shares from the least chosen
+    option to the most chosen one.
 
     Args:
         curves: columns `variant`, `seed`, `metric`, `step`, `value`, at least one row.
@@ -98,4 +104,6 @@ def _draw(
         return
     axes.plot(middle.index, middle, color=color, linestyle=dashes)
     low, high = by_step[panel.low].min(), by_step[panel.high].max()
+    # Older runs did not record the smallest share.
+    low = by_step[panel.mean].min() if low.empty else low
     axes.fill_between(low.index, low, high, color=color, **BAND)

@@ -19,6 +19,7 @@ ROUTING_ENTROPY = "routing_entropy"
 ROUTING_USAGE_ENTROPY = "routing/usage_entropy"
 ROUTING_TOKEN_ENTROPY = "routing/token_entropy"  # noqa: S105
 ROUTING_MAX_SHARE = "routing/max_share"
+ROUTING_MIN_SHARE = "routing/min_share"
 ROUTING_DEAD = "routing/dead"
 """The four of training: means over all routers, of one batch."""
 GAMMA_MIN, GAMMA_MEAN, GAMMA_MAX = "gamma/min", "gamma/mean", "gamma/max"

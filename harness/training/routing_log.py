@@ -1,8 +1,8 @@
 """Health of the routed parts over training: shares, dead options, entropies, gammas and lambdas.
 
 Names of metrics: `routing/...`, `gamma/...` and `lambda/...` alone are of the whole network;
-`routing/layer_00/query_kernel/usage_entropy` is of one router, `gamma/layer_00/query_kernel/0` of
-one learned value.
+`routing/layer_00/query_kernel/usage_entropy` is of one router, `.../share/0` of its first option,
+`gamma/layer_00/query_kernel/0` of one learned value.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ def routing_metrics(health: Mapping[str, RouterHealth]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name, router in health.items():
         place = _place(name.removesuffix(".router"))
+        for option, share in enumerate(router.shares):
+            metrics[f"routing/{place}/share/{option}"] = share
         metrics[f"routing/{place}/max_share"] = max(router.shares)
         metrics[f"routing/{place}/min_share"] = min(router.shares)
         metrics[f"routing/{place}/dead"] = float(router.dead)
@@ -99,6 +101,7 @@ def routing_metrics(health: Mapping[str, RouterHealth]) -> dict[str, float]:
         count = len(health)
         routers = health.values()
         metrics["routing/max_share"] = sum(max(router.shares) for router in routers) / count
+        metrics["routing/min_share"] = sum(min(router.shares) for router in routers) / count
         metrics["routing/dead"] = sum(router.dead for router in routers) / count
         metrics["routing/usage_entropy"] = sum(r.usage_entropy for r in routers) / count
         metrics["routing/token_entropy"] = sum(r.token_entropy for r in routers) / count

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -136,7 +137,8 @@ class Attention(AttentionBlock):
         match self.config.normalizer:
             case "similarity":
                 plain = similarities(plain_query[:, head], plain_key[:, head])
-                return differenced / (plain.sum(dim=-1, keepdim=True) + self.config.eps)
+                sums = plain.sum(dim=-1, keepdim=True)
+                return differenced / (_without_similarity(sums) + self.config.eps)
             case "difference":
                 return differenced / (differenced.sum(dim=-1, keepdim=True) + self.config.eps)
             case "none" | "rms":
@@ -172,7 +174,7 @@ class Attention(AttentionBlock):
     ) -> Tensor | float:
         match self.config.normalizer:
             case "similarity":
-                return similarity_sums(*similarity) + self.config.eps
+                return _without_similarity(similarity_sums(*similarity)) + self.config.eps
             case "difference":
                 return similarity_sums(query, key) + self.config.eps
             case "none" | "rms":
@@ -210,6 +212,13 @@ class _Redundancy(nn.Module):
         width = self.projectors.width
         options = self.kernel.options + 2 * self.difference.options
         return self.projectors.multiplications + width * options
+
+
+def _without_similarity(sums: Tensor) -> Tensor:
+    """A token that is similar to none, because the kernel leaves nothing of its query, attends to
+    none, as in linear attention without a difference: there is nothing to take a redundancy from,
+    and divided by `eps` alone it would be the largest output by far."""
+    return sums.masked_fill(sums == 0, torch.inf)
 
 
 def _kernel(config: Config, heads: int) -> ChosenPower | FixedPower | ReluKernel:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_model
 
 from harness.atomic_file import write_text
 from harness.cli import main
@@ -17,9 +18,10 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
 from harness.data.datasets import load_data_set
 from harness.progress import ignore_progress
+from harness.training.build import build_backbone
 from harness.training.export import load_exported
 from harness.training.sample_validation import SampleFigures
-from harness.training.train import load_trained, train
+from harness.training.train import TrainingSummary, load_trained, train
 from models.backbone import Backbone
 
 TRIAL = "smoke/sana/seed0-0123456789ab"
@@ -46,6 +48,30 @@ def runs(tmp_path_factory: pytest.TempPathFactory, config: TrialConfig) -> Path:
     write_text(folder / "config.yaml", to_yaml(config))
     train(config, data, folder, torch.device("cpu"), "32-true", DummyLogger(), ignore_progress)
     return runs
+
+
+def test_a_network_of_latents_is_exported_for_latents(
+    trial_config: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    """Untrained: which network is rebuilt does not depend on its weights."""
+    of_latents = trial_config(
+        "sana",
+        "data.name=images",
+        "data.manifest=images.json",
+        "data.latents=latents",
+        "data.resolution=64",
+        "data.downsampling=8",
+    )
+    folder, out = tmp_path / TRIAL, tmp_path / "out"
+    write_text(folder / "config.yaml", to_yaml(of_latents))
+    network = build_backbone(of_latents, (4, 8, 8), 10)
+    save_model(network, str(folder / "ema.safetensors"))
+    summary = TrainingSummary(1, 1.0, None, "32-true", None)
+    write_text(folder / "trained.json", json.dumps(asdict(summary)))
+    assert main(["export", str(folder), str(out), "--runs-dir", str(tmp_path)]) == 0
+    loaded = load_exported(out)
+    latents, times, labels = torch.randn(2, 4, 8, 8), torch.tensor([0.0, 9.0]), torch.tensor([0, 1])
+    assert torch.equal(loaded(latents, times, labels), network.eval()(latents, times, labels))
 
 
 def test_an_exported_trial_predicts_what_the_trained_one_does(

@@ -85,6 +85,12 @@ def test_every_router_and_value_is_logged_when_validation_is(
             for figure in ("max_share", "min_share", "dead", "usage_entropy", "token_entropy")
         ),
         *(
+            f"routing/layer_{layer:02d}/{router}/share/{option}"
+            for layer in range(2)
+            for router in ROUTERS
+            for option in range(3 if router.endswith("projectors") else 9)
+        ),
+        *(
             f"gamma/layer_{layer:02d}/{part}/{index}"
             for layer in range(2)
             for part in ROUTERS
@@ -98,7 +104,7 @@ def test_every_router_and_value_is_logged_when_validation_is(
             for index in range(9)
         ),
         *(names.ROUTING_USAGE_ENTROPY, names.ROUTING_TOKEN_ENTROPY),
-        *(names.ROUTING_MAX_SHARE, names.ROUTING_DEAD),
+        *(names.ROUTING_MAX_SHARE, names.ROUTING_MIN_SHARE, names.ROUTING_DEAD),
         *(names.GAMMA_MIN, names.GAMMA_MEAN, names.GAMMA_MAX),
         *(names.LAMBDA_MIN, names.LAMBDA_MEAN, names.LAMBDA_MAX),
     }
@@ -139,6 +145,8 @@ def test_shares_are_those_of_the_batch_that_was_trained_on(
     (chosen,) = seen
     counts = torch.bincount(chosen, minlength=9) / len(chosen)
     prefix = "routing/layer_01/query_kernel"
+    shares = [logged[1][f"{prefix}/share/{option}"] for option in range(9)]
+    assert shares == pytest.approx(counts.tolist())
     assert logged[1][f"{prefix}/max_share"] == pytest.approx(counts.max().item())
     assert logged[1][f"{prefix}/min_share"] == pytest.approx(counts.min().item())
     assert logged[1][f"{prefix}/dead"] == (counts == 0).sum()

@@ -125,7 +125,7 @@ class LoopedDynamicDifferentialAttention:
                 before = before + plain_query @ plain_key
                 difference = difference + query @ key
             denominator = {
-                "similarity": before + self.config.eps,
+                "similarity": before + self.config.eps if before > 0 else torch.inf,
                 "difference": difference + self.config.eps,
                 "none": TOKENS,
                 "rms": TOKENS,
@@ -210,6 +210,26 @@ def test_routers_of_this_test_choose_more_than_one_option() -> None:
     block(torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1)).double())
     assert len(choices) == 8
     assert all(len(chosen) > 1 for chosen in choices.values())
+
+
+def test_a_token_whose_query_the_kernel_wipes_out_attends_to_nothing() -> None:
+    """In heads of 8 channels one in 256 queries has no positive channel."""
+    block = build(width=WIDTH, n_projectors=1)
+    tokens = torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1)).double()
+    tokens.requires_grad_()
+    with torch.no_grad():
+        # Of this token, the first head's query is negative in every channel.
+        first = block.qkv.weight[:HEAD_DIM]
+        tokens[0, 7] -= torch.linalg.pinv(first) @ (first @ tokens[0, 7] + 1.0)
+    queries = block.qkv(tokens)[0, 7, :HEAD_DIM]
+    assert (queries < 0).all()
+    weights = block.attention_weights(tokens, 0)[0]
+    assert (weights[7] == 0).all()
+    assert weights.abs().sum(dim=-1).max() < 10
+    output = block(tokens)
+    assert output.abs().max() < 100
+    (gradient,) = torch.autograd.grad(output.square().sum(), tokens)
+    assert gradient.isfinite().all()
 
 
 def test_lambda_of_zero_is_the_same_as_no_difference() -> None:
