@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -20,7 +21,7 @@ from harness.loopback import talk_on_this_machine_only
 from harness.process_group import ALONE, TIMEOUT, ProcessGroup
 from models.errors import UserError
 
-_BEGUN = "begun"
+_BEGUN, _ENDED = "begun", "ended"
 _LOOK_AGAIN = timedelta(seconds=20)
 _LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -156,18 +157,32 @@ class Meeting:
         # After an error the connections stay until the process ends: the others would stop because
         # of them before this one has said why.
         if error is None and self._place is not None and dist.is_initialized():
+            self._wait_for_the_end()
             dist.destroy_process_group()
+
+    def _wait_for_the_end(self) -> None:
+        """Until the leading process, which has more to do, is done: schedulers end a job's other
+        processes some time after the first one, and connections of nccl are closed together."""
+        assert self._store is not None
+        if self.leads:
+            self._store.set(_ENDED, "yes")
+            return
+        with suppress(RuntimeError):
+            self._wait_for(self._store, _ENDED)
 
     def _wait_for_the_leading_one(self, store: TCPStore) -> None:
         if self.leads:
             store.set(_BEGUN, "yes")
             return
+        self._wait_for(store, _BEGUN)
+
+    def _wait_for(self, store: TCPStore, key: str) -> None:
+        """Raises RuntimeError where the place is gone."""
         while True:
             try:
-                store.wait([_BEGUN], _LOOK_AGAIN)
+                store.wait([key], _LOOK_AGAIN)
             except dist.DistStoreError:
-                # Fails where the place is gone.
-                store.check([_BEGUN])
+                store.check([key])
             else:
                 return
 

@@ -53,7 +53,8 @@ def trial_samples(
     """
     folder = Path(order.folder)
     path, cost = folder / SAMPLES, folder / _COST
-    if not group.broadcast(path.exists() and cost.exists()):
+    # Others than the leading one do not even look: NFS would remember that there was no file.
+    if not group.broadcast(group.leads and path.exists() and cost.exists()):
         sink = FileSink(folder, config.evaluate.samples, order.hash) if group.leads else None
         samples = draw_samples(
             network,

@@ -139,6 +139,10 @@ class TrialStages:
         # Missing weights should not be found after hours of training.
         check_extractor(*extractor_files(self.config))
         data = load_data_set(self.config.data)
+        if self.config.train.validation_samples and self.group.size > 1:
+            # Together, since the others would wait for one that does it alone during training.
+            extractor = load_extractor(*extractor_files(self.config))
+            self._reference(data, extractor, self.report, self.group)
         with measure_peak_memory(self.device) as peak:
             logger = DummyLogger() if journal is None else JournalLogger(journal, self.on_metrics)
             precision = self.group.broadcast(self._precision(data) if self.group.leads else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.atomic_file import write_text
+from models.errors import UserError
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.holder.json"
@@ -27,14 +29,26 @@ def trial_lock(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     the call waits as long as it takes. Whoever waited should look whether the trial is done now.
     The kernel frees the lock (`flock`) when the holder dies, however it dies; a process that the
     holder forked keeps it until that ends as well.
+
+    Raises:
+        UserError: the file system has no such locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE)
+    # Its own kind of lock for file systems without `flock` would outlive a holder that is killed.
+    lock = FileLock(folder / LOCK_FILE, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         on_wait(f"waiting for {describe_holder(folder)}, which runs this trial ({folder})")
         lock.acquire(poll_interval=POLL_SECONDS)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        raise UserError(
+            f"the file system of {folder} has no locks (flock), which keep two commands from running "
+            "the same trial: mount it with them (Lustre: the option flock), or choose another "
+            "--runs-dir"
+        ) from error
     try:
         _write_holder(folder)
         yield

@@ -129,6 +129,15 @@ class SlurmCluster(Section):
         return lines
 
     @model_validator(mode="after")
+    def _each_process_has_a_gpu(self) -> SlurmCluster:
+        if self.gpus_per_node is not None and self.tasks_per_node > self.gpus_per_node:
+            raise ValueError(
+                "cluster.tasks_per_node must not exceed cluster.gpus_per_node, since each process "
+                f"needs a GPU of its own, but {self.tasks_per_node} > {self.gpus_per_node}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _signal_comes_in_time(self) -> SlurmCluster:
         if self.signal_seconds >= 60 * self.minutes:
             raise ValueError(

@@ -65,7 +65,7 @@ def test_both_processes_stop_after_the_same_step_and_go_on_after_a_requeue(
     trial.assert_as(on_two_nodes.trial())
 
 
-def test_a_process_that_dies_takes_the_other_along_and_a_retry_goes_on(
+def test_a_process_that_is_gone_ends_the_other_and_the_trial_is_requeued(
     sweep: Sweep, on_two_nodes: Sweep
 ) -> None:
     trial = sweep.trial()
@@ -73,8 +73,22 @@ def test_a_process_that_dies_takes_the_other_along_and_a_retry_goes_on(
     with trial.paused_in_training() as process:
         job, run_id = trial.job, trial.run_id
         second_process(process).kill()
-    wait_for(lambda: sweep.cluster.job_states()[job] == "FAILED")
-    assert sweep.call("retry", *TWO_NODES) == 0
     trial.wait_finished()
-    assert trial.run_id == run_id
+    assert "lost touch with the others" in trial.log
+    assert (trial.job, trial.run_id, trial.requeues) == (job, run_id, 1)
     trial.assert_as(on_two_nodes.trial())
+
+
+def test_a_process_that_fails_ends_the_other_and_says_why(
+    sweep: Sweep, on_two_nodes: Sweep, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = sweep.runs / on_two_nodes.trial().folder.relative_to(on_two_nodes.runs)
+    (folder / "log-rank1.txt").mkdir(parents=True)
+    assert sweep.call("ablation", *TWO_NODES) == 0
+    job = sweep.trial().job
+    wait_for(lambda: sweep.cluster.job_states()[job] == "FAILED")
+    capfd.readouterr()
+    assert sweep.call("status") == 0
+    shown = " ".join(capfd.readouterr().out.split())
+    assert "1 trial: 1 failed" in shown
+    assert "process 1: IsADirectoryError" in shown

@@ -46,7 +46,9 @@ def check_request(config: SlurmCluster) -> None:
         SlurmError: `sinfo` gives no answer.
         UserError: the request can never be met, with the largest that can.
     """
-    text = ask(["sinfo", "--noheader", "--exact", f"--format={_FORMAT}"], config.command_timeout)
+    text = ask(
+        ["sinfo", "--all", "--noheader", "--exact", f"--format={_FORMAT}"], config.command_timeout
+    )
     problem = problem_of(config, parse_partitions(text))
     if problem is not None:
         raise UserError(problem)

@@ -61,7 +61,8 @@ def read_queue(timeout: float) -> dict[str, QueuedJob]:
         SlurmError: `squeue` gives no answer.
     """
     text = ask(
-        ["squeue", "--me", "--noheader", "--array", "--states=all", f"--format={_FORMAT}"], timeout
+        ["squeue", "--all", "--me", "--noheader", "--array", "--states=all", f"--format={_FORMAT}"],
+        timeout,
     )
     return parse_queue(text)
 

@@ -54,6 +54,8 @@ class TaskOutcome:
     updated: float
     reason: str = ""
     caused_by_user: bool = False
+    lost: int = 0
+    """How many of its last turns in a row ended because one of its processes was gone."""
 
 
 def record_file(result: Path) -> Path:

@@ -53,8 +53,12 @@ def executor(
         stderr_to_stdout=True,
         setup=_setup(config),
         # Since 22.05 srun does not take over --cpus-per-task. A process that fails must not leave
-        # the others waiting for it.
-        srun_args=[f"--cpus-per-task={config.cpus_per_task}", "--kill-on-bad-exit=1"],
+        # the others waiting for it; one that is done must not have them ended, as WaitTime would.
+        srun_args=[
+            f"--cpus-per-task={config.cpus_per_task}",
+            "--kill-on-bad-exit=1",
+            "--wait=0",
+        ],
         additional_parameters={
             "signal": f"{STOP_SIGNAL}@{config.signal_seconds}",
             "requeue": True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.cluster.jobs import Job, JobEvent, JobResult
@@ -32,6 +32,7 @@ class SlurmLauncher:
     label: str
     detach: bool
     notice: Callable[[str], None]
+    wants_gpu: bool = False
 
     @property
     def threads(self) -> int:
@@ -49,7 +50,7 @@ class SlurmLauncher:
     def plan(self, jobs: int, *, wants_gpu: bool) -> SlurmLauncher:
         require_slurm()
         check_request(self.config)
-        return self
+        return replace(self, wants_gpu=wants_gpu)
 
     def run(
         self, jobs: Sequence[Job], target: str, on_event: Callable[[JobEvent], None]
@@ -65,7 +66,7 @@ class SlurmLauncher:
         return self._submitter().scripts(jobs)
 
     def _submitter(self) -> Submitter:
-        return Submitter(self.config, self.runs_dir, self.label, self.notice)
+        return Submitter(self.config, self.runs_dir, self.label, self.wants_gpu, self.notice)
 
     def _tell(self, submitted: Submitted) -> None:
         waiting = len(submitted.records) - len(submitted.new)

@@ -56,6 +56,7 @@ class Submitter:
     config: SlurmCluster
     runs_dir: Path
     label: str
+    wants_gpu: bool
     notice: Callable[[str], None]
 
     def submit(self, jobs: Sequence[Job], target: str) -> Submitted:
@@ -129,7 +130,8 @@ class Submitter:
         for line in settings.splitlines():
             name, _, value = line.partition("=")
             if name.strip() == "MaxArraySize" and value.strip().isdigit():
-                return int(value)
+                # 0 means that the cluster takes no arrays.
+                return max(1, int(value))
         return _DEFAULT_ARRAY
 
     def _order(self, job: Job, target: str, submission: str) -> TaskOrder:
@@ -141,6 +143,7 @@ class Submitter:
             submission=submission,
             threads=self.config.cpus_per_task,
             max_requeues=self.config.max_requeues,
+            needs_gpu=self.wants_gpu and self.config.gpus_per_node is not None,
             command_timeout=self.config.command_timeout,
             sys_path=tuple(str(Path(entry).absolute()) for entry in sys.path),
         )

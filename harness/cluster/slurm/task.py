@@ -1,17 +1,20 @@
 """The job's side: runs the target, and decides what a signal, a failure or an end means.
 
-The one owner of signals in a job. A requested stop puts the job back into the queue; a failure does
-not, since it would only happen again.
+The one owner of signals in a job. A requested stop puts the job back into the queue, and so does
+the loss of one of several processes, whose node may have died; a failure does not, since it would
+only happen again.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +29,15 @@ from harness.cluster.slurm.records import (
     write_outcome,
 )
 from harness.cluster.worker import REASON_CHARACTERS, redirect_output
+from harness.process_group import LostTouchError
 from harness.progress import ProgressListener, ignore_progress
 from harness.stop_request import Preempted, StopRequest
 from models.errors import UserError
+
+MOST_LOST = 3
+"""Turns in a row that may end with a lost process: what a node's death is not, happens again."""
+_OTHERS_SAY_SECONDS = 5.0
+"""In which a shared file system shows what another process wrote before it ended."""
 
 StoppableTarget = Callable[[dict[str, Any], ProgressListener, StopRequest], Any]
 
@@ -47,6 +56,7 @@ class TaskOrder:
     submission: str
     threads: int
     max_requeues: int
+    needs_gpu: bool
     command_timeout: float
     sys_path: tuple[str, ...]
 
@@ -55,7 +65,8 @@ def run_task(order: TaskOrder) -> None:
     """Run one process of a job. Called by submitit on the node.
 
     Raises:
-        SystemExit: with 0 where the job was put back or stopped, with 1 where it failed.
+        SystemExit: with 0 where the job was put back or stopped, with 1 where it failed. One of
+            several processes ends at once instead, with the same code.
     """
     stop = StopRequest()
     # Replaces submitit's handlers, which would requeue at once, in the middle of a step.
@@ -71,28 +82,66 @@ class _Task:
         self._rank = int(os.environ.get("SLURM_PROCID", "0"))
         self._job = _job_id()
         self._requeues = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        self._several = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+        Path(self._order.log).parent.mkdir(parents=True, exist_ok=True)
+        told = self._told()
+        self._lost = 0 if told is None else told.lost
 
     def run(self) -> None:
+        # Another process may have failed while this one was still starting.
+        if self._rank == 0 and not self._another_failed():
+            self._write("running")
+        try:
+            self._open_log()
+            self._call_target()
+        except BaseException as error:
+            if self._may_go_on(error):
+                self._stopped(error)
+                self._exit(0)
+            self._failed(error)
+            self._exit(1)
+        if self._rank == 0:
+            self._write("done")
+
+    def _may_go_on(self, error: BaseException) -> bool:
+        """Whether a later turn may go on from here.
+
+        A process that failed says why before the others lose touch with it. One that is gone
+        without a word was killed, or its node died.
+        """
+        lost = isinstance(error, LostTouchError)
+        # srun, too, ends the others where one of them failed.
+        if self._several and (lost or self._stop.reason == "SIGTERM"):
+            deadline = time.monotonic() + _OTHERS_SAY_SECONDS
+            while not self._another_failed() and time.monotonic() < deadline:
+                time.sleep(0.2)
+        if self._another_failed():
+            return False
+        return lost or self._stop.requested or isinstance(error, Preempted)
+
+    def _another_failed(self) -> bool:
+        told = self._told()
+        return told is not None and told.state == "failed" and told.requeues == self._requeues
+
+    def _told(self) -> TaskOutcome | None:
+        """What this job last said, in this turn or a former one."""
+        return read_outcome(self._result, JobRecord(self._job, self._order.submission, 0.0))
+
+    def _exit(self, code: int) -> None:
+        if not self._several:
+            raise SystemExit(code) from None
+        # The connections to the others are open, and their clean-up may wait for the others.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
+
+    def _open_log(self) -> None:
         log = Path(self._order.log)
         if self._rank > 0:
             log = log.with_name(f"{log.stem}-rank{self._rank}{log.suffix}")
-        log.parent.mkdir(parents=True, exist_ok=True)
         redirect_output(log)
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-        if self._rank == 0:
-            self._write("running")
-        try:
-            self._call_target()
-        except BaseException as error:
-            # Once a stop is requested, processes that lost touch with one that stopped earlier
-            # have not failed.
-            if self._stop.requested or isinstance(error, Preempted):
-                self._stopped(error)
-                raise SystemExit(0) from None
-            self._failed(error)
-            raise SystemExit(1) from None
-        if self._rank == 0:
-            self._write("done")
 
     def _call_target(self) -> None:
         sys.path[:] = [*dict.fromkeys((*self._order.sys_path, *sys.path))]
@@ -100,9 +149,21 @@ class _Task:
         target: StoppableTarget = getattr(importlib.import_module(module), name)
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self._order.threads)
+        if self._order.needs_gpu:
+            self._check_gpu()
         if self._stop.reason is not None:
             raise Preempted(self._stop.reason, "before it began")
         target(self._order.payload, ignore_progress, self._stop)
+
+    def _check_gpu(self) -> None:
+        """Raises a UserError instead of training on the CPU for days."""
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(
+                f"{socket.gethostname()}: cluster.gpus_per_node asks for GPUs, but PyTorch can use "
+                "none here: see nvidia-smi and the driver there, or set train.device=cpu"
+            )
 
     def _failed(self, error: BaseException) -> None:
         """The first process that fails says why; the others fail because of it."""
@@ -117,8 +178,7 @@ class _Task:
             reason = (f"{kind}: {text}" if text else kind)[:REASON_CHARACTERS]
         if self._rank > 0:
             reason = f"process {self._rank}: {reason}"
-        told = read_outcome(self._result, JobRecord(self._job, self._order.submission, 0.0))
-        if told is None or told.state != "failed" or told.requeues != self._requeues:
+        if not self._another_failed():
             self._write("failed", reason, by_user)
 
     def _stopped(self, error: BaseException) -> None:
@@ -127,11 +187,15 @@ class _Task:
         if self._rank > 0:
             return
         reason = " ".join(str(error).split())
+        lost = isinstance(error, LostTouchError)
+        self._lost = self._lost + 1 if lost else 0
         record = read_record(self._result)
         if record is not None and record.job == self._job and record.cancelled:
             self._write("failed", "cancelled")
         elif not self._runs_on():
             self._write("stopped", reason)
+        elif self._lost > MOST_LOST:
+            self._write("failed", f"{reason}; that was so {self._lost} times in a row")
         elif self._requeues >= self._order.max_requeues:
             self._write(
                 "failed",
@@ -150,7 +214,7 @@ class _Task:
 
     def _runs_on(self) -> bool:
         """Whether SLURM would let the job run on: it was not cancelled, nor is being requeued."""
-        command = ["squeue", "--noheader", "--format=%T", f"--jobs={self._job}"]
+        command = ["squeue", "--all", "--noheader", "--format=%T", f"--jobs={self._job}"]
         try:
             return ask(command, self._order.command_timeout).strip() == "RUNNING"
         except SlurmError as error:
@@ -173,6 +237,7 @@ class _Task:
             updated=time.time(),
             reason=reason,
             caused_by_user=caused_by_user,
+            lost=self._lost,
         )
         write_outcome(self._result, outcome)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.trial_lock import trial_lock
+from models.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 HOLDER = """
@@ -88,3 +90,19 @@ def test_a_free_lock_is_taken_without_a_word_and_an_error_frees_it(tmp_path: Pat
         assert str(os.getpid()) in (tmp_path / ".lock.holder.json").read_text()
     assert told == []
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as Lustre without the mount option `flock`; there is none here to try it on."""
+
+    def no_flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", no_flock)
+    with (
+        pytest.raises(UserError, match=r"has no locks \(flock\).*--runs-dir"),
+        trial_lock(tmp_path / "trial", print),
+    ):
+        pass

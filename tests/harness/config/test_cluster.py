@@ -62,6 +62,7 @@ def test_a_time_limit_is_minutes_or_a_clock_time() -> None:
         ("cluster.memory=much", "a size such as 64GB"),
         ("cluster.partition='a b'", "text without spaces"),
         ("cluster.gpus_per_node=0", ">= 1"),
+        ("cluster={gpus_per_node: 2, tasks_per_node: 4}", r"must not exceed.*gpus_per_node.*4 > 2"),
         ("cluster.additional.time=5", r"set cluster\.time instead"),
         ("cluster.additional.gpus_per_node=5", r"set cluster\.gpus_per_node instead"),
         ("cluster.additional.output=a", "the launcher needs its own value"),

@@ -71,6 +71,7 @@ def test_every_field_becomes_an_option(tmp_path: Path) -> None:
     srun = next(line for line in text.splitlines() if line.startswith("srun"))
     assert "--cpus-per-task=8" in srun
     assert "--kill-on-bad-exit=1" in srun
+    assert "--wait=0" in srun
 
 
 def test_what_is_null_is_left_to_the_cluster(tmp_path: Path) -> None:
