@@ -9,6 +9,7 @@ import pytest
 
 from harness.config.catalogue import names
 from harness.config.expansion import load_ablation
+from harness.config.sections.train import TrainConfig
 from harness.paths import EXPERIMENTS, ROOT
 from models.attention.dydila import Config
 
@@ -19,8 +20,17 @@ DOCS = ROOT / "docs"
 def test_every_field_of_dydila_is_listed_with_its_default_and_origin(field: str) -> None:
     default = getattr(Config(), field)
     shown = str(default).lower() if isinstance(default, bool) else str(default)
+    assert_listed_with_origin(f"{field}: {shown}")
+
+
+def test_the_learning_rate_of_the_factors_is_listed_with_its_default_and_origin() -> None:
+    default = TrainConfig.model_fields["factor_learning_rate"].default
+    assert_listed_with_origin(f"train.factor_learning_rate: {default}")
+
+
+def assert_listed_with_origin(point: str) -> None:
     text = (DOCS / "dydila.md").read_text(encoding="utf-8")
-    (row,) = [line for line in text.splitlines() if f"| `{field}: {shown}` |" in line]
+    (row,) = [line for line in text.splitlines() if f"| `{point}` |" in line]
     assert re.search(r"\[(paper|second-hand|ours)\]", row)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.catalogue import list_ablations, list_scales, names
+from harness.config.core_schema import Scalar
 from harness.config.expansion import load_ablation, load_cluster
 from harness.config.mistakes import Mistake
 from harness.config.place import all_keys
@@ -17,6 +18,7 @@ from harness.config.sections.data import DataConfig
 from harness.config.sections.evaluate import EvaluateConfig
 from harness.config.sections.sample import SampleConfig
 from harness.config.sections.train import TrainConfig
+from harness.config.serialisation import flatten
 from harness.config.yaml_source import read_yaml
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
@@ -34,6 +36,81 @@ ADDED_LATER = {
     if not field.is_required()
 }
 """Keys whose value in the schema is what older trials did."""
+DYDILA: dict[str, Scalar] = {"attention.name": "dydila"}
+NO_CONVOLUTION: dict[str, Scalar] = {"model.value_convolution.size": 0}
+SMALL_CONVOLUTION: dict[str, Scalar] = {"model.value_convolution.size": 3}
+CONVOLUTION: dict[str, Scalar] = {"model.value_convolution.size": 5}
+FROM_ZERO: dict[str, Scalar] = {"model.value_convolution.initialization": "zero"}
+FROM_RANDOM: dict[str, Scalar] = {"model.value_convolution.initialization": "random"}
+CHANGES: dict[str, dict[str, dict[str, Scalar]]] = {
+    "static_kernel": {
+        "dydila": {},
+        "static_kernel": {"attention.kernel": "static"},
+        "no_kernel": {"attention.kernel": "relu"},
+    },
+    "static_differential": {
+        "dydila": {},
+        "static_differential": {"attention.differential": "static"},
+        "no_differential": {"attention.differential": "off"},
+    },
+    "build_up": {
+        "plain": {},
+        "convolution": CONVOLUTION,
+        "kernel": {**DYDILA, **CONVOLUTION, "attention.differential": "off"},
+        "full": {**DYDILA, **CONVOLUTION},
+    },
+    "n_projectors": {
+        "n_projectors_1": {"attention.n_projectors": 1},
+        "n_projectors_2": {"attention.n_projectors": 2},
+        "n_projectors_3": {},
+        "n_projectors_6": {"attention.n_projectors": 6},
+    },
+    "n_kernels": {
+        "n_kernels_1": {"attention.n_kernels": 1},
+        "n_kernels_3": {"attention.n_kernels": 3},
+        "n_kernels_9": {},
+        "n_kernels_18": {"attention.n_kernels": 18},
+    },
+    "n_differentials": {
+        "n_differentials_1": {"attention.n_differentials": 1},
+        "n_differentials_3": {"attention.n_differentials": 3},
+        "n_differentials_9": {},
+        "n_differentials_18": {"attention.n_differentials": 18},
+    },
+    "gamma_init": {
+        "gamma_1": {"attention.gamma_init": 1.0},
+        "gamma_2": {"attention.gamma_init": 2.0},
+        "gamma_3": {},
+        "gamma_5": {"attention.gamma_init": 5.0},
+        "gamma_3_spread_2": {"attention.gamma_spread": 2.0},
+    },
+    "lambda_init": {
+        "lambda_0": {"attention.lambda_init": 0.0},
+        "lambda_0p01": {},
+        "lambda_0p1": {"attention.lambda_init": 0.1},
+        "lambda_0p5": {"attention.lambda_init": 0.5},
+        "lambda_0p1_spread_0p1": {"attention.lambda_init": 0.1, "attention.lambda_spread": 0.1},
+    },
+    "normalizer": {
+        "similarity": {},
+        "difference": {"attention.normalizer": "difference"},
+        "none": {"attention.normalizer": "none"},
+        "rms": {"attention.normalizer": "rms"},
+    },
+    "value_convolution": {
+        "sana-none": NO_CONVOLUTION,
+        "sana-3x3": SMALL_CONVOLUTION,
+        "sana-5x5": {},
+        "sana-5x5_zero": FROM_ZERO,
+        "sana-5x5_random": FROM_RANDOM,
+        "dydila-none": {**DYDILA, **NO_CONVOLUTION},
+        "dydila-3x3": {**DYDILA, **SMALL_CONVOLUTION},
+        "dydila-5x5": DYDILA,
+        "dydila-5x5_zero": {**DYDILA, **FROM_ZERO},
+        "dydila-5x5_random": {**DYDILA, **FROM_RANDOM},
+    },
+}
+"""By ablation and variant: all fields that differ from the ablation's baseline."""
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -102,6 +179,28 @@ def test_the_factorial_has_every_combination_that_means_something_once() -> None
         ],
         key=str,
     )
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_variant_changes_what_it_says_and_nothing_else(name: str) -> None:
+    ablation = load_ablation(
+        name, scale="digits", seeds=1, overrides=[], experiments_dir=EXPERIMENTS
+    )
+    configs = {trial.variant: trial.config for trial in ablation.trials}
+    baseline = configs[ablation.baseline]
+    assert {variant: changes(baseline, c) for variant, c in configs.items()} == CHANGES[name]
+
+
+def changes(baseline: TrialConfig, variant: TrialConfig) -> dict[str, Scalar]:
+    """The fields that differ, with the variant's values; another attention is its name, and those
+    of its fields that are not at their defaults."""
+    before, after = flatten(baseline), flatten(variant)
+    if before["attention.name"] != after["attention.name"]:
+        defaults = {"attention": type(variant.attention)()}
+        before = flatten(baseline.model_copy(update=defaults))
+        before["attention.name"] = baseline.attention.name
+    assert before.keys() == after.keys()
+    return {key: value for key, value in after.items() if value != before[key]}
 
 
 def test_a_variant_shared_by_several_ablations_is_the_same_trial() -> None:
