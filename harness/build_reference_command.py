@@ -16,12 +16,14 @@ from harness.data.manifest import read_manifest
 from harness.data.sources import open_source
 from harness.evaluation.build_reference import Layout, build_reference
 from harness.evaluation.extractors import load_extractor
+from harness.evaluation.features import finite_features
 from harness.evaluation.image_inputs import ImageInput, open_images
 from harness.evaluation.reference import PictureRows
 from harness.local_ranks import check_processes, group_of_environment, run_local_ranks
 from harness.process_device import process_device
 from harness.process_group import ProcessGroup
 from harness.progress import ProgressListener
+from harness.writable import check_writable
 from models.errors import UserError
 
 _SCALE = "scale:"
@@ -71,7 +73,8 @@ def run_build(order: BuildOrder, processes: int, on_progress: ProgressListener) 
         None in a process that another one leads.
 
     Raises:
-        UserError: images are missing or damaged, or the arguments do not fit one another.
+        UserError: images are missing or damaged, weights give features that are not finite, the
+            arguments do not fit one another, or the file cannot be written.
         RankFailedError: a process crashed or was killed.
     """
     check_processes(processes)
@@ -92,21 +95,23 @@ def build_as_rank(payload: Mapping[str, Any], report: ProgressListener) -> Any:
 
 
 def _build(order: BuildOrder, group: ProcessGroup, on_progress: ProgressListener) -> Built | None:
+    check_writable(order.out)
     images = open_source_images(
         order.source, order.manifest, order.resolution, order.overrides, order.experiments_dir
     )
-    provenance = build_reference(
-        images.images,
-        load_extractor(order.extractor, order.extractor_weights),
-        order.out,
-        source=images.source,
-        layout=order.layout,
-        single_images=order.single_images,
-        batch_size=order.batch_size,
-        device=process_device(order.device),
-        group=group,
-        on_progress=on_progress,
-    )
+    with finite_features(order.extractor_weights):
+        provenance = build_reference(
+            images.images,
+            load_extractor(order.extractor, order.extractor_weights),
+            order.out,
+            source=images.source,
+            layout=order.layout,
+            single_images=order.single_images,
+            batch_size=order.batch_size,
+            device=process_device(order.device),
+            group=group,
+            on_progress=on_progress,
+        )
     return Built(provenance, images.notes) if group.leads else None
 
 

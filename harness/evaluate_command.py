@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.atomic_file import write_text
 from harness.config.serialisation import from_yaml_file
-from harness.evaluate_classes import NamedClasses, classes_csv, measure_classes
+from harness.evaluate_classes import NamedClasses, measure_classes
+from harness.evaluate_order import EvaluateOrder
+from harness.evaluate_outputs import check_outputs, write_outputs
 from harness.evaluate_report import evaluation_report, evaluation_warnings
 from harness.evaluation.class_labels import matched_labels
-from harness.evaluation.export_adm import export_adm
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import Features, extract_features
+from harness.evaluation.features import Features, extract_features, finite_features
 from harness.evaluation.image_inputs import HashedRows, ImageInput, open_images
 from harness.evaluation.quality import (
     DENSITY_NEIGHBOURS,
@@ -58,33 +57,6 @@ def silent_watch(listener: ProgressListener) -> Watch:
 
 
 @dataclass(frozen=True)
-class EvaluateOrder:
-    """What to measure, as the command line names it."""
-
-    samples: str
-    """A folder of images, an `.npz`, a `.npy`, or a trial's folder or run id."""
-    reference: Path
-    """A reference, or images like those."""
-    extractor: str | None
-    """None takes the reference's."""
-    extractor_weights: Path | None
-    metrics: tuple[Metric, ...] | None
-    """None takes all that the extractor can give."""
-    inception_splits: int
-    resamples: int
-    batch_size: int
-    device: str
-    """auto, cpu or cuda."""
-    export: Path | None
-    """Where samples go in ADM's layout."""
-    json: Path | None
-    runs_dir: Path
-    per_class: int | None = None
-    """Images of a class that its distance needs; None measures no classes."""
-    per_class_csv: Path | None = None
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """Figures, and what should be said of them."""
 
@@ -98,6 +70,8 @@ class Evaluation:
     warnings: tuple[str, ...]
     per_class: NamedClasses | None = None
     """None where it was not asked for."""
+    unwritten: dict[str, str] = field(default_factory=dict)
+    """Files that could not be written, and why."""
 
 
 def evaluate_images(
@@ -114,12 +88,13 @@ def evaluate_images(
         None in a process that another one leads.
 
     Raises:
-        UserError: images or reference are missing, damaged or do not fit.
+        UserError: images or reference are missing, damaged or do not fit, weights give features
+            that are not finite, or what is asked for cannot be written.
     """
     if not group.leads:
         watch = silent_watch(ignore_progress)
     samples, trial = _open_samples(order.samples, order.runs_dir)
-    _check_targets(order)
+    check_outputs(order)
     # What is wrong with the files is told before what the extractor lacks.
     real = open_reference_images(order.reference)
     labels = None
@@ -133,7 +108,7 @@ def evaluate_images(
     def features_of(images: ImageInput) -> tuple[Features, str]:
         """And the hash of the images."""
         rows = HashedRows(images.images)
-        with watch("images") as view:
+        with watch("images") as view, finite_features(order.extractor_weights):
             found = extract_features(
                 rows,
                 extractor,
@@ -147,7 +122,7 @@ def evaluate_images(
     warnings = [*samples.notes]
     reference: ReferenceStatistics | None
     if real is None:
-        with watch("images") as view:
+        with watch("images") as view, finite_features(order.extractor_weights):
             reference, provenance = read_reference(
                 order.reference,
                 extractor,
@@ -188,15 +163,12 @@ def evaluate_images(
             features.features, reference.features, labels, order.per_class, order.reference
         )
     uncertainty = _uncertainty(features, reference, quality, order.resamples, watch)
-    if order.export is not None:
-        export_adm(samples.images, order.export)
     warnings += evaluation_warnings(quality, provenance)
     report = evaluation_report(quality, uncertainty, warnings, classes)
-    if order.json is not None:
-        write_text(order.json, json.dumps(report, indent=2) + "\n")
-    if classes is not None and order.per_class_csv is not None:
-        write_text(order.per_class_csv, classes_csv(classes, extractor.name))
-    return Evaluation(quality, extractor.display, uncertainty, report, tuple(warnings), classes)
+    unwritten = write_outputs(order, samples.images, report, classes)
+    return Evaluation(
+        quality, extractor.display, uncertainty, report, tuple(warnings), classes, unwritten
+    )
 
 
 def _metrics(order: EvaluateOrder, extractor: FeatureExtractor) -> tuple[Metric, ...]:
@@ -217,6 +189,7 @@ def _open_samples(text: str, runs_dir: Path) -> tuple[ImageInput, dict[str, Any]
         return open_images(path), {}
     # They bring the whole of training along: seconds that images from elsewhere need not wait for.
     from harness.probe_command import find_trial
+    from harness.trial_origin import sampling_facts
 
     try:
         folder = find_trial(text, runs_dir)
@@ -230,25 +203,7 @@ def _open_samples(text: str, runs_dir: Path) -> tuple[ImageInput, dict[str, Any]
             "command, which goes on where it stopped"
         )
     config = from_yaml_file(folder / names.ARTIFACT_CONFIG)
-    facts = {
-        "objective": config.objective.name,
-        "sampler": config.sample.sampler,
-        "steps": config.sample.steps,
-        "guidance_scale": config.sample.guidance_scale,
-        "guidance_channels": config.sample.guidance_channels or "all",
-        "labels": config.sample.labels,
-        "seed": config.seed,
-    }
-    return open_images(folder / SAMPLES), facts
-
-
-def _check_targets(order: EvaluateOrder) -> None:
-    """See before anything is computed that what is written can be."""
-    for path in (order.export, order.json, order.per_class_csv):
-        if path is not None and path.is_dir():
-            raise UserError(f"{path} is a folder, but a file is to be written there")
-    if order.export is not None and order.export.suffix != ".npz":
-        raise UserError(f"--export adm={order.export} must end in .npz")
+    return open_images(folder / SAMPLES), {**sampling_facts(config), "seed": config.seed}
 
 
 def _identity(

@@ -8,13 +8,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from harness.evaluate_command import (
-    EvaluateOrder,
-    Evaluation,
-    Watch,
-    evaluate_images,
-    silent_watch,
-)
+from harness.evaluate_command import Evaluation, Watch, evaluate_images, silent_watch
+from harness.evaluate_order import EvaluateOrder
 from harness.local_ranks import check_processes, group_of_environment, run_local_ranks
 from harness.progress import Progress, ProgressListener, ignore_progress
 

@@ -27,10 +27,23 @@ def evaluation_warnings(quality: Quality, provenance: Mapping[str, Any]) -> list
                 f"{number:,} {what} are fewer than {ENOUGH_SAMPLES:,}: the figures are biased by "
                 "that, and compare with none of another number"
             )
+    if provenance.get("assumed"):
+        found.append(_assumption(provenance))
     theirs, ours = provenance.get("resolution"), quality.identity["resolution"]
     if theirs not in (None, ours):
         found.append(f"the samples are {ours}, but the reference is of images of {theirs}")
     return found
+
+
+def _assumption(provenance: Mapping[str, Any]) -> str:
+    """What is taken for granted of a file from elsewhere."""
+    said = "extractor and resize of the reference are not recorded and are taken to be the standard"
+    if {"mu_s", "arr_0"} & set(provenance["arrays"]):
+        return f"{said} ones"
+    return (
+        f"{said} ones; a file with mu and sigma alone is as pytorch-fid or clean-fid write it, "
+        "which resize otherwise"
+    )
 
 
 def evaluation_report(

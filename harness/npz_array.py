@@ -99,6 +99,22 @@ def open_npz_array(path: Path, name: str) -> NDArray[Any] | StreamedArray:
         return array
 
 
+def array_shape(path: Path, name: str) -> tuple[int, ...]:
+    """The shape of an array of an archive, from its header alone.
+
+    Args:
+        path: of the `.npz`.
+        name: of the array, without `.npy`.
+
+    Raises:
+        OSError, ValueError, zipfile.BadZipFile: the file is missing, damaged or no archive of
+            arrays.
+        KeyError: it has no such array.
+    """
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as content:
+        return _header(content)[0]
+
+
 def map_member(path: Path, member: str) -> NDArray[Any] | None:
     """An array in an archive, mapped into memory; None where it is compressed or of objects."""
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:

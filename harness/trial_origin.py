@@ -19,11 +19,15 @@ from harness.validation_samples import chosen_by, validation_identity
 
 def figures_identity(quality: Quality, config: TrialConfig) -> dict[str, Any]:
     """All that the quality figures depend on besides the model."""
+    return {**measured_identity(quality), **sampling_facts(config)}
+
+
+def sampling_facts(config: TrialConfig) -> dict[str, Any]:
+    """How a trial's final samples are drawn, besides the seed."""
     sample = config.sample
     # Only where it is another: figures from before there was a choice are of the last weights.
     best = {"weights": chosen_by(config)} if sample.weights == "best" else {}
     return {
-        **measured_identity(quality),
         **best,
         "objective": config.objective.name,
         "sampler": sample.sampler,

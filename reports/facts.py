@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from harness.tracking import names
 from reports.columns import Kind, extractor_title
-from reports.identity import EXTRACTOR, SAMPLES, describe_identity, sample_count, short_hash
+from reports.identity import (
+    EXTRACTOR,
+    SAMPLES,
+    describe_identity,
+    reference_count,
+    sample_count,
+    short_hash,
+)
 from reports.load import AblationRuns
 from reports.machine import machine_differences
 from reports.tables import FLOOR_LABEL, PLUS_MINUS, Comparison
@@ -118,10 +125,18 @@ def reading_notes(runs: AblationRuns, comparison: Comparison) -> tuple[str, ...]
         notes.append(f"Missing trials: {trials}.")
     if comparison.gaps:
         notes.append(f"Missing figures: {', '.join(comparison.gaps)}.")
-    samples = sample_count(runs.identity)
-    if samples is not None and samples < ENOUGH_SAMPLES:
+    counts = {
+        "samples": sample_count(runs.identity),
+        "reference images": reference_count(runs.identity),
+    }
+    few = [
+        f"{what} (here {count:,})"
+        for what, count in counts.items()
+        if count is not None and count < ENOUGH_SAMPLES
+    ]
+    if few:
         notes.append(
-            f"Distances and scores from fewer than {ENOUGH_SAMPLES:,} samples (here {samples:,}) "
+            f"Distances and scores from fewer than {ENOUGH_SAMPLES:,} {' or '.join(few)} "
             "are biased and only comparable within this table."
         )
     if "weights" in runs.identity:

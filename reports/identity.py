@@ -17,6 +17,7 @@ SAMPLES = "samples"
 REFERENCE = "reference"
 _FLOOR_NEEDS = (EXTRACTOR, SAMPLES, REFERENCE)
 _HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+_REFERENCE_COUNT = re.compile(r"\((\d+) images\)$")
 _NOT_RECORDED = "(not recorded)"
 
 Identity = Mapping[str, Any]
@@ -87,6 +88,12 @@ def sample_count(identity: Identity) -> int | None:
     """Generated images behind each quality figure; None where it was not recorded."""
     samples = identity.get(SAMPLES)
     return samples if isinstance(samples, int) else None
+
+
+def reference_count(identity: Identity) -> int | None:
+    """Real images behind the reference; None where it was not recorded."""
+    found = _REFERENCE_COUNT.search(str(identity.get(REFERENCE)))
+    return int(found[1]) if found else None
 
 
 def describe_identity(identity: Identity, without: tuple[str, ...] = ()) -> str:

@@ -45,8 +45,8 @@ def trial_lock(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
         if error.errno != errno.ENOSYS:
             raise
         raise UserError(
-            f"the file system of {folder} has no locks (flock), which keep two commands from running "
-            "the same trial: mount it with them (Lustre: the option flock), or choose another "
+            f"the file system of {folder} has no locks (flock), which keep two commands from "
+            "running one trial: mount it with them (Lustre: the option flock), or choose another "
             "--runs-dir"
         ) from error
     try:

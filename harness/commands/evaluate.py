@@ -90,7 +90,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from harness.cluster.ranks import RankFailedError
     from harness.commands.evaluate_table import print_evaluation
     from harness.commands.progress_view import ProgressView
-    from harness.evaluate_command import EvaluateOrder
+    from harness.evaluate_order import EvaluateOrder
     from harness.evaluate_ranks import run_evaluation
     from harness.evaluation.quality import Metric
     from models.errors import UserError
@@ -138,7 +138,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     if evaluation is None:
         return 0
     print_evaluation(evaluation, Console())
-    for path in (order.export, order.json, order.per_class_csv):
-        if path is not None:
+    for path in order.outputs:
+        if str(path) not in evaluation.unwritten:
             print(path)
+    if evaluation.unwritten:
+        reasons = [f"{path} ({reason})" for path, reason in evaluation.unwritten.items()]
+        raise UserError(f"the figures stand above, but could not be written: {', '.join(reasons)}")
     return 0

@@ -15,8 +15,8 @@ def add(commands: Commands) -> None:
         "build-reference",
         help="store statistics and features of real images",
         description="Look at all images once and write mean, covariance, features of single "
-        "images and where all of it comes from to OUT, an .npz that ADM's evaluator and "
-        "pytorch-fid read too.",
+        "images and where all of it comes from to OUT, an .npz that pytorch-fid reads too, and "
+        "ADM's evaluator with --layout adm.",
         epilog="Examples: python -m harness evaluate build-reference images/ reference.npz; "
         "... build-reference imagenet/train reference.npz --manifest sub-in-100.json --resolution "
         "256; ... build-reference scale:cifar10 cifar10.npz data.path=cifar-10-batches-py",

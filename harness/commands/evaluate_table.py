@@ -19,6 +19,16 @@ _STANDARD = "inception"
 _SHOWN_DIGITS = 12
 _SHOWN_CLASSES = 20
 _THOUSANDTHS = 1e3
+_SAMPLING = (
+    "objective",
+    "sampler",
+    "steps",
+    "guidance_scale",
+    "guidance_channels",
+    "labels",
+    "seed",
+    "weights",
+)
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
@@ -148,11 +158,7 @@ def _print_classes(classes: NamedClasses, evaluation: Evaluation, console: Conso
 def _facts(evaluation: Evaluation) -> list[str]:
     identity = evaluation.quality.identity
     reference = identity["reference"]
-    sampling = [
-        f"{key.replace('_', ' ')} {identity[key]}"
-        for key in ("sampler", "steps", "guidance_scale", "labels", "seed")
-        if key in identity
-    ]
+    sampling = [f"{key.replace('_', ' ')} {identity[key]}" for key in _SAMPLING if key in identity]
     images = identity["reference_images"]
     singles = identity["reference_single_images"]
     return [

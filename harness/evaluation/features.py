@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from harness.image_rows import ImageRows
 from harness.process_group import ALONE, ProcessGroup
 from harness.progress import Progress, ProgressListener, ignore_progress
 from harness.rounds import in_rounds, own_turns
+from models.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,25 @@ def extract_features(
             spatial.take(batch.spatial)
     assert placed.all()
     return Features(features, logits, spatial.moments() if extractor.spatial_size else None)
+
+
+@contextmanager
+def finite_features(weights: Path | None) -> Iterator[None]:
+    """Context in which features are extracted with weights that a user may have named.
+
+    Args:
+        weights: their file; None for those that the extractor has of its own.
+
+    Raises:
+        UserError: a feature or logit is not finite.
+    """
+    try:
+        yield
+    except FloatingPointError as error:
+        file = "its weights" if weights is None else f"the weights in {weights}"
+        raise UserError(
+            f"{error}: {file} hold NaN, or are too large; make or fetch them again"
+        ) from error
 
 
 def feature_batches(

@@ -1,11 +1,12 @@
-"""References on disk: `.npz` files that ADM's evaluator and pytorch-fid read as well.
+"""References on disk: `.npz` files that pytorch-fid reads as well, and ADM's evaluator in part.
 
 `mu` and `sigma` are mean and covariance of the features, `mu_s` and `sigma_s` those of the spatial
 features where the extractor has them, and `provenance` is a JSON of all that they depend on. Single
 images, for KID, precision and recall, are there as `features` (M, D) float32; or, in ADM's own
-layout, as `arr_0` (M, H, W, 3) uint8, from which features are extracted when they are needed. The
-statistics are of all images, whatever M is. A file without provenance, such as ADM's, is taken for
-one of the standard Inception network, which is what the field means by it.
+layout, as `arr_0` (M, H, W, 3) uint8, from which features are extracted when they are needed, and
+without which ADM's evaluator reads no file. The statistics are of all images, whatever M is. A file
+without provenance, such as ADM's, is taken for one of the standard Inception network, which is what
+the field means by it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from harness.evaluation.frechet import Gaussian, gaussian_of_moments
 from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
 from harness.evaluation.image_inputs import ImageInput, open_images
 from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.npz_array import array_shape
 from harness.process_group import ALONE, ProcessGroup
 from harness.progress import ProgressListener, ignore_progress
 from models.errors import UserError
@@ -122,6 +124,11 @@ def read_reference(
                 if name in stored
             }
             has_images = "arr_0" in stored
+        if has_images:
+            # Other arrays of that name are told of where they are needed.
+            shape = array_shape(path, "arr_0")
+            if len(shape) == 4:
+                provenance.setdefault("resolution", f"{shape[1]}x{shape[2]}")
     except FileNotFoundError:
         raise UserError(
             f"there is no reference {path}: make it with: python -m harness evaluate "
@@ -134,6 +141,8 @@ def read_reference(
         ) from error
     features = arrays.get("features")
     try:
+        if features is not None and not np.isfinite(features).all():
+            raise ValueError("its features are not finite")
         _check_width(arrays["mu"], extractor.feature_size)
         gaussian = _gaussian(arrays["mu"], arrays["sigma"], features, provenance.get("images"))
         spatial = None
@@ -187,10 +196,17 @@ def reference_of_features(
 
 def _provenance(stored: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if PROVENANCE not in stored:
-        return {"extractor": _STANDARD, "source": str(path), "assumed": True}
+        return {
+            "extractor": _STANDARD,
+            "source": str(path),
+            "assumed": True,
+            "arrays": sorted(stored),
+        }
     found = json.loads(str(stored[PROVENANCE]))
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"its provenance is not of format {FORMAT}")
+    if "extractor" not in found:
+        raise ValueError("its provenance names no extractor")
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -21,6 +22,7 @@ from harness.evaluation.frechet import frechet_distance_of_features
 from harness.evaluation.kernel_distance import kernel_distance
 from harness.evaluation.precision_recall import neighbour_scores
 from harness.sampling.samples_file import save_samples
+from harness.trial_origin import sampling_facts
 from tests.harness.evaluation.random_weights import smooth_images, write_random_vit
 
 SAMPLES, REAL = 30, 40
@@ -155,6 +157,28 @@ def test_a_trial_tells_how_its_samples_were_drawn(
     assert report["figures"] == evaluate(folder, weights, "--metrics", "fd")["figures"]
 
 
+def test_a_trial_tells_which_weights_were_best(
+    folder: Path, weights: Path, tmp_path: Path, trial_config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain: TrialConfig = trial_config("sana")
+    settings = {"best_by": "kd", "validation_samples": 12, "validation_samples_every": 2}
+    changed = {
+        "sample": plain.sample.model_copy(update={"weights": "best"}),
+        "train": plain.train.model_copy(update=settings),
+    }
+    config = plain.model_copy(update=changed)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    labels = np.zeros(SAMPLES, dtype=np.int64)
+    save_samples(tmp_path / "samples.npz", IMAGES[:SAMPLES], labels)
+    report = evaluate(folder, weights, "--metrics", "fd", samples=str(tmp_path))
+    identity, drawn = report["identity"], sampling_facts(config)
+    assert identity["weights"] == "best by kd of 12 samples, every 2 steps"
+    assert {key: identity[key] for key in drawn} == drawn
+    (line,) = (row for row in capsys.readouterr().out.splitlines() if row.startswith("sampling:"))
+    for key, value in drawn.items():
+        assert f"{key.replace('_', ' ')} {value}" in line
+
+
 def test_a_trial_without_samples_is_named(
     folder: Path, tmp_path: Path, trial_config, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +203,63 @@ def test_mistakes_are_one_line(
     assert "expected adm=OUT.npz" in refused(capsys, *samples, *reference, *more)
     message = refused(capsys, *samples, "--reference", str(tmp_path / "no.npz"), *vit(weights))
     assert "there is no" in message
+
+
+def test_outputs_that_cannot_be_written_are_told_before_any_work(
+    folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the reference is opened, which is not there."""
+    (tmp_path / "file").write_text("")
+    words = ("--samples", str(folder / "samples.npz"), "--reference", str(tmp_path / "no.npz"))
+    out = str(tmp_path / "file" / "out.npz")
+    for more in (
+        ("--json", out),
+        ("--export", f"adm={out}"),
+        ("--per-class", "--per-class-csv", out),
+    ):
+        assert f"{out} cannot be written" in refused(capsys, *words, *more)
+    message = refused(capsys, "build-reference", str(tmp_path / "no"), out, *vit(weights))
+    assert f"{out} cannot be written" in message
+
+
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_figures_are_printed_though_a_file_cannot_be_written(
+    processes: str,
+    folder: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The export finds a folder in its place, which the JSON lies in."""
+    export, out = tmp_path / "out.npz", tmp_path / "out.npz" / "out.json"
+    words = ["--samples", str(folder / "samples.npz"), "--reference", str(folder / "reference.npz"),
+             *vit(weights), "--metrics", "fd", "--resamples", "0", "--processes", processes,
+             "--export", f"adm={export}", "--json", str(out)]  # fmt: skip
+    assert main(["evaluate", *words]) == 2
+    shown = capsys.readouterr()
+    assert "FD (test_vit)" in shown.out
+    assert f"could not be written: {export}" in shown.err.splitlines()[-1]
+    assert "fd_torch:test_vit" in json.loads(out.read_text())["figures"]
+
+
+def test_weights_that_are_not_finite_are_named(
+    folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoilt = tmp_path / "spoilt.pth"
+    state = torch.load(weights, weights_only=True)
+    next(iter(state.values())).view(-1)[0] = torch.nan
+    torch.save(state, spoilt)
+    words = [*vit(spoilt), "--batch-size", "99"]
+    samples, real = str(folder / "samples.npz"), str(folder / "real.npz")
+    for command in (
+        ["evaluate", "--samples", samples, "--reference", real],
+        ["evaluate", "build-reference", real, str(tmp_path / "r.npz")],
+    ):
+        assert main([*command, *words]) == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert "features that are not finite" in message
+        assert "spoilt.pth" in message
+    assert not (tmp_path / "r.npz").exists()
 
 
 def test_a_scales_data_set_becomes_a_reference(weights: Path, tmp_path: Path) -> None:

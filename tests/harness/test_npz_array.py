@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.npz_array import StreamedArray, map_member, open_npz_array
+from harness.npz_array import StreamedArray, array_shape, map_member, open_npz_array
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 7, 5, 3)).astype(np.uint8)
 
@@ -40,6 +40,17 @@ def test_a_compressed_array_is_streamed_in_any_order_of_slices(
 def test_compressed_columns_first_are_read_as_a_whole(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", arr_0=np.asfortranarray(IMAGES))
     assert np.array_equal(open_npz_array(tmp_path / "a.npz", "arr_0"), IMAGES)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_shape_is_read_from_the_header_alone(save, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    save(path, arr_0=IMAGES)
+    content = bytearray(path.read_bytes())
+    # The array's own bytes are spoilt, its header is not.
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert array_shape(path, "arr_0") == IMAGES.shape
 
 
 def test_arrays_of_python_objects_are_refused(tmp_path: Path) -> None:

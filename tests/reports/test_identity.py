@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from models.errors import UserError
-from reports.identity import describe_identity, floor_mismatch, parse_identity, shared_identity
+from reports.identity import (
+    describe_identity,
+    floor_mismatch,
+    parse_identity,
+    reference_count,
+    shared_identity,
+)
 
 BASE = {"extractor": "net", "samples": 500, "reference": "r1", "steps": 50}
 
@@ -62,6 +68,12 @@ def test_a_floor_with_other_weights_or_without_a_sample_count_does_not_belong() 
     assert floor_mismatch(floor, BASE | {"weights": "w1"}) is None
     assert floor_mismatch(floor, BASE | {"weights": "w2"}) is not None
     assert floor_mismatch({}, {}) is not None
+
+
+def test_the_reference_tells_its_count_where_it_was_recorded() -> None:
+    assert reference_count({"reference": "0123456789ab (1500 images)"}) == 1500
+    assert reference_count({"reference": "0123456789ab (None images)"}) is None
+    assert reference_count({}) is None
 
 
 def test_an_identity_reads_as_a_sentence() -> None:

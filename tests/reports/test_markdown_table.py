@@ -101,11 +101,19 @@ def test_how_it_was_measured_stands_below(build_runs: Build) -> None:
         assert line in text.splitlines()
     assert "extractor weights sha256 0a1b2c3d4e5f, resize bilinear to 224" in text
     assert "sampler flow_euler, steps 50, guidance scale 1.5, guidance channels all" in text
-    assert "fewer than 10,000 samples (here 500) are biased" in text
+    few = "fewer than 10,000 samples (here 500) or reference images (here 1,500) are biased"
+    assert few in text
+
+
+def test_a_small_reference_is_warned_of_where_samples_are_enough(build_runs: Build) -> None:
+    identity = {**FLOOR_IDENTITY, "samples": 50_000}
+    text = markdown_of(build_runs(FIGURES, identity=identity))
+    assert "from fewer than 10,000 reference images (here 1,500) are biased" in text
 
 
 def test_with_enough_samples_there_is_no_warning(build_runs: Build) -> None:
-    runs = build_runs(FIGURES, identity={"extractor": "inception", "samples": 50_000})
+    identity = {"extractor": "inception", "samples": 50_000, "reference": "9f (10000 images)"}
+    runs = build_runs(FIGURES, identity=identity)
     assert "biased" not in markdown_of(runs)
 
 

@@ -13,7 +13,7 @@ from harness.evaluation.features import extract_features
 from harness.evaluation.frechet import frechet_distance_of_features, gaussian_distance
 from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
 from harness.evaluation.quality import Metric, measure_quality
-from harness.evaluation.reference_file import is_reference, read_reference
+from harness.evaluation.reference_file import is_reference, read_reference, reference_extractor
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from models.errors import UserError
 from tests.harness.evaluation.pixel_extractor import PixelExtractor
@@ -212,6 +212,48 @@ def test_other_files_are_no_references(digits: np.ndarray, tmp_path: Path) -> No
     np.savez(tmp_path / "later.npz", provenance=np.array(json.dumps({"format": 9})))
     with pytest.raises(UserError, match="not of format 1"):
         read(tmp_path / "later.npz", PixelExtractor())
+
+
+def with_arrays(path: Path, **changed: np.ndarray) -> Path:
+    """The same file with other arrays in it."""
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    np.savez(path, **{**arrays, **changed})
+    return path
+
+
+def test_a_provenance_without_extractor_is_named(digits: np.ndarray, tmp_path: Path) -> None:
+    written = build(digits[:30], tmp_path / "r.npz", PixelExtractor())
+    del written["extractor"]
+    path = with_arrays(tmp_path / "r.npz", provenance=np.array(json.dumps(written)))
+    with pytest.raises(UserError, match=r"r\.npz .*names no extractor"):
+        read(path, PixelExtractor())
+    with pytest.raises(UserError, match=r"r\.npz .*names no extractor"):
+        reference_extractor(path)
+
+
+@pytest.mark.parametrize("count", [6, 30])
+def test_features_that_are_not_finite_are_named(
+    count: int, digits: np.ndarray, tmp_path: Path
+) -> None:
+    """Six are so few that the covariance comes from them, too."""
+    build(digits[:count], tmp_path / "r.npz", PixelExtractor())
+    features = np.ones((count, 4), dtype=np.float32)
+    features[3, 1] = np.nan
+    path = with_arrays(tmp_path / "r.npz", features=features)
+    with pytest.raises(UserError, match=r"r\.npz .*its features are not finite"):
+        read(path, PixelExtractor())
+
+
+def test_the_resolution_of_an_adm_file_is_that_of_its_images(
+    digits: np.ndarray, tmp_path: Path
+) -> None:
+    path = adm_file(tmp_path / "adm.npz", digits[:30, :, :6])
+    with np.load(path) as stored:
+        np.savez_compressed(tmp_path / "small.npz", **stored)
+    for file in (path, tmp_path / "small.npz"):
+        _, provenance = read(file, PixelExtractor("inception"), single_images=False)
+        assert provenance["resolution"] == "8x6"
 
 
 def test_adms_layout_is_for_inception(digits: np.ndarray, projection, tmp_path: Path) -> None:
