@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,16 +104,10 @@ def _present(out: Path, force: bool) -> Manifest | None:
         UserError: something else stands there, or nothing can.
     """
     from harness.data.manifest import read_manifest
+    from harness.writable import check_writable
     from models.errors import UserError
 
-    if out.is_dir():
-        raise UserError(f"{out} is a folder, but OUT must name the file to write")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error}") from error
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"{out} cannot be written: {out.parent} is read-only")
+    check_writable(out)
     if force or not out.exists():
         return None
     try:

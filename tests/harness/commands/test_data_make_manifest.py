@@ -182,20 +182,16 @@ def test_a_manifest_that_was_edited_by_hand_is_not_overwritten(source: Path, out
 
 @pytest.mark.parametrize("force", [(), ("--force",)])
 def test_a_folder_is_never_replaced(source: Path, tmp_path: Path, force: tuple[str, ...]) -> None:
-    with pytest.raises(UserError, match="is a folder, but OUT must name the file"):
+    with pytest.raises(UserError, match="is a folder, but a file is to be written there"):
         run(source, tmp_path, *force)
 
 
 def test_a_place_that_nothing_can_be_written_to_is_told_before_images_are_read(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "notes").write_text("")
-    with pytest.raises(UserError, match="zoo.json cannot be written: .*notes"):
+    with pytest.raises(UserError, match=r"zoo.json cannot be written .*notes"):
         run(tmp_path / "none", tmp_path / "notes" / "zoo.json")
-    # For root, who runs some of these tests, no folder is read-only.
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(UserError, match="zoo.json cannot be written: .* is read-only"):
-        run(tmp_path / "none", tmp_path / "zoo.json")
 
 
 def test_a_missing_source_is_told(tmp_path: Path, out: Path) -> None:
