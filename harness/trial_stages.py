@@ -192,7 +192,9 @@ class TrialStages:
             metrics[names.PEAK_MEMORY] = float(peak.bytes)
         identity = figures_identity(quality, self.config)
         best = read_best(self.folder)
+        _, rows, columns = data.train.pictures.picture_shape
         tags = {
+            names.TAG_DATA: f"{data.title}, {rows}x{columns}",
             names.TAG_PRECISION: trained.precision,
             names.TAG_EXTRACTOR: extractor.display,
             names.TAG_METRIC_IDENTITY: json.dumps(identity, sort_keys=True),

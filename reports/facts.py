@@ -74,6 +74,9 @@ def measured_sentence(runs: AblationRuns) -> str:
     samples = sample_count(runs.identity)
     if samples is not None:
         parts.append(f"{samples:,} generated images a trial")
+    data = runs.tag(names.TAG_DATA)
+    if data:
+        parts.append(f"real images of {' and '.join(data)}")
     extractor = _extractor(runs)
     if extractor:
         parts.append(f"features of {extractor}")
@@ -95,6 +98,7 @@ def provenance(runs: AblationRuns) -> tuple[Fact, ...]:
     seeds = dict.fromkeys(str(seed) for seed in runs.trials["seed"])
     facts = (
         Fact("seeds", ", ".join(seeds)),
+        Fact("data", ", ".join(runs.tag(names.TAG_DATA))),
         Fact("extractor", _extractor(runs)),
         Fact("generated images a trial", "" if samples is None else f"{samples:,}"),
         Fact("measured with", describe_identity(runs.identity, without=(EXTRACTOR, SAMPLES))),

@@ -92,6 +92,8 @@ class DataSet:
 
     train: ImageSet
     held_out: ImageSet
+    title: str
+    """What tables call it, with its version where it has one, such as `sub-in-100/v1`."""
 
 
 def unflipped(index: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ from models.errors import UserError
 from models.randomness import generator
 
 
-def hold_out(images: ImageSet, count: int) -> DataSet:
+def hold_out(images: ImageSet, count: int, title: str) -> DataSet:
     """Split a data set that has no split of its own.
 
     Args:
         images: N of them.
         count: how many images to hold out, drawn as evenly from the classes as their sizes allow.
+        title: of the data set.
 
     Raises:
         UserError: no image would be left for training.
@@ -37,4 +38,4 @@ def hold_out(images: ImageSet, count: int) -> DataSet:
     ranked = order[torch.argsort(turn, stable=True)]
     held_out = ranked[:count].sort().values
     train = ranked[count:].sort().values
-    return DataSet(images.subset(train), images.subset(held_out))
+    return DataSet(images.subset(train), images.subset(held_out), title)

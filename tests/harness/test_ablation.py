@@ -109,6 +109,7 @@ def test_parent_and_child_runs_carry_everything(finished: Path) -> None:
         assert child.data.params["train.steps"] == "12"
         for tag in (names.TAG_GIT_COMMIT, names.TAG_DEVICE, names.TAG_VERSIONS, names.TAG_SEED):
             assert child.data.tags[tag]
+        assert child.data.tags[names.TAG_DATA] == "digits, 8x8"
         identity = json.loads(child.data.tags[names.TAG_METRIC_IDENTITY])
         assert identity["samples"] == 40
         assert identity["sampler"] == "flow_heun"

@@ -82,6 +82,7 @@ def test_how_it_was_measured_stands_below(build_runs: Build) -> None:
         names.TAG_GIT_COMMIT: commit,
         names.TAG_GIT_DIRTY: "true",
         names.TAG_PRECISION: "bf16-mixed",
+        names.TAG_DATA: "sub-in-100/v1, 256x256",
         names.TAG_VERSIONS: '{"torch": "2.14.1"}',
         names.TAG_SIDE_BY_SIDE: "2",
     }
@@ -91,6 +92,7 @@ def test_how_it_was_measured_stands_below(build_runs: Build) -> None:
         "- commit: 0123456789ab with uncommitted changes",
         "- device: cpu, 2 cores",
         "- precision: bf16-mixed",
+        "- data: sub-in-100/v1, 256x256",
         "- versions: torch 2.14.1",
         "- extractor: EfficientNet-Lite0",
         "- generated images a trial: 500",
@@ -99,6 +101,7 @@ def test_how_it_was_measured_stands_below(build_runs: Build) -> None:
         "- rebuild this table: make report EXP=question_one SCALE=small",
     ):
         assert line in text.splitlines()
+    assert "500 generated images a trial; real images of sub-in-100/v1, 256x256; features" in text
     assert "extractor weights sha256 0a1b2c3d4e5f, resize bilinear to 224" in text
     assert "sampler flow_euler, steps 50, guidance scale 1.5, guidance channels all" in text
     few = "fewer than 10,000 samples (here 500) or reference images (here 1,500) are biased"

@@ -82,7 +82,7 @@ def load(config: DataConfig) -> DataSet:
             f"{source} has the classes {', '.join(found.class_names[:10])}, "
             f"but those of CIFAR-10 are {', '.join(_CLASSES)}"
         )
-    return hold_out(found, config.held_out)
+    return hold_out(found, config.held_out, "CIFAR-10")
 
 
 def _source(path: str | None) -> Path:

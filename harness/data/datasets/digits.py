@@ -49,4 +49,4 @@ def load(config: DataConfig) -> DataSet:
     images = torch.from_numpy(pixels)[:, None]
     labels = torch.from_numpy(digits.target.astype(np.int64))
     names = tuple(str(name) for name in digits.target_names)
-    return hold_out(LabelledImages(images, labels, names), config.held_out)
+    return hold_out(LabelledImages(images, labels, names), config.held_out, "digits")

@@ -58,10 +58,10 @@ def load(config: DataConfig) -> DataSet:
     manifest = _manifest(config, cache)
     pictures = partial(_pictures, images, manifest, config.resolution)
     if cache is None:
-        return hold_out(pictures(), config.held_out)
+        return hold_out(pictures(), config.held_out, manifest.name)
     _check_fits(config, cache)
     latents: ImageSet = LatentImages(cache, pictures)
-    return hold_out(latents, config.held_out)
+    return hold_out(latents, config.held_out, manifest.name)
 
 
 def _pictures(images: Path, manifest: Manifest, resolution: int) -> EncodedImages:

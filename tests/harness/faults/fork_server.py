@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,7 +26,6 @@ from poisoned import Poisoned
 
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
-from harness.data.image_set import DataSet
 from harness.progress import Progress
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
@@ -57,7 +57,7 @@ def run(task: dict[str, Any], channel: TextIO) -> None:
     journal = Journal(folder)
     journal.start(experiment="smoke", run_name="train", tags={}, params={})
     data = load_data_set(config.data)
-    data = DataSet(Poisoned(data.train, task.get("bad_images", [])), data.held_out)
+    data = replace(data, train=Poisoned(data.train, task.get("bad_images", [])))
     device = torch.device("cpu")
     train(config, data, folder, device, "32-true", JournalLogger(journal), report)
     journal.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
-from harness.data.image_set import DataSet
 from harness.meeting import Meeting, place_from_environment
 from harness.progress import ProgressListener
 from harness.training.train import train
@@ -25,7 +25,7 @@ def train_poisoned(payload: dict[str, Any], report: ProgressListener) -> dict[st
         for name, (plain, folder) in payload["cases"].items():
             config = TrialConfig.model_validate(plain)
             data = load_data_set(config.data)
-            poisoned = DataSet(Poisoned(data.train, payload["bad_images"]), data.held_out)
+            poisoned = replace(data, train=Poisoned(data.train, payload["bad_images"]))
             summary = train(
                 config,
                 poisoned,

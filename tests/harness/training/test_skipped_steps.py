@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def drawn_at(config: TrialConfig, data: DataSet, steps: list[int]) -> list[int]:
 
 def poisoned(config: TrialConfig, steps: list[int]) -> DataSet:
     data = load_data_set(config.data)
-    return DataSet(Poisoned(data.train, drawn_at(config, data, steps)), data.held_out)
+    return replace(data, train=Poisoned(data.train, drawn_at(config, data, steps)))
 
 
 def run(config: TrialConfig, data: DataSet, folder: Path) -> tuple[RecordingLogger, list[int]]:
