@@ -94,7 +94,8 @@ def evaluate_images(
     if not group.leads:
         watch = silent_watch(ignore_progress)
     samples, trial = _open_samples(order.samples, order.runs_dir)
-    check_outputs(order)
+    if group.leads:
+        check_outputs(order)
     # What is wrong with the files is told before what the extractor lacks.
     real = open_reference_images(order.reference)
     labels = None

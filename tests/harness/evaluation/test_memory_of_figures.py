@@ -37,10 +37,10 @@ def test_figures_of_50000_samples_stay_under_two_gigabytes(subprocess_environmen
 @pytest.mark.slow
 def test_precision_and_recall_hold_no_copy_of_the_features(subprocess_environment) -> None:
     """Distances of all pairs of 50,000 take minutes; what they need beside the features is the same
-    for any number."""
+    for any number, up to some tens of megabytes that the allocator gives back late."""
     few, many = (
-        measured(subprocess_environment, count, count // 2, "pr") for count in (4_000, 12_000)
+        measured(subprocess_environment, count, count // 2, "pr") for count in (4_000, 20_000)
     )
     growth = (many["peak"] - many["before"]) - (few["peak"] - few["before"])
-    more_features = 4 * WIDTH * (12_000 - 4_000) * 3 // 2
-    assert growth < more_features / 2
+    more_features = 4 * WIDTH * (20_000 - 4_000) * 3 // 2
+    assert growth < 0.75 * more_features
