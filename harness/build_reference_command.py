@@ -95,7 +95,8 @@ def build_as_rank(payload: Mapping[str, Any], report: ProgressListener) -> Any:
 
 
 def _build(order: BuildOrder, group: ProcessGroup, on_progress: ProgressListener) -> Built | None:
-    check_writable(order.out)
+    if group.leads:
+        check_writable(order.out)
     images = open_source_images(
         order.source, order.manifest, order.resolution, order.overrides, order.experiments_dir
     )

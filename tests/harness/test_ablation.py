@@ -51,6 +51,21 @@ def run(folder: Path, *more: str, name: str = "no_differential") -> str:
     return done.stdout
 
 
+def report(folder: Path, runs_dir: Path, name: str = "no_differential") -> str:
+    """Made from the store in `folder`; what it prints."""
+    words = ["report", name, "--scale", "smoke", "--runs-dir", str(runs_dir)]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(folder),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def client(folder: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
 
@@ -170,18 +185,7 @@ def test_another_ablation_shares_the_full_model(copied: Path) -> None:
 
 
 def test_report_needs_mlflow_alone(finished: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "harness", "report", "no_differential", "--scale", "smoke"),
-            *("--runs-dir", str(tmp_path / "elsewhere")),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(finished),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    report(finished, tmp_path / "elsewhere")
     rebuilt = tmp_path / "elsewhere" / "reports" / "smoke" / "no_differential" / "table.csv"
     original = finished / "runs" / "reports" / "smoke" / "no_differential" / "table.csv"
     assert rebuilt.read_text() == original.read_text()
@@ -216,23 +220,12 @@ def test_a_report_shows_what_is_finished_of_an_ablation_that_was_not_followed_to
     wait_for("runs/smoke/no_kernel/*/checkpoints/step-*.ckpt", copied, process)
     process.kill()
     process.wait()
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "harness", "report", "no_kernel", "--scale", "smoke"),
-            *("--runs-dir", str(copied / "runs")),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(copied),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    shown = report(copied, copied / "runs", name="no_kernel")
     with (copied / "runs/reports/smoke/no_kernel/table.csv").open() as file:
         rows = {row["variant"] for row in csv.DictReader(file) if row["row"] == "seed"}
     assert rows >= {"dydila", "sana"}
     assert "no_kernel" not in rows
-    assert "no_kernel seed 0 (" in " ".join(done.stdout.split())
+    assert "no_kernel seed 0 (" in " ".join(shown.split())
 
 
 @pytest.mark.slow

@@ -179,6 +179,15 @@ class Trial:
         assert self.weights_digest() == other.weights_digest()
         assert sorted(self.losses()) == sorted(other.losses())
 
+    def preempt_and_finish(self, *more: str) -> None:
+        """Submit the trial, tell its job to stop, and wait until it ended in its second turn."""
+        assert self.sweep.call("ablation", "--detach", *more) == 0
+        with self.paused_in_training():
+            job, run_id = self.job, self.run_id
+            self.sweep.cluster.run("scancel", "--signal=USR1", job)
+        self.wait_finished()
+        assert (self.job, self.run_id, self.requeues) == (job, run_id, 1)
+
     def wait_finished(self) -> None:
         def over() -> bool:
             states = self.sweep.cluster.job_states()

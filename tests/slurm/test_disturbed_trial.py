@@ -29,12 +29,7 @@ def was_signalled(process: psutil.Process) -> bool:
 
 def test_the_preemption_signal_saves_and_requeues(sweep: Sweep, undisturbed: Sweep) -> None:
     trial = sweep.trial()
-    assert sweep.call("ablation", "--detach") == 0
-    with trial.paused_in_training():
-        job, run_id = trial.job, trial.run_id
-        sweep.cluster.run("scancel", "--signal=USR1", job)
-    trial.wait_finished()
-    assert (trial.job, trial.run_id, trial.requeues) == (job, run_id, 1)
+    trial.preempt_and_finish()
     trial.assert_as(undisturbed.trial())
 
 

@@ -56,12 +56,7 @@ def test_both_processes_stop_after_the_same_step_and_go_on_after_a_requeue(
     sweep: Sweep, on_two_nodes: Sweep
 ) -> None:
     trial = sweep.trial()
-    assert sweep.call("ablation", *TWO_NODES) == 0
-    with trial.paused_in_training():
-        job, run_id = trial.job, trial.run_id
-        sweep.cluster.run("scancel", "--signal=USR1", job)
-    trial.wait_finished()
-    assert (trial.job, trial.run_id, trial.requeues) == (job, run_id, 1)
+    trial.preempt_and_finish("cluster.nodes=2")
     trial.assert_as(on_two_nodes.trial())
 
 

@@ -46,6 +46,7 @@ def check_request(config: SlurmCluster) -> None:
         SlurmError: `sinfo` gives no answer.
         UserError: the request can never be met, with the largest that can.
     """
+    # Hidden partitions can be used all the same.
     text = ask(
         ["sinfo", "--all", "--noheader", "--exact", f"--format={_FORMAT}"], config.command_timeout
     )
