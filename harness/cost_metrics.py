@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.data.image_set import DataSet
+from harness.data.images import DataSet
 from harness.evaluation.cost import model_cost
-from harness.tracking import names
 from harness.training.train import TrainingSummary
+from harness.vocabulary import names
 from models.backbone import Backbone
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluation.class_labels import ClassLabels
-from harness.evaluation.per_class import PerClassDistance, per_class_frechet
-from harness.tracking.names import frechet_distance
+from harness.evaluation.metrics.per_class import PerClassDistance, per_class_frechet
+from harness.vocabulary.names import frechet_distance
 from models.errors import UserError
 
 

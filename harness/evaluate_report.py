@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.evaluate_classes import NamedClasses
+from harness.evaluation.metrics.uncertainty import ENOUGH_SAMPLES, Uncertainty
 from harness.evaluation.quality import Quality
-from harness.evaluation.uncertainty import ENOUGH_SAMPLES, Uncertainty
 from harness.quality_metrics import quality_metrics
-from harness.tracking.names import frechet_distance
+from harness.vocabulary.names import frechet_distance
 
 
 def evaluation_warnings(quality: Quality, provenance: Mapping[str, Any]) -> list[str]:

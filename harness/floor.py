@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.atomic_file import write_text
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
-from harness.data.image_set import Pictures
+from harness.data.images import Pictures
 from harness.evaluation.evaluate import real_against_real
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.reference import Reference
-from harness.progress import ProgressListener
+from harness.machine.files import write_text
+from harness.processes.progress import ProgressListener
 from harness.quality_metrics import quality_metrics
 from harness.training.hardware import choose_device
-from harness.trial_order import TrialOrder, floor_file
-from harness.trial_reference import extractor_files, measured_identity, real_features
+from harness.trial.reference import extractor_files, measured_identity, real_features
+from harness.trial.spec import TrialOrder, floor_file
 
 
 def measure_floor(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from harness.cluster.jobs import Job, JobEvent, JobProgressed, JobResult
-from harness.cluster.local import run_jobs
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
-from harness.paths import ROOT
-from harness.progress import Progress, ProgressListener
+from harness.machine.environment import ROOT
+from harness.processes.jobs import Job, JobEvent, JobProgressed, JobResult
+from harness.processes.pool import run_jobs
+from harness.processes.progress import Progress, ProgressListener
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
-from harness.trial_order import TrialOrder
+from harness.trial.spec import TrialOrder
 from models.errors import UserError
 
 _SIDE = 256
@@ -132,7 +132,7 @@ def measure_whole_trials(config: TrialConfig, folder: Path, *, trials: int) -> f
         jobs.append(Job(f"seed{seed}", payload, Path(order.folder) / "log.txt"))
     results = run_jobs(
         jobs,
-        "harness.trial:run_job",
+        "harness.trial.run:run_job",
         workers=1,
         threads_per_worker=1,
         on_event=_ignore,

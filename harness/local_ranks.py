@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.cluster.ranks import RankFailedError, run_ranks
 from harness.cpu_threads import THREAD_VARIABLES, usable_cores
-from harness.meeting import Meeting, place_from_environment
-from harness.process_group import ProcessGroup
-from harness.progress import ProgressListener
+from harness.processes.group import ProcessGroup
+from harness.processes.meeting import Meeting, place_from_environment
+from harness.processes.progress import ProgressListener
+from harness.processes.ranks import RankFailedError, run_ranks
 from models.errors import UserError
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.evaluation.quality import Quality
-from harness.tracking import names
+from harness.vocabulary import names
 
 
 def quality_metrics(quality: Quality) -> dict[str, float]:

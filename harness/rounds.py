@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
-from harness.process_group import ProcessGroup
+from harness.processes.group import ProcessGroup
 from models.errors import UserError
 
 Found = TypeVar("Found")

@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from harness.cluster.ranks import run_ranks
-from harness.progress import ProgressListener
+from harness.processes.progress import ProgressListener
+from harness.processes.ranks import run_ranks
+from harness.processes.status import record_failure
 from harness.tracking.journal import end_left_run, ending_of
-from harness.trial_order import TrialOrder
-from harness.trial_status import record_failure
+from harness.trial.spec import TrialOrder
 
-_TARGET = "harness.trial:run_job"
+_TARGET = "harness.trial.run:run_job"
 _LOG = "log.txt"
 
 

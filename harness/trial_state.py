@@ -14,8 +14,8 @@ from typing import Literal
 from harness.cluster.slurm.commands import SlurmError
 from harness.cluster.slurm.queue import QueuedJob, describe_ending, read_queue
 from harness.cluster.slurm.records import JobRecord, TaskOutcome, read_outcome, read_record
-from harness.cluster.trial_lock import is_locked
-from harness.trial_status import TrialStatus, read_status
+from harness.processes.lock import is_locked
+from harness.processes.status import TrialStatus, read_status
 
 QUEUE_SECONDS = 10.0
 QUEUE_TIMEOUT_SECONDS = 60.0

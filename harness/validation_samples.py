@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 from harness.config.schema import TrialConfig
 from harness.config.sections.train import BestBy
 from harness.data.decoder import Decoder, load_decoder
-from harness.data.image_set import DataSet
+from harness.data.images import DataSet
 from harness.evaluation.evaluate import quality_identity
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
 from harness.evaluation.quality import Metric, Quality, measure_quality
 from harness.evaluation.reference import Reference
 from harness.evaluation.reference_statistics import ReferenceStatistics
-from harness.process_group import current_group
-from harness.progress import Progress, ProgressListener
+from harness.processes.group import current_group
+from harness.processes.progress import Progress, ProgressListener
 from harness.sampling.grid import class_grid, save_grid_png, shown_classes
 from harness.sampling.sample import NonFiniteSamplesError, draw_samples
-from harness.tracking import names
 from harness.training.sample_validation import SampleFigures
+from harness.vocabulary import names
 from models.backbone import Backbone
 from models.errors import UserError
 from models.randomness import derive_seed

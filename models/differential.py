@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.attention.parts.routing import Router, RouterLearning
 from models.factors import InitialFactors, LearnsFactor
 from models.initialization import SelfInitialized
-from models.routing import Router, RouterLearning
 
 
 class StaticDifference(nn.Module, SelfInitialized, LearnsFactor):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from harness.tracking import names
+from harness.vocabulary import names
 
 ARROW_DOWN = "\u2193"
 ARROW_UP = "\u2191"

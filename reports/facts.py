@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from harness.tracking import names
+from harness.vocabulary import names
 from reports.columns import Kind, extractor_title
+from reports.comparison import FLOOR_LABEL, PLUS_MINUS, Comparison
 from reports.identity import (
     EXTRACTOR,
     SAMPLES,
@@ -17,7 +18,6 @@ from reports.identity import (
 )
 from reports.load import AblationRuns
 from reports.machine import machine_differences
-from reports.tables import FLOOR_LABEL, PLUS_MINUS, Comparison
 
 ENOUGH_SAMPLES = 10_000
 CAPTION_FIELDS = ("objective", "sampler", "steps", "guidance_scale", "weights")

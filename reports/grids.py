@@ -6,9 +6,9 @@ import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.tracking import names
+from harness.vocabulary import names
 from reports.load import AblationRuns
-from reports.store import fetched_artifact, has_artifact, open_store
+from reports.mlflow_store import fetched_artifact, has_artifact, open_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.tracking import names
+from harness.vocabulary import names
 from models.errors import UserError
 from reports.identity import parse_identity, shared_identity
-from reports.store import ablation_runs, find_run, open_store, read_json_artifact
+from reports.mlflow_store import ablation_runs, find_run, open_store, read_json_artifact
 
 if TYPE_CHECKING:
     import pandas as pd

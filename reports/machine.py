@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.tracking import names
+from harness.vocabulary import names
 from reports.load import AblationRuns
 
 MACHINE_TAGS = {

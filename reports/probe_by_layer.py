@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from harness.tracking import names
+from harness.vocabulary import names
 from reports.load import AblationRuns
 
 if TYPE_CHECKING:

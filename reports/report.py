@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.atomic_file import write_bytes
+from harness.machine.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,20 +70,20 @@ def write_report(
     """
     # Imported late: pandas, scipy, matplotlib and MLflow take seconds, and the command line
     # imports this module to say what it can do.
-    from reports.console_table import console_table
-    from reports.csv_table import csv_table
-    from reports.curves import load_curves, load_validation_curves
+    from reports.comparison import compare
     from reports.facts import provenance_notes, reading_notes
+    from reports.figures.curves import load_curves, load_validation_curves
+    from reports.figures.layers import draw_attention_probe
+    from reports.figures.quality import draw_tradeoff, draw_training_curves
+    from reports.figures.samples import draw_samples
     from reports.grids import load_grids
-    from reports.latex_table import latex_table
     from reports.load import load_ablation
-    from reports.markdown_table import markdown_table
-    from reports.plots import draw_tradeoff, draw_training_curves
     from reports.probe_by_layer import probe_by_layer
-    from reports.probe_figure import draw_attention_probe
     from reports.routing_figure import ROUTING_METRICS, draw_routing_health
-    from reports.sample_figure import draw_samples
-    from reports.tables import compare
+    from reports.tables.console import console_table
+    from reports.tables.csv import csv_table
+    from reports.tables.latex import latex_table
+    from reports.tables.markdown import markdown_table
     from reports.validation_figure import draw_validation_samples, load_validation_samples
 
     runs = load_ablation(tracking_uri, ablation, scale, run_id)

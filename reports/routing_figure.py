@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.tracking import names
-from reports.figure_style import BAND, STYLE, Dashes, add_legend_below, colors, line_style
+from harness.vocabulary import names
+from reports.figures.style import BAND, STYLE, Dashes, add_legend_below, colors, line_style
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.tracking import names
+from harness.vocabulary import names
 from reports.columns import Column, Direction, columns_for
-from reports.curves import load_curves
-from reports.figure_style import BAND, STYLE, Dashes, add_legend_below, colors, line_style
+from reports.figures.curves import load_curves
+from reports.figures.style import BAND, STYLE, Dashes, add_legend_below, colors, line_style
 from reports.load import AblationRuns
 
 if TYPE_CHECKING:

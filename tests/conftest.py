@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness.config.expansion import load_ablation
+from harness.config.load import load_ablation
 from harness.config.schema import TrialConfig
-from harness.paths import EXPERIMENTS, ROOT
+from harness.machine.environment import EXPERIMENTS, ROOT
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.config.catalogue import names
-from harness.config.expansion import load_ablation
+from harness.config.load import load_ablation
 from harness.config.sections.train import TrainConfig
-from harness.paths import EXPERIMENTS, ROOT
+from harness.machine.environment import EXPERIMENTS, ROOT
 from models.attention.dydila import Config
 
 DOCS = ROOT / "docs"

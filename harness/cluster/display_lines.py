@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from harness.cluster.jobs import JobResult
-from harness.progress import Progress
+from harness.processes.jobs import JobResult
+from harness.processes.progress import Progress
 
 QUARTERS = 4
 

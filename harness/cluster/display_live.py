@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cluster.display_lines import describe_end, format_duration
-from harness.cluster.jobs import JobResult
-from harness.progress import Progress
+from harness.processes.jobs import JobResult
+from harness.processes.progress import Progress
 
 COLUMNS = ("key", "stage", "bar", "amount", "elapsed", "remaining", "note")
 NUMBERS = ("amount", "elapsed", "remaining")

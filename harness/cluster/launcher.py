@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from harness.cluster.jobs import Job, JobEvent, JobResult
+from harness.processes.jobs import Job, JobEvent, JobResult
 
 
 class Detached(Exception):  # noqa: N818 - no error: the jobs go on

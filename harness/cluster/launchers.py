@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.cluster.launcher import Launcher
-from harness.cluster.local_launcher import LocalLauncher
+from harness.cluster.this_machine import LocalLauncher
 from harness.config.cluster import ClusterConfig, LocalCluster, SlurmCluster
 from models.errors import UserError
 
@@ -41,6 +41,6 @@ def make_launcher(
             return LocalLauncher(config, notice)
         case SlurmCluster():
             # submitit takes a moment to import.
-            from harness.cluster.slurm.slurm_launcher import SlurmLauncher
+            from harness.cluster.slurm.launcher import SlurmLauncher
 
             return SlurmLauncher(config, runs_dir, label, detach, notice)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from harness.commands.options import Commands
+from harness.cli.options import Commands
 from models.errors import UserError
 
 
@@ -35,15 +35,15 @@ def add(commands: Commands) -> None:
 def _benchmark(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.commands.progress_view import ProgressView
-    from harness.data.encoded_images import EncodedImages
-    from harness.data.image_set import ImageSet
+    from benchmarks.loading import measure_loading, unpack
+    from harness.data.images import ImageSet
     from harness.data.latent_images import LatentImages
     from harness.data.latents.cache import open_cache
-    from harness.data.loading_benchmark import measure_loading, unpack
     from harness.data.manifest import read_manifest
+    from harness.data.manifest_images import EncodedImages
     from harness.data.sources import open_source
     from harness.data.verify import check_sizes
+    from harness.terminal.progress import ProgressView
 
     for option, least in (("resolution", 4), ("batch_size", 1), ("workers", 0), ("rounds", 1)):
         if getattr(options, option) < least:

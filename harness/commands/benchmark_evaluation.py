@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.options import Commands
+from harness.cli.options import Commands
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.evaluation.evaluation_benchmark import ToolSpeed
+    from benchmarks.evaluation import ToolSpeed
     from harness.evaluation.frechet_benchmark import FrechetSpeeds
 
 _DIMENSIONS = 2048
@@ -66,19 +66,15 @@ def _benchmark(options: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
-    from harness.atomic_file import write_text
-    from harness.commands.progress_view import ProgressView
+    from benchmarks.evaluation import Comparison, available_tools, measure_evaluation
     from harness.evaluation.benchmark_images import link_images, write_digits
-    from harness.evaluation.evaluation_benchmark import (
-        Comparison,
-        available_tools,
-        measure_evaluation,
-    )
     from harness.evaluation.extractors.inception import standard_weights
     from harness.evaluation.extractors.weights_file import check_there, file_sha256
     from harness.evaluation.frechet_benchmark import measure_frechet
     from harness.evaluation.random_inception import write_random_inception
+    from harness.machine.files import write_text
     from harness.process_device import process_device
+    from harness.terminal.progress import ProgressView
 
     for option, least in (("count", 2), ("batch_size", 1), ("rounds", 1), ("threads", 1)):
         value = getattr(options, option)

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.options import Commands, add_experiments_dir
+from harness.cli.options import Commands, add_experiments_dir
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ def _benchmark(options: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
-    from harness.commands.progress_view import ProgressView
+    from benchmarks.overhead import measure_step_overhead
     from harness.launch_overhead import measure_launching, measure_whole_trials
-    from harness.step_overhead import measure_step_overhead
+    from harness.terminal.progress import ProgressView
 
     for option in ("steps", "rounds", "threads", "jobs", "workers", "trials"):
         if getattr(options, option) < 1:
@@ -110,7 +110,7 @@ def _text(options: argparse.Namespace, found: dict[str, Any]) -> str:
 
 
 def _config(options: argparse.Namespace) -> TrialConfig:
-    from harness.config.expansion import load_ablation
+    from harness.config.load import load_ablation
 
     ablation = load_ablation(
         options.ablation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.commands.options import Commands, add_selection, load_selected_ablation
+from harness.cli.options import Commands, add_selection, load_selected_ablation
 
 
 def add(commands: Commands) -> None:
@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    from harness.ablation_progress import cancel_ablation
+    from harness.ablation.status import cancel_ablation
 
     for line in cancel_ablation(load_selected_ablation(options), options.runs_dir):
         print(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.commands.options import Commands, add_selection, load_selection
+from harness.cli.options import Commands, add_selection, load_selection
 
 
 def add(commands: Commands) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.commands.options import Commands
+from harness.cli.options import Commands
 
 
 def add(commands: Commands) -> None:

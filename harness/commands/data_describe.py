@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.options import Commands
+from harness.cli.options import Commands
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.data.describe import Description, ImageSizes
+    from harness.data.inspect import Description, ImageSizes
 
 _LEFT_OUT = 10
 """Images that were left out and are named, at most."""
@@ -48,7 +48,7 @@ def _describe(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from harness.data.contact_sheet import contact_sheet
-    from harness.data.describe import SAMPLED, describe
+    from harness.data.inspect import SAMPLED, describe
     from harness.data.manifest import read_manifest
     from harness.data.sources import open_source
     from models.errors import UserError

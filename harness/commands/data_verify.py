@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.commands.options import Commands
+from harness.cli.options import Commands
 
 
 def add(commands: Commands) -> None:
@@ -34,11 +34,11 @@ def add(commands: Commands) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.commands.progress_view import ProgressView
     from harness.cpu_threads import usable_cores
     from harness.data.manifest import read_manifest
     from harness.data.sources import open_source
     from harness.data.verify import check_contents, check_sizes
+    from harness.terminal.progress import ProgressView
 
     manifest = read_manifest(options.manifest)
     source = open_source(options.source)

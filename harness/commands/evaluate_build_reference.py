@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness.cli.options import Commands, add_experiments_dir, add_extraction, add_processes
 from harness.commands.exit_codes import FAILED
-from harness.commands.options import Commands, add_experiments_dir, add_extraction, add_processes
 
 
 def add(commands: Commands) -> None:
@@ -62,9 +62,9 @@ def add(commands: Commands) -> None:
 def _build(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.build_reference_command import BuildOrder, run_build
-    from harness.cluster.ranks import RankFailedError
-    from harness.commands.progress_view import ProgressView
+    from harness.evaluation.standalone.reference import BuildOrder, run_build
+    from harness.processes.ranks import RankFailedError
+    from harness.terminal.progress import ProgressView
     from models.errors import UserError
 
     if options.out.suffix != ".npz":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.commands.options import Commands, add_runs_dir, add_weights
+from harness.cli.options import Commands, add_runs_dir, add_weights
 
 
 def add(commands: Commands) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.commands.options import Commands, add_runs_dir
+from harness.cli.options import Commands, add_runs_dir
 
 
 def add(commands: Commands) -> None:
@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
 def _report(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.ablation_report import rebuild_report
+    from harness.ablation.report import rebuild_report
 
     rebuild_report(options.name, options.scale, options.runs_dir, Console())
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.commands.options import Commands, add_selection
+from harness.cli.options import Commands, add_selection
 from harness.commands.run_selection import add_detach, run_selection
 
 

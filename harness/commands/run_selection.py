@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from harness.cli.options import load_selection
 from harness.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
-from harness.commands.options import load_selection
 
 
 def add_detach(command: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def run_selection(options: argparse.Namespace, *, only_failed: bool) -> int:
     """
     from rich.console import Console
 
-    from harness.ablation import run_ablation
+    from harness.ablation.run import run_ablation
     from harness.cluster.launcher import Detached
 
     console = Console()

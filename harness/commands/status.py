@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from harness.commands.options import Commands, add_selection, load_selected_ablation
+from harness.cli.options import Commands, add_selection, load_selected_ablation
 
 _FILES_SECONDS = 2.0
 _WIDTH_WITHOUT_TERMINAL = 160
@@ -32,7 +32,7 @@ def _status(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from harness.ablation_progress import AblationProgress
+    from harness.ablation.status import AblationProgress
     from harness.commands.status_table import is_over, status_view
 
     progress = AblationProgress(load_selected_ablation(options), options.runs_dir)

@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.ablation_progress import ProgressRow
+from harness.ablation.status import ProgressRow
 from harness.cluster.display_lines import format_duration
-from harness.trial_order import FLOOR
+from harness.trial.spec import FLOOR
 from harness.trial_state import Phase, TrialState
 
 _STYLES: dict[Phase, str] = {

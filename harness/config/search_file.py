@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from harness.config.merge import nest
 from harness.config.mistakes import Mistake
-from harness.config.search_space import Dimension, parse_dimension
 from harness.config.validation import validate
 from harness.config.yaml_source import Node, read_yaml
+from harness.search.space import Dimension, parse_dimension
 
 QUESTION = "question"
 _BASE = "base"

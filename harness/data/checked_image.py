@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.image_decoding import UnreadableImageError, decode_image
+from harness.data.decoding import UnreadableImageError, decode_image
 from harness.data.manifest import Manifest, ManifestImage
 from harness.data.sources.base import Source
 from models.errors import UserError

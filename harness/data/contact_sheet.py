@@ -7,11 +7,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.atomic_file import atomic_path
 from harness.data.checked_image import read_checked_image
 from harness.data.manifest import Manifest, ManifestImage
 from harness.data.ranking import ranked
 from harness.data.sources.base import Source
+from harness.machine.files import atomic_path
 from models.errors import UserError
 
 CLASSES = 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.config.expansion import Ablation
+from harness.config.load import Ablation
 from harness.config.sections.data import DataConfig
 from harness.data.datasets import data_content
 

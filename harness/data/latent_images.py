@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from harness.data.image_set import ImageSet, NoiseOf, Pictures
+from harness.data.images import ImageSet, NoiseOf, Pictures
 from harness.data.latents.cache import LatentCache
 
 

@@ -7,12 +7,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.data.image_decoding import UnreadableImageError, decode_image
+from harness.data.decoding import UnreadableImageError, decode_image
 from harness.data.manifest import LeftOut, Manifest, ManifestClass, ManifestImage
 from harness.data.ranking import ranked
 from harness.data.read_pool import read_each
 from harness.data.sources.base import Entry, Source
-from harness.progress import Progress, ProgressListener
+from harness.processes.progress import Progress, ProgressListener
 from models.errors import UserError
 
 _RESOLUTION = 256

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.atomic_file import atomic_path
+from harness.machine.files import atomic_path
 from models.errors import UserError
 
 FORMAT = 1

@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from harness.data.image_set import ImageSet, NoiseOf, Pictures
+from harness.data.images import ImageSet, NoiseOf, Pictures
 from harness.data.pixels import to_network
 
 

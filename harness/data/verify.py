@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from harness.data.manifest import Manifest, ManifestImage
 from harness.data.read_pool import read_each
 from harness.data.sources.base import Source
-from harness.progress import Progress, ProgressListener
+from harness.processes.progress import Progress, ProgressListener
 from models.errors import UserError
 
 

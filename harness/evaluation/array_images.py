@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.npz_array import StreamedArray, open_npz_array
+from harness.machine.npz import StreamedArray, open_npz_array
 from models.errors import UserError
 
 _LOOKED_AT = 1000

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.atomic_file import atomic_path
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import FeatureBatch, feature_batches
 from harness.evaluation.gathered_moments import GatheredMoments
 from harness.evaluation.image_inputs import HashedRows
 from harness.evaluation.reference_file import FORMAT, PROVENANCE
 from harness.image_rows import ImageRows
-from harness.npz_array import begin_array
+from harness.machine.files import atomic_path
+from harness.machine.npz import begin_array
 from harness.package_versions import installed_versions
-from harness.process_group import ALONE, ProcessGroup
-from harness.progress import ProgressListener, ignore_progress
+from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.progress import ProgressListener, ignore_progress
 from models.errors import UserError
 from models.randomness import generator
 

@@ -11,8 +11,8 @@ from harness.evaluation.features import Features, extract_features
 from harness.evaluation.quality import Quality, measure_quality
 from harness.evaluation.reference import Reference, drawn_without_order
 from harness.image_rows import ImageRows
-from harness.process_group import ALONE, ProcessGroup
-from harness.progress import ProgressListener, ignore_progress
+from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.progress import ProgressListener, ignore_progress
 
 
 def evaluate_samples(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from harness.atomic_file import atomic_path
 from harness.image_rows import ImageRows
-from harness.npz_array import write_colour_images
+from harness.machine.files import atomic_path
+from harness.machine.npz import write_colour_images
 
 
 def export_adm(images: ImageRows, path: Path) -> None:

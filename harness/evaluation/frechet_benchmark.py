@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.evaluation.frechet import frechet_distance
+from harness.evaluation.metrics.frechet import frechet_distance
 from harness.evaluation.moments import FeatureMoments
-from harness.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator
 
 Statistics = tuple[NDArray[np.float64], NDArray[np.float64]]

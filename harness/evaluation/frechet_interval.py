@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from harness.evaluation.feature_matrix import Matrix
-from harness.evaluation.frechet import Gaussian, gaussian_distance, gaussian_of_features
+from harness.evaluation.metrics.frechet import Gaussian, gaussian_distance, gaussian_of_features
 from harness.evaluation.weighted_frechet import WeightedFrechet
-from harness.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator
 
 

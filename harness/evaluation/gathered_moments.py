@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evaluation.frechet import Gaussian, gaussian_of_features, gaussian_of_moments
+from harness.evaluation.metrics.frechet import Gaussian, gaussian_of_features, gaussian_of_moments
 from harness.evaluation.moments import FeatureMoments
 
 ROWS_AT_ONCE = 1024

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.atomic_file import atomic_path
 from harness.evaluation.feature_matrix import Matrix, check_widths, finite_features
+from harness.machine.files import atomic_path
 
 
 class FeatureMoments:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.evaluation.feature_matrix import Matrix, check_features
-from harness.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.progress import Progress, ProgressListener, ignore_progress
 
 ENTRIES_AT_ONCE = 2**22
 """Distances in memory at one time: 32 MiB, as much for each step of a comparison, and for the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from harness.evaluation.attention_probe import EFFECTIVE_RANK, ENTROPY, SIMILARITY, ProbeRow
+from harness.evaluation.probe.probe import EFFECTIVE_RANK, ENTROPY, SIMILARITY, ProbeRow
 from harness.evaluation.probe_table import layers, mean, select, timesteps
 
 _PANELS = {

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
-from harness.evaluation.attention_probe import ProbeRow
+from harness.evaluation.probe.probe import ProbeRow
 
 
 def probe_csv(rows: Sequence[ProbeRow]) -> str:

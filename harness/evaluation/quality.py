@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from harness.evaluation.features import Features
-from harness.evaluation.frechet import gaussian_distance
 from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
-from harness.evaluation.inception_score import InceptionScore, inception_score
-from harness.evaluation.kernel_distance import KernelDistance, kernel_distance
-from harness.evaluation.precision_recall import NeighbourScores, neighbour_scores
+from harness.evaluation.metrics.frechet import gaussian_distance
+from harness.evaluation.metrics.inception_score import InceptionScore, inception_score
+from harness.evaluation.metrics.kernel_distance import KernelDistance, kernel_distance
+from harness.evaluation.metrics.neighbours import NeighbourScores, neighbour_scores
 from harness.evaluation.reference_statistics import ReferenceStatistics
-from harness.progress import ProgressListener, ignore_progress
+from harness.processes.progress import ProgressListener, ignore_progress
 from models.randomness import generator
 
 SHUFFLE_SEED = 0

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torchvision.models import inception_v3
 
-from harness.atomic_file import atomic_path
 from harness.evaluation.extractors.inception import Extractor
+from harness.machine.files import atomic_path
 from models.randomness import generator
 
 _SPREAD = 0.05

@@ -15,16 +15,16 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from harness.atomic_file import atomic_path
-from harness.data.image_set import Pictures
+from harness.data.images import Pictures
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Features, extract_features, no_features
 from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
 from harness.evaluation.moments import FeatureMoments
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.image_rows import ImageRows
-from harness.process_group import ALONE, ProcessGroup
-from harness.progress import Progress, ProgressListener, ignore_progress
+from harness.machine.files import atomic_path
+from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator
 
 

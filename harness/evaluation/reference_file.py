@@ -26,13 +26,13 @@ from harness.evaluation.array_images import open_array_images
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.extractors.weights_file import file_sha256
 from harness.evaluation.features import Features, extract_features
-from harness.evaluation.frechet import Gaussian, gaussian_of_moments
 from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
 from harness.evaluation.image_inputs import ImageInput, open_images
+from harness.evaluation.metrics.frechet import Gaussian, gaussian_of_moments
 from harness.evaluation.reference_statistics import ReferenceStatistics
-from harness.npz_array import array_shape
-from harness.process_group import ALONE, ProcessGroup
-from harness.progress import ProgressListener, ignore_progress
+from harness.machine.npz import array_shape
+from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.progress import ProgressListener, ignore_progress
 from models.errors import UserError
 
 FORMAT = 1

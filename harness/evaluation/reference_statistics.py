@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.frechet import Gaussian
+from harness.evaluation.metrics.frechet import Gaussian
 
 _SHOWN_DIGITS = 12
 

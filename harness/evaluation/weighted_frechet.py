@@ -7,7 +7,7 @@ from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
 from harness.evaluation.feature_matrix import Matrix, check_widths, finite_features
-from harness.evaluation.frechet import Gaussian
+from harness.evaluation.metrics.frechet import Gaussian
 
 _EXACT_SIDE = 512
 """Up to here, singular values are as cheap as they are exact."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.atomic_file import atomic_path
+from harness.machine.files import atomic_path
 
 _SMALLEST_CELL = 48
 _GAP = 2

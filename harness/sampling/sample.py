@@ -14,12 +14,12 @@ from torch import Tensor
 
 from harness.config.sections.sample import SampleConfig
 from harness.data.pixels import to_uint8
-from harness.process_group import ALONE, ProcessGroup
-from harness.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from harness.rounds import in_rounds, own_turns
 from harness.sampling.guidance import Denoiser, GuidedDenoiser
-from harness.sampling.sample_sink import MemorySink, SampleSink
 from harness.sampling.samplers import build_sampler
+from harness.sampling.sinks import MemorySink, SampleSink
 from models.errors import UserError
 from models.objectives.base import ObjectiveConfig
 from models.randomness import generator

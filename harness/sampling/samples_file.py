@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.atomic_file import atomic_path
-from harness.npz_array import map_member, write_colour_images
+from harness.machine.files import atomic_path
+from harness.machine.npz import map_member, write_colour_images
 from models.errors import UserError
 
 

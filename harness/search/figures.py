@@ -18,7 +18,7 @@ from optuna.visualization.matplotlib import (
     plot_slice,
 )
 
-from harness.atomic_file import atomic_path
+from harness.machine.files import atomic_path
 
 FEWEST_FOR_IMPORTANCE = 10
 """PED-ANOVA compares the best tenth of the trials with all of them."""

@@ -12,12 +12,12 @@ import optuna
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from harness.cluster.display import JobDisplay
-from harness.cluster.jobs import Job, JobEnded, JobEvent, JobResult
 from harness.cluster.launcher import Launcher
-from harness.search.claim import to_begin
-from harness.search.order import SearchOrder
+from harness.processes.jobs import Job, JobEnded, JobEvent, JobResult
 from harness.search.outcome import best_first
+from harness.search.spec import SearchOrder
+from harness.search.study import to_begin
+from harness.terminal.jobs import JobDisplay
 from models.errors import UserError
 
 _WORKER = "harness.search.worker:run_job"

@@ -17,13 +17,11 @@ from rich.console import Console
 from harness.cluster.launcher import Detached
 from harness.cluster.launchers import make_launcher
 from harness.config.cluster import ClusterConfig
-from harness.config.search import Search
-from harness.paths import ROOT
+from harness.machine.environment import ROOT
 from harness.search.attributes import MEMBERS, REASON
-from harness.search.claim import current, prepare_study, still_running, to_begin
+from harness.search.config import Search
 from harness.search.figures import write_figures
 from harness.search.jobs import SearchJobs
-from harness.search.order import order_of
 from harness.search.outcome import (
     LOST_WORKER,
     TABLE_MARKDOWN,
@@ -33,13 +31,15 @@ from harness.search.outcome import (
     summary,
     write_outcome,
 )
+from harness.search.spec import order_of
+from harness.search.study import current, prepare_study, still_running, to_begin
 from harness.tracking.events import first_event
 from harness.tracking.journal import end_left_run, ending_of
 from harness.tracking.pending import publish_pending
 from harness.tracking.provenance import collect
 from harness.tracking.search_run import SearchRun
 from harness.tracking.store import open_store
-from harness.trial_order import finished_result
+from harness.trial.spec import finished_result
 from models.errors import UserError
 
 _LEAD_LOCK = ".lead.lock"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.tracking import names
+from harness.vocabulary import names
 
 _ON_EXTRACTOR: dict[str, Callable[[str], str]] = {
     "fd": names.frechet_distance,

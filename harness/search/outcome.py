@@ -12,12 +12,12 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.atomic_file import write_text
-from harness.config.search import Search, config_at, differences_at
 from harness.config.serialisation import plain_to_yaml, to_yaml
+from harness.machine.files import write_text
 from harness.search.attributes import AGAIN_OF, REASON, SCORES, WORKER
-from harness.search.claim import current
-from harness.search.order import SearchOrder
+from harness.search.config import Search, config_at, differences_at
+from harness.search.spec import SearchOrder
+from harness.search.study import current
 
 TRIALS_CSV = "trials.csv"
 TABLE_MARKDOWN = "table.md"

@@ -17,9 +17,9 @@ from statistics import fmean
 
 import optuna
 
-from harness.stop_request import StopRequest
+from harness.processes.signals import StopRequest
 from harness.tracking.events import JOURNAL_FILE, Metrics, read_events
-from harness.tracking.names import VALIDATION_LOSS
+from harness.vocabulary.names import VALIDATION_LOSS
 
 
 class Pruning:

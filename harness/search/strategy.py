@@ -17,7 +17,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 
 from harness.config import search_file
-from harness.config.search_space import Choice, Dimension, FloatRange, IntRange
+from harness.search.space import Choice, Dimension, FloatRange, IntRange
 from models.randomness import derive_seed
 
 

@@ -12,22 +12,22 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from harness.atomic_file import write_text
-from harness.config.expansion import Trial
+from harness.config.load import Trial
 from harness.config.schema import TrialConfig
-from harness.config.search import config_at
 from harness.config.serialisation import to_plain
 from harness.config.trial_hash import training_hash, trial_hash
-from harness.progress import Progress, ProgressListener
+from harness.machine.files import write_text
+from harness.processes.progress import Progress, ProgressListener
+from harness.processes.signals import Preempted, StopRequest
+from harness.processes.status import recorded_status
 from harness.search.attributes import MEMBERS, REASON, SCORES
-from harness.search.claim import claimed_trial
-from harness.search.order import SearchOrder
+from harness.search.config import config_at
 from harness.search.pruning import Pruning
-from harness.stop_request import Preempted, StopRequest
-from harness.tracking import names
-from harness.trial import run_trial
-from harness.trial_order import TrialOrder, finished_result, trial_folder
-from harness.trial_status import recorded_status
+from harness.search.spec import SearchOrder
+from harness.search.study import claimed_trial
+from harness.trial.run import run_trial
+from harness.trial.spec import TrialOrder, finished_result, trial_folder
+from harness.vocabulary import names
 from models.errors import UserError
 
 

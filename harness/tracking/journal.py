@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from harness.stop_request import Preempted
+from harness.processes.signals import Preempted
 from harness.tracking.allowed_names import LONGEST_NAME, check_name
 from harness.tracking.events import (
     JOURNAL_FILE,
@@ -37,7 +37,7 @@ from harness.tracking.events import (
     read_events,
 )
 from harness.tracking.links import run_link
-from harness.tracking.names import TAG_ENDED_BECAUSE, TAG_PARENT
+from harness.vocabulary.names import TAG_ENDED_BECAUSE, TAG_PARENT
 
 TAG_NON_FINITE = "harness.non_finite"
 """Followed by a dot and the metric: where that metric was first infinite or not a number."""

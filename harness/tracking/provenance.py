@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.cpu_threads import usable_cores
 from harness.package_versions import installed_versions
-from harness.tracking import names
+from harness.vocabulary import names
 
 PACKAGES = (
     "torch",

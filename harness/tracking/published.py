@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.atomic_file import write_bytes
+from harness.machine.files import write_bytes
 from harness.tracking.events import JOURNAL_FILE
 
 PUBLISHED_FILE = "tracking.json"

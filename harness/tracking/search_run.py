@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.tracking import names
 from harness.tracking.parent_run import TAG_NOTE, ParentRun
+from harness.vocabulary import names
 
 
 class SearchRun(ParentRun):

@@ -13,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from harness.config.schema import TrialConfig
-from harness.data.datamodule import draw_order, loader_of
-from harness.data.image_set import ImageSet
+from harness.data.batches import draw_order, loader_of
+from harness.data.images import ImageSet
 from harness.data.order import BatchOrder
 from harness.training.build import build_module
 from harness.training.hardware import Precision

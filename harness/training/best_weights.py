@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor
 
-from harness.atomic_file import atomic_path, write_bytes, write_text
 from harness.config.sections.train import BestBy
-from harness.process_group import current_group
+from harness.machine.files import atomic_path, write_bytes, write_text
+from harness.processes.group import current_group
 from models.backbone import Backbone
 
 BEST_WEIGHTS = "best.safetensors"

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from harness.atomic_file import atomic_path, remove_leftovers, write_text
+from harness.machine.files import atomic_path, remove_leftovers, write_text
 
 _KEPT = 2
 _NAME = re.compile(r"step-(\d{8})\.ckpt")

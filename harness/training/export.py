@@ -18,10 +18,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 
-from harness.atomic_file import atomic_path, write_text
 from harness.config.schema import TrialConfig
 from harness.config.sections.sample import Weights
 from harness.config.serialisation import to_plain
+from harness.machine.files import atomic_path, write_text
 from models.attention import load_variant, variant_names
 from models.backbone import Backbone, BackboneConfig
 from models.errors import UserError

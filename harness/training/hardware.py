@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from filelock import FileLock
 
-from harness.atomic_file import write_text
 from harness.config.sections.train import TrainConfig
+from harness.machine.files import write_text
 from models.errors import UserError
 
 Precision = Literal["32-true", "bf16-mixed"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from harness.progress import Progress, ProgressListener
+from harness.processes.progress import Progress, ProgressListener
 
 METRIC = "train_images_per_second"
 WARM_UP_STEPS = 10

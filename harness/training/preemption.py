@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytorch_lightning as pl
 
-from harness.stop_request import Preempted, StopRequest
+from harness.processes.signals import Preempted, StopRequest
 
 
 class Preemption(pl.Callback):

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.atomic_file import atomic_path
+from harness.machine.files import atomic_path
 from harness.training.export import export_model, load_exported
 from models.attention.base import ValueConvolutionConfig
 from models.attention.softmax import Config as SoftmaxConfig

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from harness.atomic_file import write_text
 from harness.config.sections.train import TrainConfig
-from harness.process_group import ProcessGroup
+from harness.machine.files import write_text
+from harness.processes.group import ProcessGroup
 from models.diffusion_module import DiffusionModule, NonFiniteLossError
 from models.errors import UserError
 

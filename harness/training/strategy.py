@@ -13,7 +13,7 @@ from pytorch_lightning.strategies import (
 )
 
 from harness.config.sections.train import TrainConfig
-from harness.process_group import TIMEOUT, ProcessGroup
+from harness.processes.group import TIMEOUT, ProcessGroup
 
 
 class ConnectedGroup(ClusterEnvironment):

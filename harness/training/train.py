@@ -12,15 +12,15 @@ import torch
 from pytorch_lightning.loggers import Logger
 from safetensors.torch import load_model, save_model
 
-from harness.atomic_file import atomic_path, write_text
 from harness.config.schema import TrialConfig
 from harness.config.sections.sample import Weights
-from harness.data.datamodule import DrawnImages, TrainingData
-from harness.data.image_set import DataSet
+from harness.data.batches import DrawnImages, TrainingData
+from harness.data.images import DataSet
 from harness.data.order import BatchOrder, DrawOrder
-from harness.process_group import current_group, lost_touch_as_user_error
-from harness.progress import ProgressListener
-from harness.stop_request import StopRequest
+from harness.machine.files import atomic_path, write_text
+from harness.processes.group import current_group, lost_touch_as_user_error
+from harness.processes.progress import ProgressListener
+from harness.processes.signals import StopRequest
 from harness.training.batch_shares import check_batch
 from harness.training.best_weights import BEST_WEIGHTS, BestWeights
 from harness.training.build import build_backbone, build_module

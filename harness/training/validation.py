@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from harness.data.image_set import ImageSet, NoiseOf, unflipped
-from harness.process_group import ALONE, ProcessGroup, current_group
+from harness.data.images import ImageSet, NoiseOf, unflipped
+from harness.processes.group import ALONE, ProcessGroup, current_group
 from harness.training.best_weights import BestWeights
 from models.backbone import Backbone
 from models.diffusion_module import DiffusionModule

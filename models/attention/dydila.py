@@ -17,10 +17,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
-from models.differential import ChosenDifference, StaticDifference
-from models.factors import InitialFactors
-from models.head_count import checked_heads
-from models.linear_product import (
+from models.attention.parts.dynamic import ProjectorBank
+from models.attention.parts.norm import WidthNorm
+from models.attention.parts.power_kernel import ChosenPower, FixedPower, ReluKernel, share_exponents
+from models.attention.parts.products import (
     full_precision,
     linear_product,
     linear_product_flops,
@@ -29,11 +29,11 @@ from models.linear_product import (
     similarity_sums,
     split_heads,
 )
-from models.measure_kernel import ChosenPower, FixedPower, ReluKernel, share_exponents
-from models.projector_bank import ProjectorBank
-from models.routing import RouterGradient, RouterLearning
+from models.attention.parts.routing import RouterGradient, RouterLearning
+from models.differential import ChosenDifference, StaticDifference
+from models.factors import InitialFactors
+from models.head_count import checked_heads
 from models.value_convolution import ValueConvolution
-from models.width_norm import WidthNorm
 
 QUESTION = "dynamic differential linear attention: does mending over-smoothed weights pay?"
 

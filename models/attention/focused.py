@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention.base import AttentionConfig, AttentionShape
+from models.attention.parts.linear import KernelAttention
+from models.attention.parts.power_kernel import FixedPower
 from models.head_count import checked_head_dim
-from models.kernel_attention import KernelAttention
-from models.measure_kernel import FixedPower
 
 QUESTION = "focused linear attention as in FLatten: do sharper kernels close the gap?"
 

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor
 
 from models.attention.base import AttentionConfig, AttentionShape
+from models.attention.parts.linear import KernelAttention
 from models.head_count import checked_head_dim
-from models.kernel_attention import KernelAttention
 
 QUESTION = "ReLU linear attention with few heads as in LiT: are many heads needed?"
 

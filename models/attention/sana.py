@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from models.attention.base import AttentionConfig, AttentionShape
+from models.attention.parts.linear import KernelAttention
 from models.head_count import checked_heads
-from models.kernel_attention import KernelAttention
 
 QUESTION = "ReLU linear attention as in SANA: how much is lost against softmax?"
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
+from models.attention.parts.norm import WidthNorm
+from models.attention.parts.products import full_precision, merge_heads, similarities, split_heads
 from models.head_count import checked_head_dim
-from models.linear_product import full_precision, merge_heads, similarities, split_heads
 from models.value_convolution import ValueConvolution
-from models.width_norm import WidthNorm
 
 QUESTION = "softmax attention as in DiT: what does quadratic cost buy?"
 

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from harness.tracking import names
+from harness.vocabulary import names
 from reports.load import AblationRuns, Floor
 
 IDENTITY: dict[str, Any] = {

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from harness.tracking import names
+from harness.vocabulary import names
 from reports.columns import Column, Direction, Kind, columns_for, extractor_title
 
 

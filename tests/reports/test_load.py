@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.tracking import names
+from harness.vocabulary import names
 from models.errors import UserError
 from reports.load import load_ablation
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from harness.tracking import names
+from harness.vocabulary import names
 from models.errors import UserError
-from reports.curves import load_validation_curves
+from reports.figures.curves import load_validation_curves
 from reports.grids import load_grids
 from reports.load import load_ablation
 from reports.report import write_report

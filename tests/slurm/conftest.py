@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.private_cluster import PrivateCluster, missing_programs, private_cluster
-from tests.slurm.sweep import Sweep, write_experiments
+from tests.support.slurm.private_cluster import PrivateCluster, missing_programs, private_cluster
+from tests.support.slurm.sweep import Sweep, write_experiments
 
 REQUIRED = "HARNESS_TEST_SLURM"
 """Set by `make test-slurm`: a machine without SLURM then fails, instead of testing nothing."""

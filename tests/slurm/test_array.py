@@ -10,9 +10,9 @@ from signal import SIGKILL
 
 import pytest
 
-from tests.slurm.private_cluster import PrivateCluster
-from tests.slurm.sweep import SCALE, Sweep, Trial
-from tests.slurm.waiting import wait_for
+from tests.support.slurm.private_cluster import PrivateCluster
+from tests.support.slurm.sweep import SCALE, Sweep, Trial
+from tests.support.slurm.waiting import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.private_cluster import PrivateCluster
-from tests.slurm.sweep import Sweep
+from tests.support.slurm.private_cluster import PrivateCluster
+from tests.support.slurm.sweep import Sweep
 
 pytestmark = pytest.mark.slurm
 

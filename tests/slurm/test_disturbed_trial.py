@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm.private_cluster import HIGH_PRIORITY
-from tests.slurm.sweep import CHECKPOINT_EVERY, STEPS, Sweep
-from tests.slurm.waiting import wait_for
+from tests.support.slurm.private_cluster import HIGH_PRIORITY
+from tests.support.slurm.sweep import CHECKPOINT_EVERY, STEPS, Sweep
+from tests.support.slurm.waiting import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 

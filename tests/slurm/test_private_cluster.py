@@ -7,8 +7,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm.private_cluster import HIGH_PRIORITY, NODES, PrivateCluster, private_cluster
-from tests.slurm.waiting import wait_for
+from tests.support.slurm.private_cluster import (
+    HIGH_PRIORITY,
+    NODES,
+    PrivateCluster,
+    private_cluster,
+)
+from tests.support.slurm.waiting import wait_for
 
 pytestmark = pytest.mark.slurm
 

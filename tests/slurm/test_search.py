@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm.private_cluster import PrivateCluster
-from tests.slurm.sweep import SCALE, Sweep, write_experiments
-from tests.slurm.waiting import wait_for
+from tests.support.slurm.private_cluster import PrivateCluster
+from tests.support.slurm.sweep import SCALE, Sweep, write_experiments
+from tests.support.slurm.waiting import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 

@@ -6,9 +6,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.slurm.private_cluster import PrivateCluster
-from tests.slurm.sweep import Sweep
-from tests.slurm.waiting import wait_for
+from tests.support.slurm.private_cluster import PrivateCluster
+from tests.support.slurm.sweep import Sweep
+from tests.support.slurm.waiting import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 

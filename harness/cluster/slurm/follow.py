@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from harness.cluster.interruption import Interruption
-from harness.cluster.jobs import Job, JobEnded, JobEvent, JobProgressed, JobResult, JobStarted
 from harness.cluster.launcher import Detached
 from harness.cluster.slurm.commands import SlurmError
 from harness.cluster.slurm.queue import QueuedJob, describe_ending, read_queue
 from harness.cluster.slurm.records import JobRecord, read_outcome
 from harness.config.cluster import SlurmCluster
-from harness.progress import Progress
-from harness.trial_status import read_status
+from harness.processes.jobs import Job, JobEnded, JobEvent, JobProgressed, JobResult, JobStarted
+from harness.processes.progress import Progress
+from harness.processes.status import read_status
 
 FILES_SECONDS = 1.0
 """Between two looks at the files."""

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.atomic_file import write_text
 from harness.cluster.slurm.queue import QueuedJob
+from harness.machine.files import write_text
 
 JOB_NAME = "harness-{submission}"
 

@@ -10,9 +10,9 @@ from typing import Any
 from submitit.slurm.slurm import SlurmExecutor
 
 from harness.cluster.slurm.records import JOB_NAME
-from harness.cluster.worker_process import IMPORT_ROOT
 from harness.config.cluster import SlurmCluster
 from harness.cpu_threads import THREAD_VARIABLES
+from harness.processes.worker_process import IMPORT_ROOT
 
 STOP_SIGNAL = "USR1"
 _START_DEAF = """sh -c 'trap "" USR1 USR2 TERM; exec "$0" "$@"'"""

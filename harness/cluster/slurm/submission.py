@@ -17,8 +17,6 @@ from pathlib import Path
 from filelock import FileLock
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from harness.atomic_file import write_text
-from harness.cluster.jobs import Job
 from harness.cluster.slurm.commands import ask, own_words
 from harness.cluster.slurm.queue import QueuedJob, read_queue
 from harness.cluster.slurm.records import (
@@ -31,6 +29,8 @@ from harness.cluster.slurm.records import (
 from harness.cluster.slurm.script import executor, script_text
 from harness.cluster.slurm.task import TaskOrder, run_task
 from harness.config.cluster import SlurmCluster
+from harness.machine.files import write_text
+from harness.processes.jobs import Job
 from models.errors import UserError
 
 FOLDER = "slurm"

@@ -28,10 +28,10 @@ from harness.cluster.slurm.records import (
     read_record,
     write_outcome,
 )
-from harness.cluster.worker import REASON_CHARACTERS, redirect_output
-from harness.process_group import LostTouchError
-from harness.progress import ProgressListener, ignore_progress
-from harness.stop_request import Preempted, StopRequest
+from harness.processes.group import LostTouchError
+from harness.processes.progress import ProgressListener, ignore_progress
+from harness.processes.signals import Preempted, StopRequest
+from harness.processes.worker import REASON_CHARACTERS, redirect_output
 from models.errors import UserError
 
 MOST_LOST = 3

@@ -13,7 +13,7 @@ import importlib
 from types import ModuleType
 
 from harness.config.sections.data import DataConfig
-from harness.data.image_set import DataSet
+from harness.data.images import DataSet
 from models.errors import UserError
 
 

@@ -13,9 +13,9 @@ from harness.config.sections.data import DataConfig
 from harness.data.cifar_batches import BATCHES, FOLDER, read_batches
 from harness.data.class_folders import read_class_folders
 from harness.data.content_hash import hash_of_files
-from harness.data.image_set import DataSet
+from harness.data.datasets.base import hold_out
+from harness.data.images import DataSet
 from harness.data.labelled_images import LabelledImages
-from harness.data.split import hold_out
 from models.errors import UserError
 
 ENVIRONMENT = "HARNESS_CIFAR10"

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from harness.config.sections.data import DataConfig
-from harness.data.image_set import DataSet
+from harness.data.datasets.base import hold_out
+from harness.data.images import DataSet
 from harness.data.labelled_images import LabelledImages
-from harness.data.split import hold_out
 from models.errors import UserError
 
 _SIDE = 8

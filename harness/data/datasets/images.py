@@ -7,15 +7,15 @@ from pathlib import Path
 
 from harness.config.sections.data import DataConfig
 from harness.data.content_hash import hash_of_facts
-from harness.data.encoded_images import EncodedImages
-from harness.data.image_decoding import DECODING
-from harness.data.image_set import DataSet, ImageSet
+from harness.data.datasets.base import hold_out
+from harness.data.decoding import DECODING
+from harness.data.images import DataSet, ImageSet
 from harness.data.latent_images import LatentImages
 from harness.data.latents.cache import LatentCache, open_cache
 from harness.data.latents.description import DESCRIPTION
 from harness.data.manifest import Manifest, read_manifest
+from harness.data.manifest_images import EncodedImages
 from harness.data.sources import open_source
-from harness.data.split import hold_out
 from harness.data.verify import check_sizes
 from models.errors import UserError
 

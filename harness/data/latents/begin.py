@@ -8,7 +8,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness.atomic_file import write_text
 from harness.data.latents.cache import MANIFEST, LatentCache
 from harness.data.latents.description import (
     DESCRIPTION,
@@ -19,6 +18,7 @@ from harness.data.latents.description import (
 from harness.data.latents.sharding import Sharding
 from harness.data.latents.space import LatentSpace
 from harness.data.manifest import Manifest, write_manifest
+from harness.machine.files import write_text
 from models.errors import UserError
 
 LOCKS = ".locks"

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data.checked_image import read_checked_image
-from harness.data.image_decoding import DECODING
+from harness.data.decoding import DECODING
 from harness.data.latents.autoencoder import Autoencoder
 from harness.data.latents.begin import LOCKS, begin_cache, describe
 from harness.data.latents.cache import LatentCache
@@ -34,7 +34,7 @@ from harness.data.latents.shard import shard_name, write_shard
 from harness.data.manifest import Manifest, ManifestImage
 from harness.data.sources.base import Source
 from harness.data.verify import check_sizes
-from harness.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.errors import UserError
 
 STAGE = "encode"

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.atomic_file import atomic_path
+from harness.machine.files import atomic_path
 from models.errors import UserError
 
 _MOMENTS, _DIGESTS = "moments", "sha256"

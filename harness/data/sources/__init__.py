@@ -14,7 +14,7 @@ from harness.data.sources.imagenet_tar import INNER_SUFFIX, ImageNetTarSource
 from harness.data.sources.parquet import SUFFIX as PARQUET_SUFFIX
 from harness.data.sources.parquet import ParquetSource
 from harness.data.sources.shard_files import training_files
-from harness.data.sources.tar_members import is_tar, tar_members
+from harness.data.sources.tar import is_tar, tar_members
 from harness.data.sources.webdataset import SHARD_SUFFIX, WebDatasetSource, has_samples
 from harness.data.sources.zip_archive import ZipSource
 from models.errors import UserError

@@ -9,7 +9,7 @@ from harness.data.sources.base import Entry
 from harness.data.sources.byte_range import read_range
 from harness.data.sources.class_layout import index_class_folders
 from harness.data.sources.indexed_source import EntryIndex, IndexedSource
-from harness.data.sources.tar_members import tar_members
+from harness.data.sources.tar import tar_members
 
 INNER_SUFFIX = ".tar"
 

@@ -21,7 +21,7 @@ from pyarrow.parquet import ParquetFile
 
 from harness.data.sources.base import Entry
 from harness.data.sources.indexed_source import EntryIndex, IndexedSource, index_entries
-from harness.data.sources.label_numbers import number_labels
+from harness.data.sources.labels import number_labels
 from harness.data.sources.row_groups import RowGroups
 from models.errors import UserError
 

@@ -16,8 +16,8 @@ from harness.data.sources.base import Entry
 from harness.data.sources.byte_range import read_range
 from harness.data.sources.class_layout import visible_parts
 from harness.data.sources.indexed_source import EntryIndex, IndexedSource, index_entries
-from harness.data.sources.label_numbers import StoredLabel, number_labels
-from harness.data.sources.tar_members import TarMember, tar_members
+from harness.data.sources.labels import StoredLabel, number_labels
+from harness.data.sources.tar import TarMember, tar_members
 from models.errors import UserError
 
 SHARD_SUFFIX = ".tar"

@@ -18,7 +18,7 @@ _NO_EXTRACTORS = ("base", "weights_file", *_FAMILIES.values())
 
 def extractor_names() -> tuple[str, ...]:
     """The names of all extractors without a colon, sorted, found without importing them."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
+    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     return tuple(sorted(name for name in found if name not in _NO_EXTRACTORS))
 
 

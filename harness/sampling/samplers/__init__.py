@@ -14,7 +14,7 @@ _CONTRACT = "base"
 
 def sampler_names() -> tuple[str, ...]:
     """The names of all samplers, sorted, found without importing them."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
+    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     return tuple(sorted(name for name in found if name != _CONTRACT))
 
 

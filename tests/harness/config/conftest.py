@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.expansion import Ablation, load_ablation
+from harness.config.load import Ablation, load_ablation
 from harness.config.mistakes import ConfigError
 
 SHIPPED = Path(__file__).parents[3] / "experiments"

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from harness.config.cluster import LocalCluster, SlurmCluster, seconds_of
-from harness.config.expansion import load_cluster
+from harness.config.load import load_cluster
 from harness.config.mistakes import ConfigError
-from harness.paths import EXPERIMENTS
+from harness.machine.environment import EXPERIMENTS
 
 
 def slurm(*overrides: str) -> SlurmCluster:

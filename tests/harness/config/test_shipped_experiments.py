@@ -10,7 +10,7 @@ import pytest
 
 from harness.config.catalogue import list_ablations, list_scales, names
 from harness.config.core_schema import Scalar
-from harness.config.expansion import load_ablation, load_cluster
+from harness.config.load import load_ablation, load_cluster
 from harness.config.mistakes import Mistake
 from harness.config.place import all_keys
 from harness.config.schema import TrialConfig

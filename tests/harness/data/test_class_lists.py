@@ -10,7 +10,7 @@ from timm.data import ImageNetInfo
 import harness.data.class_lists
 from harness.data.class_lists import class_list_names, read_class_file, read_class_list
 from harness.data.manifest import ManifestClass
-from harness.paths import ROOT
+from harness.machine.environment import ROOT
 from models.errors import UserError
 
 

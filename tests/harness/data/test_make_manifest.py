@@ -9,9 +9,9 @@ import pytest
 
 from harness.data.manifest import Manifest, ManifestClass
 from harness.data.sources import open_source
-from harness.progress import Progress
+from harness.processes.progress import Progress
 from models.errors import UserError
-from tests.harness.data.memory_source import MemorySource, by_hash, make, picture, pictures
+from tests.support.memory_source import MemorySource, by_hash, make, picture, pictures
 
 
 def ids(manifest: Manifest) -> list[str]:

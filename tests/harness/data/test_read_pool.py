@@ -13,9 +13,9 @@ import pytest
 
 from harness.data.read_pool import read_each
 from harness.data.sources.folder import FolderSource
-from harness.paths import ROOT
+from harness.machine.environment import ROOT
 from models.errors import UserError
-from tests.harness.data.memory_source import MemorySource
+from tests.support.memory_source import MemorySource
 
 IDS = [f"c/{number:03}.png" for number in range(150)]
 read = FolderSource.read

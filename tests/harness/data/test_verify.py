@@ -9,9 +9,9 @@ import pytest
 from harness.data.manifest import Manifest
 from harness.data.sources import open_source
 from harness.data.verify import check_contents, check_sizes
-from harness.progress import Progress, ignore_progress
+from harness.processes.progress import Progress, ignore_progress
 from models.errors import UserError
-from tests.harness.data.memory_source import MemorySource, make, pictures
+from tests.support.memory_source import MemorySource, make, pictures
 
 
 def manifest_of(files: dict[str, bytes]) -> Manifest:

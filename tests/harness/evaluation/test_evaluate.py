@@ -9,8 +9,8 @@ from harness.evaluation.evaluate import evaluate_samples, real_against_real
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
-from harness.evaluation.frechet import frechet_distance_of_features
-from harness.evaluation.inception_score import inception_score
+from harness.evaluation.metrics.frechet import frechet_distance_of_features
+from harness.evaluation.metrics.inception_score import inception_score
 from harness.evaluation.quality import Quality
 from harness.evaluation.reference import Reference
 

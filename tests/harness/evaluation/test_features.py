@@ -9,7 +9,7 @@ import torch
 from harness.evaluation import gathered_moments
 from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 from harness.evaluation.features import extract_features
-from harness.progress import Progress
+from harness.processes.progress import Progress
 
 
 def test_rows_are_those_of_the_images_in_order(projection, digits: np.ndarray) -> None:

@@ -19,13 +19,13 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from harness.evaluation.evaluate import evaluate_samples
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.features import Features, extract_features
-from harness.evaluation.frechet import frechet_distance_of_features
-from harness.evaluation.inception_score import inception_score
-from harness.evaluation.kernel_distance import kernel_distance
-from harness.evaluation.precision_recall import neighbour_scores
+from harness.evaluation.metrics.frechet import frechet_distance_of_features
+from harness.evaluation.metrics.inception_score import inception_score
+from harness.evaluation.metrics.kernel_distance import kernel_distance
+from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.evaluation.reference import Reference
-from tests.harness.evaluation.pixel_extractor import PixelExtractor
-from tests.harness.evaluation.random_weights import smooth_images, write_random_inception
+from tests.support.pixel_extractor import PixelExtractor
+from tests.support.random_weights import smooth_images, write_random_inception
 
 COUNT = 8
 SEED = 2020

@@ -10,10 +10,10 @@ import pytest
 import scipy.linalg
 import torch
 
-from harness.evaluation.frechet import frechet_distance_of_features
-from harness.evaluation.inception_score import inception_score
-from harness.evaluation.kernel_distance import kernel_distance
-from harness.evaluation.precision_recall import neighbour_scores
+from harness.evaluation.metrics.frechet import frechet_distance_of_features
+from harness.evaluation.metrics.inception_score import inception_score
+from harness.evaluation.metrics.kernel_distance import kernel_distance
+from harness.evaluation.metrics.neighbours import neighbour_scores
 
 SEED = 2020
 EXACT = 1e-6

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.evaluation.reference import RealImages, Reference, drawn_without_order, load_reference
-from harness.progress import Progress
+from harness.processes.progress import Progress
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,13 +10,13 @@ import pytest
 from harness.evaluation.build_reference import build_reference
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
-from harness.evaluation.frechet import frechet_distance_of_features, gaussian_distance
 from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
+from harness.evaluation.metrics.frechet import frechet_distance_of_features, gaussian_distance
 from harness.evaluation.quality import Metric, measure_quality
 from harness.evaluation.reference_file import is_reference, read_reference, reference_extractor
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from models.errors import UserError
-from tests.harness.evaluation.pixel_extractor import PixelExtractor
+from tests.support.pixel_extractor import PixelExtractor
 
 
 def build(images: np.ndarray, path: Path, extractor: FeatureExtractor, **options: Any):

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from harness.config.schema import TrialConfig
-from harness.process_group import LostTouchError
-from harness.sampling.sample_sink import FileSink
+from harness.processes.group import LostTouchError
+from harness.sampling.sinks import FileSink
 from models.errors import UserError
-from tests.harness.evaluation import group_tasks as tasks
-from tests.harness.together import end_server, run_together
+from tests.support import group_tasks as tasks
+from tests.support.together import end_server, run_together
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,17 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.cluster.jobs import Job
-from harness.cluster.local import run_jobs
 from harness.disk_space import full_disk_as_user_error
+from harness.processes.jobs import Job
+from harness.processes.pool import run_jobs
 from harness.training.checkpoints import resumable_checkpoint, step_of
 from models.errors import UserError
-from tests.harness.faults.processes import (
-    CHECKPOINT_EVERY,
-    ForkServer,
-    Place,
-    assert_same_trial,
-)
+from tests.support.processes import CHECKPOINT_EVERY, ForkServer, Place, assert_same_trial
 
 MEBIBYTE = 2**20
 DISK = 64 * MEBIBYTE
@@ -118,7 +113,7 @@ def test_a_worker_whose_log_is_on_the_full_disk_passes_the_reason_on(
     def run() -> tuple[bool, str, bool]:
         (result,) = run_jobs(
             [job],
-            "harness.trial:run_job",
+            "harness.trial.run:run_job",
             workers=1,
             threads_per_worker=1,
             on_event=lambda event: None,

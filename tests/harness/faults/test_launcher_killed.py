@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.paths import ROOT
-from harness.tracking import names
-from tests.harness.faults.processes import TINY, Place, read_journal, recorded_metrics
+from harness.machine.environment import ROOT
+from harness.vocabulary import names
+from tests.support.processes import TINY, Place, read_journal, recorded_metrics
 
 KILLS = 3
 VARIANTS = ("dydila", "no_differential", "sana")

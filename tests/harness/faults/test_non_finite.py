@@ -12,12 +12,7 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
 from harness.data.datasets import load_data_set
 from harness.data.order import BatchOrder, DrawOrder
-from tests.harness.faults.processes import (
-    STEPS,
-    TINY,
-    ForkServer,
-    recorded_metrics,
-)
+from tests.support.processes import STEPS, TINY, ForkServer, recorded_metrics
 
 BAD_STEPS = (3, 9)
 

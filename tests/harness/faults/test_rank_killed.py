@@ -11,18 +11,18 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.cluster.ranks import RankFailedError
-from harness.progress import Progress, ignore_progress
-from harness.tracking import names
-from harness.trial import run_job
-from harness.trial_order import TrialOrder
-from harness.trial_status import read_status
-from tests.harness.faults.processes import Place, read_journal, recorded_metrics
+from harness.processes.progress import Progress, ignore_progress
+from harness.processes.ranks import RankFailedError
+from harness.processes.status import read_status
+from harness.trial.run import run_job
+from harness.trial.spec import TrialOrder
+from harness.vocabulary import names
+from tests.support.processes import Place, read_journal, recorded_metrics
 
 
 def ranks() -> list[psutil.Process]:
     children = psutil.Process().children()
-    return [child for child in children if "harness.cluster.worker" in child.cmdline()]
+    return [child for child in children if "harness.processes.worker" in child.cmdline()]
 
 
 @pytest.mark.slow

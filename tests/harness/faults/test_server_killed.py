@@ -11,14 +11,14 @@ import pytest
 
 from harness.tracking.pending import publish_pending
 from harness.tracking.published import load_published
-from tests.harness.faults.processes import (
+from tests.support.mlflow_server import Server
+from tests.support.processes import (
     ForkServer,
     Place,
     assert_one_run,
     assert_same_trial,
     read_journal,
 )
-from tests.harness.mlflow_server import Server
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.search import Search, load_search
-from harness.paths import EXPERIMENTS
-from harness.search.order import SearchOrder, order_of
+from harness.machine.environment import EXPERIMENTS
+from harness.search.config import Search, load_search
+from harness.search.spec import SearchOrder, order_of
 
 SEARCH = """\
 question: Which values?

@@ -13,13 +13,13 @@ import pytest
 from optuna.trial import TrialState
 from PIL import Image
 
-from harness.config.expansion import load_ablation
+from harness.config.load import load_ablation
 from harness.config.serialisation import from_yaml_file
 from harness.search.attributes import REASON, SCORES
-from harness.search.claim import prepare_study
 from harness.search.figures import HISTORY, IMPORTANCES, SLICE, write_figures
-from harness.search.order import SearchOrder
 from harness.search.outcome import failures, markdown_table, summary, write_outcome
+from harness.search.spec import SearchOrder
+from harness.search.study import prepare_study
 from tests.harness.search.conftest import Made
 
 Make = Callable[..., Made]

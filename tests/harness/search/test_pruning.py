@@ -8,7 +8,7 @@ from optuna.pruners import MedianPruner
 
 from harness.search.pruning import Pruning, recorded_losses
 from harness.tracking.journal import Journal
-from harness.tracking.names import VALIDATION_LOSS
+from harness.vocabulary.names import VALIDATION_LOSS
 
 LONGEST = 100
 STEPS = (50, 100)

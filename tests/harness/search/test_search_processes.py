@@ -17,9 +17,9 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from harness.config.expansion import load_ablation
-from harness.paths import EXPERIMENTS, ROOT
-from harness.tracking import names
+from harness.config.load import load_ablation
+from harness.machine.environment import EXPERIMENTS, ROOT
+from harness.vocabulary import names
 
 TINY = [
     *("model.depth=1", "train.batch_size=16", "train.validate_every=5", "train.checkpoint_every=5"),
@@ -73,7 +73,7 @@ def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> Path
 
 def workers_of(process: subprocess.Popen[str]) -> Sequence[psutil.Process]:
     children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "harness.cluster.worker" in " ".join(child.cmdline())]
+    return [child for child in children if "harness.processes.worker" in " ".join(child.cmdline())]
 
 
 @pytest.mark.slow

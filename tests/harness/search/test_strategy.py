@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from harness.config import search_file
-from harness.config.search_space import Choice, FloatRange, IntRange
+from harness.search.space import Choice, FloatRange, IntRange
 from harness.search.strategy import build_pruner, build_sampler, distributions
 
 SPACE = {

@@ -12,20 +12,20 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
-from harness.atomic_file import write_text
-from harness.config.expansion import load_cluster
-from harness.config.search import config_at
+from harness.config.load import load_cluster
 from harness.config.trial_hash import trial_hash
-from harness.paths import EXPERIMENTS
-from harness.progress import ignore_progress
+from harness.machine.environment import EXPERIMENTS
+from harness.machine.files import write_text
+from harness.processes.progress import ignore_progress
 from harness.search.attributes import REASON
-from harness.search.claim import prepare_study
+from harness.search.config import config_at
 from harness.search.launch import run_search
-from harness.search.order import SearchOrder
+from harness.search.spec import SearchOrder
+from harness.search.study import prepare_study
 from harness.search.worker import run_job
 from harness.tracking.events import JOURNAL_FILE, End, Metrics, read_events
 from harness.tracking.journal import Journal
-from harness.trial_order import RESULT
+from harness.trial.spec import RESULT
 from models.errors import UserError
 from tests.harness.search.conftest import SEARCH, Made
 

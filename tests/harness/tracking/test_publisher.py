@@ -18,7 +18,7 @@ from harness.tracking.pending import publish_pending
 from harness.tracking.published import is_complete
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
-from tests.harness.mlflow_server import Server
+from tests.support.mlflow_server import Server
 
 REPOSITORY = Path(__file__).parents[3]
 WriteTrial = Callable[..., Path]

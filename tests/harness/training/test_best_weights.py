@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from harness.config.schema import TrialConfig
 from harness.config.sections.train import BestBy
 from harness.data.datasets import load_data_set
-from harness.progress import ignore_progress
+from harness.processes.progress import ignore_progress
 from harness.training.best_weights import LOWER_IS_BETTER, Best, BestWeights, read_best
 from harness.training.build import build_backbone
 from harness.training.sample_validation import SampleFigures

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
-from harness.progress import ignore_progress
+from harness.processes.progress import ignore_progress
 from harness.training.build import build_backbone
 from harness.training.compilation import compile_blocks
 from models.errors import UserError
-from tests.harness.training import rank_trainings
+from tests.support import rank_trainings
 
 SHAPE = (1, 8, 8)
 

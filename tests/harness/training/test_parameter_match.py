@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.config.expansion import load_ablation
+from harness.config.load import load_ablation
 from harness.config.schema import TrialConfig
-from harness.paths import EXPERIMENTS
+from harness.machine.environment import EXPERIMENTS
 from harness.training.build import backbone_config, build_backbone
 from harness.training.parameter_match import match_parameters
 from models.attention import load_variant, variant_names

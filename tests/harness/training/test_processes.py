@@ -15,13 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.cluster.ranks import run_ranks
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
-from harness.progress import ignore_progress
+from harness.processes.progress import ignore_progress
+from harness.processes.ranks import run_ranks
 from harness.training.batch_shares import check_batch
 from models.errors import UserError
-from tests.harness.training import rank_trainings
+from tests.support import rank_trainings
 
 SMALL = (
     "train.steps=10",
@@ -69,7 +69,7 @@ def cases(configure: Configure, folder: Path, *overrides: str) -> dict[str, Any]
 
 def on_two(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = run_ranks(
-        "tests.harness.training.rank_trainings:train_all",
+        "tests.support.rank_trainings:train_all",
         payload,
         processes=2,
         threads=1,

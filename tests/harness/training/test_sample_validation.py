@@ -11,7 +11,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
-from harness.progress import ignore_progress
+from harness.processes.progress import ignore_progress
 from harness.training import pace
 from harness.training.sample_validation import SampleFigures
 from harness.training.train import finished_training, train

@@ -12,18 +12,18 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_file, load_model
 
-from harness.cluster.ranks import run_ranks
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.data.datasets import load_data_set
-from harness.data.image_set import DataSet
+from harness.data.images import DataSet
 from harness.data.order import BatchOrder, DrawOrder
-from harness.progress import Progress, ignore_progress
+from harness.processes.progress import Progress, ignore_progress
+from harness.processes.ranks import run_ranks
 from harness.training.bare_loop import BareLoop
 from harness.training.checkpoints import resumable_checkpoint
 from harness.training.train import finished_training, train
 from models.errors import UserError
-from tests.harness.faults.poisoned import Poisoned
+from tests.support.poisoned import Poisoned
 
 TINY = ("train.steps=10", "train.batch_size=16", "train.checkpoint_every=4", "model.depth=1")
 CPU = torch.device("cpu")
@@ -154,7 +154,7 @@ def test_processes_that_train_together_leave_out_the_same_steps(
         for strategy in ("ddp", "fsdp")
     }
     found = run_ranks(
-        "tests.harness.training.rank_skips:train_poisoned",
+        "tests.support.rank_skips:train_poisoned",
         {"cases": cases, "bad_images": bad},
         processes=2,
         threads=1,

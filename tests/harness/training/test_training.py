@@ -11,11 +11,11 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from harness.config.schema import TrialConfig
-from harness.data.datamodule import DrawnImages
+from harness.data.batches import DrawnImages
 from harness.data.datasets import load_data_set
 from harness.data.order import BatchOrder, DrawOrder
 from harness.data.pixels import to_network
-from harness.progress import Progress, ignore_progress
+from harness.processes.progress import Progress, ignore_progress
 from harness.training.build import build_module
 from harness.training.hardware import Timing, choose_device, measure_step
 from harness.training.train import finished_training, load_trained, resolve_precision, train

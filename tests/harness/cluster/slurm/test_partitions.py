@@ -8,8 +8,8 @@ import pytest
 
 from harness.cluster.slurm.partitions import mebibytes_of, parse_partitions, problem_of
 from harness.config.cluster import SlurmCluster
-from harness.config.expansion import load_cluster
-from harness.paths import EXPERIMENTS
+from harness.config.load import load_cluster
+from harness.machine.environment import EXPERIMENTS
 
 LISTING = """\
 cpu*|1-00:00:00|40|64|257000|(null)

@@ -10,8 +10,8 @@ import pytest
 
 from harness.cluster.slurm.script import executor, script_text
 from harness.config.cluster import SlurmCluster
-from harness.config.expansion import load_cluster
-from harness.paths import EXPERIMENTS
+from harness.config.load import load_cluster
+from harness.machine.environment import EXPERIMENTS
 
 pytestmark = pytest.mark.skipif(shutil.which("srun") is None, reason="submitit looks for srun")
 

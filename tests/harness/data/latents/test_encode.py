@@ -19,7 +19,7 @@ from harness.data.latents import encode as module
 from harness.data.latents.autoencoder import load_autoencoder
 from harness.data.latents.cache import LatentCache, open_cache
 from harness.data.latents.encode import encode
-from harness.progress import Progress
+from harness.processes.progress import Progress
 from models.errors import UserError
 
 Build = Callable[..., Any]

@@ -1,0 +1,90 @@
+"""The report of an ablation: from the runs in MLflow to tables and figures in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.config.load import Ablation
+from harness.machine.environment import ROOT
+from harness.tracking.pending import publish_pending, wait_published
+from harness.tracking.runs import AblationMember, AblationRun, ablation_folders, list_trials_again
+from harness.tracking.store import Store, open_store
+from models.errors import UserError
+from reports.report import TABLE_MARKDOWN, Report, write_report
+
+
+def rebuild_report(ablation: str, scale: str, runs_dir: Path, console: Console) -> None:
+    """Make the tables and figures again from MLflow alone, of the trials that are finished.
+
+    Raises:
+        UserError: MLflow has no run of this ablation at this scale.
+    """
+    store = open_store(ROOT)
+
+    def notice(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    recorded = ablation_folders(runs_dir, scale, ablation)
+    for each in recorded:
+        list_trials_again(each)
+    publish_pending(runs_dir, store, notice)
+    # Where a command is at work on the ablation, the listing is sent by that.
+    wait_published(recorded, store, notice)
+    folder = _folder(runs_dir, scale, ablation)
+    _show(write_report(store.uri, ablation, scale, folder), console)
+
+
+def record_report(
+    tracked: AblationRun,
+    members: Sequence[AblationMember],
+    ablation: Ablation,
+    runs_dir: Path,
+    store: Store,
+    console: Console,
+) -> None:
+    """Write the report, record it in the ablation's run, and print it.
+
+    Where MLflow does not answer, or no trial has finished, it says so and what to do later.
+
+    Args:
+        tracked: the ablation's run, with its trials listed.
+        members: these trials, in table order.
+        ablation: that they belong to.
+        runs_dir: where reports are written.
+        store: that MLflow keeps the runs in.
+        console: written to.
+    """
+
+    def notice(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    again = f"make report EXP={ablation.name} SCALE={ablation.scale}"
+    folders = [*(member.folder for member in members), tracked.folder]
+    published = wait_published(folders, store, notice)
+    if published[tracked.folder] is None:
+        notice(f"No report yet, since reports are made from MLflow; later: {again}")
+        return
+    folder = _folder(runs_dir, ablation.scale, ablation.name)
+    try:
+        report = write_report(store.uri, ablation.name, ablation.scale, folder, tracked.run_id)
+    except UserError as error:
+        notice(f"{error}\nNo report yet; when that is mended: {again}")
+        return
+    for file in report.files:
+        tracked.artifact(file)
+    table = (folder / TABLE_MARKDOWN).read_text(encoding="utf-8")
+    tracked.note(ablation.question, table, members)
+    _show(report, console)
+
+
+def _folder(runs_dir: Path, scale: str, ablation: str) -> Path:
+    return runs_dir / "reports" / scale / ablation
+
+
+def _show(report: Report, console: Console) -> None:
+    console.print(report.console)
+    for file in report.files:
+        console.print(str(file), highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,268 @@
+"""An ablation: its trials are run where they are not finished, and compared."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.ablation.report import record_report
+from harness.cluster.launcher import Detached, Launcher, Plan
+from harness.cluster.launchers import make_launcher
+from harness.config.cluster import ClusterConfig
+from harness.config.load import Ablation, Trial
+from harness.config.serialisation import to_plain
+from harness.data.content import bind_content
+from harness.machine.environment import ROOT
+from harness.processes.jobs import Job, JobResult
+from harness.terminal.jobs import JobDisplay
+from harness.tracking.journal import end_left_run, ending_of
+from harness.tracking.pending import publish_pending
+from harness.tracking.provenance import collect
+from harness.tracking.runs import AblationMember, AblationRun, ablation_folder
+from harness.tracking.store import open_store
+from harness.training.batch_shares import check_batch
+from harness.trial.spec import (
+    FLOOR,
+    RESULT,
+    TrialOrder,
+    finished_result,
+    floor_file,
+    trial_folder,
+    trial_key,
+)
+from harness.trial_state import StateReader
+
+_WORKER = "harness.trial.run:run_job"
+_LOG = "log.txt"
+
+
+def run_ablation(
+    ablation: Ablation,
+    cluster: ClusterConfig,
+    runs_dir: Path,
+    console: Console,
+    *,
+    detach: bool = False,
+    only_failed: bool = False,
+) -> tuple[JobResult, ...]:
+    """Run what is not finished, then compare.
+
+    Args:
+        ablation: with its trials resolved.
+        cluster: where trials run.
+        runs_dir: where trials and reports are written.
+        console: told what happens.
+        detach: leave the trials to themselves once they are handed to a scheduler.
+        only_failed: of the trials that are not finished, run those that failed.
+
+    Returns:
+        The trials that failed.
+
+    Raises:
+        UserError: the MLflow store cannot be used, the cluster cannot give what is asked of it, or
+            no trial has finished.
+        KeyboardInterrupt: Ctrl-C; the same call resumes the trials.
+        Detached: the trials go on; the same call watches them again.
+    """
+    bound, runs_dir = bind_content(ablation), runs_dir.resolve()
+    launcher = _launcher(bound, cluster, runs_dir, console, detach=detach)
+    return _AblationInProgress(bound, launcher, runs_dir, console, only_failed=only_failed).run()
+
+
+def print_scripts(
+    ablation: Ablation, cluster: ClusterConfig, runs_dir: Path, console: Console
+) -> None:
+    """Print what a scheduler would be given now, and run nothing.
+
+    Raises:
+        UserError: the trials would not go to a scheduler, or the cluster cannot give what is asked.
+    """
+    bound, runs_dir = bind_content(ablation), runs_dir.resolve()
+    launcher = _launcher(bound, cluster, runs_dir, console)
+    for script in _AblationInProgress(bound, launcher, runs_dir, console).scripts():
+        console.print(script, highlight=False, markup=False, soft_wrap=True)
+
+
+class _AblationInProgress:
+    """One call of `run_ablation`."""
+
+    def __init__(
+        self,
+        ablation: Ablation,
+        launcher: Launcher,
+        runs_dir: Path,
+        console: Console,
+        *,
+        only_failed: bool = False,
+    ) -> None:
+        self.ablation = ablation
+        self.launcher = launcher
+        self.runs_dir = runs_dir
+        self.console = console
+        self.references = runs_dir / "references"
+        self.store = open_store(ROOT)
+        self.folders = {trial.hash: trial_folder(runs_dir, trial) for trial in ablation.trials}
+        self.reused = {
+            trial.hash
+            for trial in ablation.trials
+            if finished_result(self.folders[trial.hash]) is not None
+        }
+        self.only_failed = only_failed
+        self.left = [trial for trial in ablation.trials if trial.hash not in self.reused]
+        if only_failed:
+            results = [self.folders[trial.hash] / RESULT for trial in self.left]
+            states = StateReader(self.notice).read(results)
+            self.left = [
+                trial
+                for trial, state in zip(self.left, states, strict=True)
+                if state.phase == "failed"
+            ]
+        self.floor = floor_file(ablation.trials[0].config, self.references)
+        hashes = [trial.hash for trial in ablation.trials]
+        self.folder = ablation_folder(runs_dir, ablation.scale, ablation.name, hashes)
+
+    def scripts(self) -> list[str]:
+        plan = self._plan()
+        return [] if plan is None else self.launcher.scripts(self._jobs(plan))
+
+    def run(self) -> tuple[JobResult, ...]:
+        ablation = self.ablation
+        self.notice(f"{ablation.name} at {ablation.scale}: {ablation.question}")
+        self._say_what_is_reused()
+        plan = self._plan()
+        self.store.prepare(ablation.scale, self.notice)
+        publish_pending(self.runs_dir, self.store, self.notice)
+        tracked = AblationRun(self.folder, self.store, self.notice)
+        tracked.start(
+            scale=ablation.scale,
+            ablation=ablation.name,
+            question=ablation.question,
+            baseline=ablation.baseline,
+            provenance=collect(ROOT).tags(),
+        )
+        try:
+            tracked.trials(self._members(), self.floor)
+            failed = self._run_trials(tracked, plan)
+            compared = self._members()
+            record_report(tracked, compared, ablation, self.runs_dir, self.store, self.console)
+        except Detached:
+            tracked.leave()
+            raise
+        except BaseException as error:
+            tracked.end(*ending_of(error))
+            raise
+        tracked.end(
+            "FAILED" if failed else "FINISHED",
+            f"{len(failed)} trials failed" if failed else "finished",
+        )
+        return failed
+
+    def notice(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+    def _say_what_is_reused(self) -> None:
+        if self.only_failed:
+            self.notice(f"{len(self.left)} trial(s) failed and are run again")
+            return
+        seeds = defaultdict(list)
+        for trial in self.ablation.trials:
+            if trial.hash in self.reused:
+                seeds[trial.variant].append(str(trial.seed))
+        count, total = len(self.reused), len(self.ablation.trials)
+        if not seeds:
+            self.notice(f"{len(self.left)} trials to run")
+            return
+        which = "; ".join(f"{variant} seed {', '.join(ks)}" for variant, ks in seeds.items())
+        self.notice(f"{count} of {total} trials are finished already and are reused: {which}")
+
+    def _plan(self) -> Plan | None:
+        """How to run what is left; None where nothing is."""
+        count = len(self.left) + (not self.floor.exists())
+        wants_gpu = any(trial.config.train.device != "cpu" for trial in self.ablation.trials)
+        if not count:
+            return None
+        plan = self.launcher.plan(count, wants_gpu=wants_gpu)
+        for trial in self.left:
+            check_batch(trial.config.train, plan.processes)
+        return plan
+
+    def _jobs(self, plan: Plan) -> list[Job]:
+        jobs = [self._job("trial", trial, plan) for trial in self.left]
+        if not self.floor.exists():
+            jobs.insert(0, self._job("floor", self.ablation.trials[0], plan))
+        return jobs
+
+    def _run_trials(self, tracked: AblationRun, plan: Plan | None) -> tuple[JobResult, ...]:
+        """Run what is left, and record which trials the ablation compares."""
+        results: list[JobResult] = []
+        jobs = [] if plan is None else self._jobs(plan)
+        if plan is not None and jobs:
+            with JobDisplay(self.console, len(jobs)) as display:
+                results = plan.run(jobs, _WORKER, display.event)
+        tracked.trials(self._members(), self.floor)
+        failed = tuple(result for result in results if not result.ok)
+        self._end_runs_of_killed_workers(failed)
+        return failed
+
+    def _end_runs_of_killed_workers(self, failed: tuple[JobResult, ...]) -> None:
+        """Say in MLflow how a trial ended whose process had no time to say it."""
+        reasons = {
+            result.key: result.reason or "" for result in failed if not result.caused_by_user
+        }
+        for trial in self.ablation.trials:
+            if (reason := reasons.get(trial_key(trial))) is not None:
+                end_left_run(self.folders[trial.hash], "FAILED", reason)
+
+    def _job(self, kind: str, trial: Trial, plan: Plan) -> Job:
+        folder = self.folders[trial.hash]
+        order = TrialOrder(
+            config=to_plain(trial.config),
+            variant=trial.variant,
+            scale=trial.scale,
+            hash=trial.hash,
+            folder=str(folder),
+            references=str(self.references),
+            parent=str(self.folder),
+            store_uri=self.store.uri,
+            root=str(ROOT),
+            threads=plan.threads,
+            side_by_side=plan.side_by_side,
+            processes=plan.processes,
+        )
+        payload = {"job": kind, "order": asdict(order)}
+        if kind == "floor":
+            return Job(FLOOR, payload, self.references / _LOG, self.floor, single_process=True)
+        return Job(trial_key(trial), payload, folder / _LOG, folder / RESULT)
+
+    def _members(self) -> list[AblationMember]:
+        """In the order of the table: variant by variant."""
+        return [
+            AblationMember(
+                trial.variant,
+                trial.seed,
+                trial.hash,
+                self.folders[trial.hash],
+                trial.hash in self.reused,
+            )
+            for variant in self.ablation.variants
+            for trial in self.ablation.trials
+            if trial.variant == variant
+        ]
+
+
+def _launcher(
+    ablation: Ablation,
+    cluster: ClusterConfig,
+    runs_dir: Path,
+    console: Console,
+    *,
+    detach: bool = False,
+) -> Launcher:
+    def notice(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    label = f"{ablation.name} at {ablation.scale}"
+    return make_launcher(cluster, runs_dir, label, notice, detach=detach)

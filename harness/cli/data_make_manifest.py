@@ -1,0 +1,160 @@
+"""`harness data make-manifest`: say which images a data set is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cli.options import Commands
+
+if TYPE_CHECKING:
+    from harness.data.manifest import Manifest, ManifestClass
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the command line."""
+    command = commands.add_parser(
+        "make-manifest",
+        help="choose images and write their ids, sizes and hashes",
+        description="Choose images of SOURCE, read and decode each, and write their ids, sizes "
+        "and SHA-256 to OUT (JSON). The same choice gives the same bytes, and the manifest's hash "
+        "becomes part of every result. Images that cannot be read are left out, with the reason.",
+        epilog="Example: python -m harness data make-manifest imagenet/train sub-in-100.json "
+        "--class-list sub-in-100/v1",
+    )
+    command.add_argument("source", metavar="SOURCE", type=Path, help="the images")
+    command.add_argument("out", metavar="OUT", type=Path, help="the manifest to write")
+    choice = command.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--class-list",
+        metavar="LIST",
+        help="take a list of classes that comes with the harness, such as sub-in-100/v1",
+    )
+    choice.add_argument(
+        "--classes-file",
+        metavar="FILE",
+        type=Path,
+        help="take the classes of a text file, in its order: an id a line, or an id, a tab and a "
+        "name",
+    )
+    choice.add_argument(
+        "--classes", metavar="N", type=int, help="draw N classes (default: take all)"
+    )
+    command.add_argument(
+        "--per-class", metavar="N", type=int, help="draw N images a class (default: take all)"
+    )
+    command.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="of the draw (default: %(default)s)"
+    )
+    command.add_argument(
+        "--name",
+        help="of the manifest (default: the class list's, with how many a class and the seed "
+        "where images are drawn; otherwise OUT's)",
+    )
+    command.add_argument(
+        "--processes",
+        metavar="N",
+        type=int,
+        help="that read (default: as many as there are cores)",
+    )
+    command.add_argument("--strict", action="store_true", help="fail where an image cannot be read")
+    command.add_argument(
+        "--force", action="store_true", help="replace OUT where it holds another manifest"
+    )
+    command.set_defaults(command=_make_manifest)
+
+
+def _make_manifest(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness.cpu_threads import usable_cores
+    from harness.data.make_manifest import make_manifest
+    from harness.data.manifest import write_manifest
+    from harness.data.sources import open_source
+    from harness.terminal.progress import ProgressView
+
+    before = _present(options.out, options.force)
+    chosen = _chosen(options)
+    source = open_source(options.source)
+    console = Console(stderr=True)
+    with ProgressView(console) as view:
+        manifest = make_manifest(
+            source,
+            name=options.name or _default_name(options),
+            class_ids=None if chosen is None else [item.id for item in chosen],
+            classes=options.classes,
+            per_class=options.per_class,
+            seed=options.seed,
+            names=_names(chosen),
+            processes=options.processes if options.processes is not None else usable_cores(),
+            strict=options.strict,
+            on_progress=view,
+        )
+    _check_same(options.out, before, manifest)
+    write_manifest(options.out, manifest)
+    _report(options.out, manifest)
+    return 0
+
+
+def _present(out: Path, force: bool) -> Manifest | None:
+    """The manifest that stands where one is to be written; asked before images are read.
+
+    Raises:
+        UserError: something else stands there, or nothing can.
+    """
+    from harness.data.manifest import read_manifest
+    from harness.writable import check_writable
+    from models.errors import UserError
+
+    check_writable(out)
+    if force or not out.exists():
+        return None
+    try:
+        return read_manifest(out)
+    except UserError as error:
+        raise UserError(f"{out} is there already: {error}; --force replaces it") from error
+
+
+def _check_same(out: Path, before: Manifest | None, manifest: Manifest) -> None:
+    from models.errors import UserError
+
+    if before is not None and before.hash != manifest.hash:
+        raise UserError(
+            f"{out} holds another manifest, {before.name} ({before.hash[:12]}), and this one is "
+            f"{manifest.name} ({manifest.hash[:12]}): name another file, or replace it with --force"
+        )
+
+
+def _chosen(options: argparse.Namespace) -> tuple[ManifestClass, ...] | None:
+    from harness.data.class_lists import read_class_file, read_class_list
+
+    if options.class_list is not None:
+        return read_class_list(options.class_list)
+    return None if options.classes_file is None else read_class_file(options.classes_file)
+
+
+def _names(chosen: tuple[ManifestClass, ...] | None) -> dict[str, str]:
+    """Those of the list; without one, ImageNet's."""
+    from harness.data.class_lists import IMAGENET, read_class_list
+
+    classes = read_class_list(IMAGENET) if chosen is None else chosen
+    return {item.id: item.name for item in classes}
+
+
+def _default_name(options: argparse.Namespace) -> str:
+    if options.class_list is None:
+        return str(options.out.stem)
+    drawn = f"-{options.per_class}-per-class-seed-{options.seed}"
+    return f"{options.class_list}{'' if options.per_class is None else drawn}"
+
+
+def _report(out: Path, manifest: Manifest) -> None:
+    print(
+        f"{manifest.name}: {len(manifest.images)} images of {len(manifest.classes)} classes, hash "
+        f"{manifest.hash}"
+    )
+    if manifest.left_out:
+        first = manifest.left_out[0]
+        print(f"left out: {len(manifest.left_out)}, the first {first.id} ({first.reason})")
+    print(out)

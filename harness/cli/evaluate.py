@@ -1,0 +1,147 @@
+"""`harness evaluate`: FID and its relatives of images from anywhere."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.cli.options import Commands, add_extraction, add_processes, add_runs_dir
+from harness.commands import evaluate_build_reference
+from harness.commands.exit_codes import FAILED
+
+_METRICS = ("fd", "sfd", "kd", "is", "pr")
+_EXPORT = "adm="
+FEWEST_OF_A_CLASS = 100
+
+
+def add(commands: Commands) -> None:
+    """Add the group of commands to the command line."""
+    command = commands.add_parser(
+        "evaluate",
+        help="measure samples from anywhere: FID, sFID, KID, IS, precision and recall",
+        description="Compare samples with real images, and print each figure with all that it "
+        "depends on. On Inception features the distances are FID, sFID and KID; on others they "
+        "bear the extractor's name.",
+        epilog="Example: python -m harness evaluate --samples samples.npz --reference "
+        "VIRTUAL_imagenet256_labeled.npz",
+    )
+    command.add_argument(
+        "--samples",
+        metavar="IMAGES",
+        help="a folder of images, an .npz with arr_0, a .npy, or a trial's folder or run id",
+    )
+    command.add_argument(
+        "--reference",
+        metavar="REF",
+        type=Path,
+        help="of build-reference or of ADM; or real images, as a folder, .npz or .npy",
+    )
+    add_extraction(command, "default: the reference's, else inception")
+    add_processes(command)
+    command.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=_METRICS,
+        help="fd: Frechet distance (FID); sfd: on spatial features (sFID); kd: kernel distance "
+        "(KID); is: Inception score; pr: precision, recall, density, coverage (default: all "
+        "that the extractor can give)",
+    )
+    command.add_argument(
+        "--splits",
+        metavar="N",
+        type=int,
+        default=10,
+        help="of the Inception score (default: %(default)s)",
+    )
+    command.add_argument(
+        "--resamples",
+        metavar="N",
+        type=int,
+        default=100,
+        help="for the interval that stands beside the distance of few samples; 0 leaves it out "
+        "(default: %(default)s)",
+    )
+    command.add_argument(
+        "--per-class",
+        metavar="N",
+        type=int,
+        nargs="?",
+        const=FEWEST_OF_A_CLASS,
+        help="the Frechet distance of each class too, of those with N images or more on both sides "
+        f"(N is {FEWEST_OF_A_CLASS} where it is left out); both sides need labels: a folder of "
+        "class folders, or arr_1 in an .npz",
+    )
+    command.add_argument(
+        "--per-class-csv", metavar="FILE", type=Path, help="write the classes' distances as CSV"
+    )
+    command.add_argument(
+        "--export", metavar="adm=NPZ", help="write the samples as ADM's evaluator reads them"
+    )
+    command.add_argument("--json", metavar="FILE", type=Path, help="write all of it as JSON")
+    add_runs_dir(command)
+    command.set_defaults(command=_evaluate)
+    parts = command.add_subparsers(title="commands", metavar="COMMAND")
+    evaluate_build_reference.add(parts)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from harness.evaluate_ranks import run_evaluation
+    from harness.evaluation.quality import Metric
+    from harness.evaluation.standalone.spec import EvaluateOrder
+    from harness.evaluation.standalone.table import print_evaluation
+    from harness.processes.ranks import RankFailedError
+    from harness.terminal.progress import ProgressView
+    from models.errors import UserError
+
+    if options.samples is None or options.reference is None:
+        raise UserError(
+            "evaluate needs --samples IMAGES and --reference REF; `evaluate --help` tells what "
+            "they may be, `evaluate build-reference` makes a reference"
+        )
+    for name in ("splits", "batch_size"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be 1 or more")
+    if options.export is not None and not options.export.startswith(_EXPORT):
+        raise UserError(f"--export is {options.export}, but expected {_EXPORT}OUT.npz")
+    if options.per_class is not None and options.per_class < 2:
+        raise UserError(f"--per-class is {options.per_class}, but a distance needs 2 images")
+    if options.per_class_csv is not None and options.per_class is None:
+        raise UserError("--per-class-csv writes what --per-class measures: give that too")
+    order = EvaluateOrder(
+        samples=options.samples,
+        reference=options.reference,
+        extractor=options.extractor,
+        extractor_weights=options.extractor_weights,
+        metrics=None
+        if options.metrics is None
+        else tuple(Metric(name) for name in dict.fromkeys(options.metrics)),
+        inception_splits=options.splits,
+        resamples=options.resamples,
+        batch_size=options.batch_size,
+        device=options.device,
+        export=None if options.export is None else Path(options.export.removeprefix(_EXPORT)),
+        json=options.json,
+        runs_dir=options.runs_dir,
+        per_class=options.per_class,
+        per_class_csv=options.per_class_csv,
+    )
+    aside = Console(stderr=True)
+    try:
+        evaluation = run_evaluation(
+            order, options.processes, lambda unit: ProgressView(aside, unit)
+        )
+    except RankFailedError as error:
+        aside.print(error, highlight=False, markup=False, soft_wrap=True)
+        return FAILED
+    if evaluation is None:
+        return 0
+    print_evaluation(evaluation, Console())
+    for path in order.outputs:
+        if str(path) not in evaluation.unwritten:
+            print(path)
+    if evaluation.unwritten:
+        reasons = [f"{path} ({reason})" for path, reason in evaluation.unwritten.items()]
+        raise UserError(f"the figures stand above, but could not be written: {', '.join(reasons)}")
+    return 0

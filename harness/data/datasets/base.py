@@ -1,0 +1,41 @@
+"""Keeping some images out of training, the same ones in every trial."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.data.images import DataSet, ImageSet
+from models.errors import UserError
+from models.randomness import generator
+
+
+def hold_out(images: ImageSet, count: int, title: str) -> DataSet:
+    """Split a data set that has no split of its own.
+
+    Args:
+        images: N of them.
+        count: how many images to hold out, drawn as evenly from the classes as their sizes allow.
+        title: of the data set.
+
+    Raises:
+        UserError: no image would be left for training.
+    """
+    labels = images.labels
+    total = len(labels)
+    if count >= total:
+        raise UserError(
+            f"data.held_out is {count}, but there are only {total} images: set it under {total}"
+        )
+    order = torch.randperm(total, generator=generator("hold-out"))
+    # Images are numbered within their class; taking all first ones, then all second ones, and so
+    # on spreads the held-out images over the classes.
+    shuffled = labels[order]
+    by_class = torch.argsort(shuffled, stable=True)
+    sizes = torch.bincount(shuffled, minlength=len(images.class_names))
+    first = sizes.cumsum(0) - sizes
+    turn = torch.empty(total, dtype=torch.int64)
+    turn[by_class] = torch.arange(total) - first[shuffled[by_class]]
+    ranked = order[torch.argsort(turn, stable=True)]
+    held_out = ranked[:count].sort().values
+    train = ranked[count:].sort().values
+    return DataSet(images.subset(train), images.subset(held_out), title)

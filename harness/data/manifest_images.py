@@ -1,0 +1,99 @@
+"""Images of a manifest, decoded as they are asked for and checked against it as they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.data.checked_image import read_checked_image
+from harness.data.decoding import DECODING
+from harness.data.manifest import Manifest
+from harness.data.pixel_set import PixelSet
+from harness.data.sources.base import Source
+
+KEPT_IN_MEMORY = 512 * 2**20
+"""Bytes. Decoded images up to here are kept, so that a small data set is decoded once."""
+
+
+class EncodedImages(PixelSet):
+    """Colour images, cropped and resized to a square.
+
+    Args:
+        source: of the encoded files.
+        manifest: which of them, and what they must contain.
+        resolution: pixels a side.
+        rows: of the manifest, (N,); None takes all.
+        kept_in_memory: bytes up to which all decoded images are kept.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        manifest: Manifest,
+        resolution: int,
+        rows: Tensor | None = None,
+        kept_in_memory: int = KEPT_IN_MEMORY,
+    ) -> None:
+        # Listed here, once, rather than in every worker process that is forked later.
+        source.entries()
+        self.source = source
+        self.manifest = manifest
+        self.resolution = resolution
+        self.kept_in_memory = kept_in_memory
+        self.rows = torch.arange(len(manifest.images)) if rows is None else rows
+        every = torch.tensor([image.label for image in manifest.images], dtype=torch.int64)
+        self.labels = every[self.rows]
+        self.class_names = tuple(item.name for item in manifest.classes)
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        return 3, self.resolution, self.resolution
+
+    def pixels(self, index: Tensor) -> Tensor:
+        if self._decoded is not None:
+            return self._decoded[index]
+        return self._read(self.rows[index].tolist())
+
+    def subset(self, index: Tensor) -> EncodedImages:
+        return EncodedImages(
+            self.source, self.manifest, self.resolution, self.rows[index], self.kept_in_memory
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest's hash, the decoding, the resolution and which rows, in hex."""
+        digest = hashlib.sha256()
+        digest.update(repr((self.manifest.hash, DECODING, self.resolution)).encode())
+        digest.update(self.rows.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _decoded(self) -> Tensor | None:
+        """All images, (N, 3, H, W), where they fit into memory."""
+        if len(self.rows) * 3 * self.resolution**2 > self.kept_in_memory:
+            return None
+        return self._read(self.rows.tolist())
+
+    def _read(self, rows: list[int]) -> Tensor:
+        """(B, 3, H, W) uint8, decoded in as many threads as PyTorch may use here."""
+        images = np.empty((len(rows), self.resolution, self.resolution, 3), dtype=np.uint8)
+        threads = min(torch.get_num_threads(), len(rows))
+        if threads < 2:
+            # Of a loader's worker, where handing images between threads would cost more.
+            for place, row in enumerate(rows):
+                images[place] = self._read_one(row)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                for place, image in enumerate(pool.map(self._read_one, rows)):
+                    images[place] = image
+        # (B, H, W, 3) -> (B, 3, H, W)
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    def _read_one(self, row: int) -> NDArray[np.uint8]:
+        image = self.manifest.images[row]
+        return read_checked_image(self.source, self.manifest, image, self.resolution)

@@ -1,0 +1,1 @@
+"""Features to figures: Frechet and kernel distances, scores, neighbours, their uncertainty."""

@@ -1,0 +1,1 @@
+"""What trained attention looks like."""

@@ -1,0 +1,1 @@
+"""Images from anywhere, measured by a command."""

@@ -1,0 +1,161 @@
+"""`evaluate build-reference`: the images that the command line names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from harness.config.data_config import load_data_config
+from harness.data.datasets import load_data_set
+from harness.data.manifest import read_manifest
+from harness.data.manifest_images import EncodedImages
+from harness.data.sources import open_source
+from harness.evaluation.build_reference import Layout, build_reference
+from harness.evaluation.extractors import load_extractor
+from harness.evaluation.features import finite_features
+from harness.evaluation.image_inputs import ImageInput, open_images
+from harness.evaluation.reference import PictureRows
+from harness.local_ranks import check_processes, group_of_environment, run_local_ranks
+from harness.process_device import process_device
+from harness.processes.group import ProcessGroup
+from harness.processes.progress import ProgressListener
+from harness.writable import check_writable
+from models.errors import UserError
+
+_SCALE = "scale:"
+_RANK = "harness.evaluation.standalone.reference:build_as_rank"
+
+
+@dataclass(frozen=True)
+class BuildOrder:
+    """What to build, as the command line names it."""
+
+    source: str
+    """A path, or `scale:NAME`."""
+    out: Path
+    overrides: tuple[str, ...]
+    """Of a scale's `data.`."""
+    extractor: str
+    extractor_weights: Path | None
+    manifest: Path | None
+    """Which images of the path, for those that must be cropped and resized."""
+    resolution: int | None
+    """Pixels a side, with a manifest."""
+    layout: Layout
+    single_images: int
+    batch_size: int
+    device: str
+    """auto, cpu or cuda."""
+    experiments_dir: Path
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was built, and what should be said of it."""
+
+    provenance: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def run_build(order: BuildOrder, processes: int, on_progress: ProgressListener) -> Built | None:
+    """Build with several processes on this machine, or as the process that torchrun started.
+
+    Args:
+        order: what to build.
+        processes: to start; 1 works in this one.
+        on_progress: told after each batch.
+
+    Returns:
+        None in a process that another one leads.
+
+    Raises:
+        UserError: images are missing or damaged, weights give features that are not finite, the
+            arguments do not fit one another, or the file cannot be written.
+        RankFailedError: a process crashed or was killed.
+    """
+    check_processes(processes)
+    if processes == 1:
+        with group_of_environment() as group:
+            return _build(order, group, on_progress)
+    payload = {"order": TypeAdapter(BuildOrder).dump_python(order, mode="json")}
+    found = run_local_ranks(_RANK, payload, processes, on_progress)
+    return TypeAdapter(Built).validate_python(found)
+
+
+def build_as_rank(payload: Mapping[str, Any], report: ProgressListener) -> Any:
+    """What each of several processes does; what was built as JSON takes it."""
+    order = TypeAdapter(BuildOrder).validate_python(payload["order"])
+    with group_of_environment() as group:
+        built = _build(order, group, report)
+    return TypeAdapter(Built | None).dump_python(built, mode="json")
+
+
+def _build(order: BuildOrder, group: ProcessGroup, on_progress: ProgressListener) -> Built | None:
+    if group.leads:
+        check_writable(order.out)
+    images = open_source_images(
+        order.source, order.manifest, order.resolution, order.overrides, order.experiments_dir
+    )
+    with finite_features(order.extractor_weights):
+        provenance = build_reference(
+            images.images,
+            load_extractor(order.extractor, order.extractor_weights),
+            order.out,
+            source=images.source,
+            layout=order.layout,
+            single_images=order.single_images,
+            batch_size=order.batch_size,
+            device=process_device(order.device),
+            group=group,
+            on_progress=on_progress,
+        )
+    return Built(provenance, images.notes) if group.leads else None
+
+
+def open_source_images(
+    source: str,
+    manifest: Path | None,
+    resolution: int | None,
+    overrides: Sequence[str],
+    experiments_dir: Path,
+) -> ImageInput:
+    """See which images there are.
+
+    Args:
+        source: a path, or `scale:NAME`.
+        manifest: which images of the path, for those that must be cropped and resized.
+        resolution: pixels a side, with a manifest.
+        overrides: of a scale's `data.`.
+        experiments_dir: the folder of YAML files.
+
+    Raises:
+        UserError: they are missing, or the arguments do not fit one another.
+    """
+    if (manifest is None) != (resolution is None):
+        raise UserError(
+            "--manifest and --resolution go together: images of a manifest are cropped and resized "
+            "to a square, others are taken as they are"
+        )
+    if source.startswith(_SCALE):
+        if manifest is not None:
+            raise UserError(f"{source} has a manifest of its own: name it as data.manifest=FILE")
+        return _of_scale(source, overrides, experiments_dir)
+    if overrides:
+        raise UserError(f"{overrides[0]} changes the data of a scale, but SOURCE is {source}")
+    if manifest is None or resolution is None:
+        return open_images(Path(source))
+    named = read_manifest(manifest)
+    images = EncodedImages(open_source(Path(source)), named, resolution)
+    text = f"{named.name} (manifest {named.hash[:12]}) at {resolution} pixels, from {source}"
+    return ImageInput(PictureRows(images), text, ())
+
+
+def _of_scale(source: str, overrides: Sequence[str], experiments_dir: Path) -> ImageInput:
+    config = load_data_config(source.removeprefix(_SCALE), overrides, experiments_dir)
+    pictures = load_data_set(config).train.pictures
+    text = f"training images of {source} ({config.name}, fingerprint {pictures.fingerprint()[:12]})"
+    return ImageInput(PictureRows(pictures), text, ())

@@ -1,0 +1,1 @@
+"""Files, arrays on disk, cores, GPUs, versions."""

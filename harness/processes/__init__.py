@@ -1,0 +1,1 @@
+"""Several processes on one task: signals, pool, workers, ranks, locks, progress."""

@@ -1,0 +1,221 @@
+"""Several processes of this machine that do one job together.
+
+A worker of the pool that has such a job starts them, passes on what they report, and ends all of
+them where one fails.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from harness.cluster.wire import Message
+from harness.processes.group import LOST_TOUCH
+from harness.processes.jobs import Job
+from harness.processes.progress import Progress, ProgressListener
+from harness.processes.worker import import_target
+from harness.processes.worker_process import WorkerProcess, WorkerSettings, describe_exit
+from models.errors import UserError
+
+_RANK = "harness.processes.ranks:run_rank"
+_HOST = "127.0.0.1"
+GRACE_SECONDS = 3.0
+"""For the clean-up of a process that is told to end; less than the pool gives its workers."""
+FIRST_FAILURE_SECONDS = 1.0
+"""How long to wait for the cause after a failure that may be its consequence."""
+POLL_SECONDS = 0.1
+
+
+class RankFailedError(Exception):
+    """One of the processes crashed or was killed; the message says which, and how."""
+
+
+def run_ranks(
+    target: str,
+    payload: dict[str, Any],
+    *,
+    processes: int,
+    threads: int,
+    log_path: Path,
+    report: ProgressListener,
+) -> Any:
+    """Run a job in so many new processes, which find in their environment where they meet.
+
+    The GPUs in CUDA_VISIBLE_DEVICES are shared out among them, one each.
+
+    Args:
+        target: "package.module:function", called as `function(payload, report)` in each process.
+        payload: the same for all, writable as JSON.
+        processes: how many.
+        threads: CPU threads of each.
+        log_path: of the leading process; the others have `log-rank1.txt` and so on beside it.
+        report: told what the leading process reports.
+
+    Returns:
+        What the target returns in the leading process.
+
+    Raises:
+        UserError: of the process that failed first.
+        RankFailedError: a process failed otherwise. Either way all have ended by then.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with _meeting_place(processes) as port:
+        ranks = _Ranks(processes, WorkerSettings(_RANK, threads), log_path, report)
+        try:
+            for rank in range(processes):
+                variables = {
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "WORLD_SIZE": str(processes),
+                    "LOCAL_WORLD_SIZE": str(processes),
+                    "MASTER_ADDR": _HOST,
+                    "MASTER_PORT": str(port),
+                    "TORCHELASTIC_USE_AGENT_STORE": "True",
+                }
+                ranks.start(
+                    {
+                        "variables": variables,
+                        "target": target,
+                        "payload": payload,
+                        "threads": threads,
+                    }
+                )
+            return ranks.wait()
+        finally:
+            ranks.end()
+
+
+def run_rank(payload: dict[str, Any], report: ProgressListener) -> Any:
+    """What each process does."""
+    os.environ.update(payload["variables"])
+    return import_target(payload["target"], payload["threads"])(payload["payload"], report)
+
+
+@contextmanager
+def _meeting_place(processes: int) -> Iterator[int]:
+    """The port of a store that lives as long as the context, reachable from this machine alone."""
+    listening = socket.create_server((_HOST, 0), backlog=2 * processes)
+    port: int = listening.getsockname()[1]
+    store = TCPStore(
+        _HOST,
+        port,
+        processes,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listening.detach(),
+    )
+    yield port
+    del store
+
+
+@dataclass(frozen=True)
+class _Failure:
+    rank: int
+    reason: str
+    died: bool
+    """Without a word."""
+    caused_by_user: bool
+
+    @property
+    def likeness(self) -> tuple[bool, bool]:
+        """Sorts what is a cause before what is a consequence."""
+        return LOST_TOUCH in self.reason, not self.died
+
+
+class _Ranks:
+    def __init__(
+        self, size: int, settings: WorkerSettings, log_path: Path, report: ProgressListener
+    ) -> None:
+        self._size = size
+        self._settings = settings
+        self._log_path = log_path
+        self._report = report
+        self._workers: list[WorkerProcess] = []
+        self._selector = selectors.DefaultSelector()
+        self._values: dict[int, Any] = {}
+        self._failures: list[_Failure] = []
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self._gpus = visible.split(",") if visible else [visible]
+
+    def start(self, payload: dict[str, Any]) -> None:
+        """Start the next process."""
+        rank = len(self._workers)
+        log = self._log_path
+        if rank > 0:
+            log = log.with_name(f"{log.stem}-rank{rank}{log.suffix}")
+        gpu = self._gpus[rank % len(self._gpus)]
+        worker = WorkerProcess(rank, self._settings, gpu, log)
+        self._workers.append(worker)
+        self._selector.register(worker.connection, selectors.EVENT_READ, worker)
+        worker.start(Job(f"process {rank}", payload, log))
+
+    def wait(self) -> Any:
+        """The leading process's value, once all are done."""
+        failed_at: float | None = None
+        while len(self._values) < self._size:
+            self._receive()
+            self._look_for_dead()
+            if self._failures:
+                failed_at = failed_at or time.monotonic()
+                if time.monotonic() - failed_at > FIRST_FAILURE_SECONDS:
+                    raise self._cause()
+        return self._values[0]
+
+    def end(self) -> None:
+        """End what is left of all processes."""
+        left = [worker for worker in self._workers if worker.return_code() is None]
+        for worker in left:
+            worker.terminate(GRACE_SECONDS)
+        while any(worker.return_code() is None and not worker.overdue() for worker in left):
+            time.sleep(POLL_SECONDS)
+        for worker in self._workers:
+            worker.close()
+        self._selector.close()
+
+    def _receive(self) -> None:
+        for key, _ in self._selector.select(POLL_SECONDS):
+            worker: WorkerProcess = key.data
+            self._handle(worker, worker.inbox.drain())
+            if worker.inbox.closed:
+                self._selector.unregister(worker.connection)
+
+    def _handle(self, worker: WorkerProcess, messages: list[Message]) -> None:
+        rank = worker.slot
+        for message in messages:
+            if "progress" in message:
+                if rank == 0:
+                    self._report(Progress(**message["progress"]))
+            elif "value" in (ended := message["ended"]):
+                self._values[rank] = ended["value"]
+                worker.ask_to_end(GRACE_SECONDS)
+            else:
+                reason, by_user = ended["reason"], ended["caused_by_user"]
+                self._failures.append(_Failure(rank, reason, False, by_user))
+
+    def _look_for_dead(self) -> None:
+        told = {*self._values, *(failure.rank for failure in self._failures)}
+        for worker in self._workers:
+            code = worker.return_code()
+            if code is None or worker.slot in told:
+                continue
+            if not worker.inbox.closed:
+                self._handle(worker, worker.inbox.drain())
+            failed = any(failure.rank == worker.slot for failure in self._failures)
+            if worker.slot not in self._values and not failed:
+                reason = describe_exit(code).removeprefix("worker ")
+                self._failures.append(_Failure(worker.slot, reason, True, False))
+
+    def _cause(self) -> Exception:
+        cause = min(self._failures, key=lambda failure: failure.likeness)
+        if cause.caused_by_user:
+            return UserError(cause.reason)
+        return RankFailedError(f"process {cause.rank} of {self._size} ended: {cause.reason}")

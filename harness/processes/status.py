@@ -1,0 +1,137 @@
+"""How far a trial is, as a small file beside it: for those who look on without being its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from harness.machine.files import write_text
+from harness.processes.progress import Progress, ProgressListener
+from harness.processes.signals import Preempted
+
+STATUS_FILE = "status.json"
+SECONDS_BETWEEN_WRITES = 1.0
+LONGEST_PAUSE = 10.0
+LARGEST_SHARE = 0.02
+"""Of a trial's time that goes into writing this file, as far as the longest pause allows."""
+
+State = Literal["running", "stopped", "failed", "done"]
+
+
+@dataclass(frozen=True)
+class TrialStatus:
+    """What the process that last worked on a trial said about it."""
+
+    state: State
+    """`stopped`: interrupted or preempted, and to be resumed."""
+    host: str
+    pid: int
+    updated: float
+    """Seconds since the epoch."""
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    note: str = ""
+    seconds_left: float | None = None
+    """Of the present stage, at its mean speed in this process; None if unknown."""
+    reason: str = ""
+    """Why it stopped or failed."""
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.stage, self.done, self.total, self.note)
+
+
+def read_status(folder: Path) -> TrialStatus | None:
+    """The status of the trial in `folder`; None where it was never started."""
+    try:
+        return TrialStatus(**json.loads((folder / STATUS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def recorded_status(folder: Path, listener: ProgressListener) -> Iterator[ProgressListener]:
+    """Records how a trial comes on and how it ends. Only the process that runs it may.
+
+    Yields:
+        A listener that tells `listener` and writes the file about once a second.
+    """
+    recorder = _Recorder(folder, listener)
+    recorder.write()
+    try:
+        yield recorder.report
+    except Exception as error:
+        state: State = "stopped" if isinstance(error, Preempted) else "failed"
+        recorder.end(state, " ".join(str(error).split()) or type(error).__name__)
+        raise
+    except BaseException:
+        recorder.end("stopped", "interrupted")
+        raise
+    recorder.end("done", "")
+
+
+def record_failure(folder: Path, reason: str) -> None:
+    """Say for the process that ran the trial why it failed, once that process has ended."""
+    status = read_status(folder)
+    if status is not None:
+        failed = replace(
+            status, state="failed", reason=reason, seconds_left=None, updated=time.time()
+        )
+        write_text(folder / STATUS_FILE, json.dumps(asdict(failed)) + "\n")
+
+
+class _Recorder:
+    def __init__(self, folder: Path, listener: ProgressListener) -> None:
+        self._path = folder / STATUS_FILE
+        self._listener = listener
+        self._status = TrialStatus("running", socket.gethostname(), os.getpid(), time.time())
+        self._latest = Progress("starting", 0, 0)
+        self._stage_began = (time.monotonic(), 0)
+        self._next_write = 0.0
+
+    def report(self, progress: Progress) -> None:
+        now = time.monotonic()
+        changed = progress.stage != self._latest.stage
+        self._latest = progress
+        if changed:
+            self._stage_began = (now, progress.done)
+        if changed or now >= self._next_write:
+            self.write()
+        self._listener(progress)
+
+    def write(self) -> None:
+        began, progress = time.monotonic(), self._latest
+        self._status = replace(
+            self._status,
+            stage=progress.stage,
+            done=progress.done,
+            total=progress.total,
+            note=progress.note,
+            seconds_left=self._seconds_left(progress, began),
+            updated=time.time(),
+        )
+        # A disk that is full is told by what has to be written.
+        with suppress(OSError):
+            write_text(self._path, json.dumps(asdict(self._status)) + "\n")
+        now = time.monotonic()
+        pause = max(SECONDS_BETWEEN_WRITES, (now - began) / LARGEST_SHARE)
+        self._next_write = now + min(pause, LONGEST_PAUSE)
+
+    def end(self, state: State, reason: str) -> None:
+        self._status = replace(self._status, state=state, reason=reason)
+        self.write()
+
+    def _seconds_left(self, progress: Progress, now: float) -> float | None:
+        began, done_before = self._stage_began
+        done = progress.done - done_before
+        if done <= 0:
+            return None
+        return (now - began) / done * max(progress.total - progress.done, 0)

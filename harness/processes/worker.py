@@ -1,0 +1,243 @@
+"""The worker's side of the pool: `python -m harness.cluster.worker SOCKET_FD PARENT_PID`.
+
+A worker imports the target once and runs one job after the other. It leads its own session, so
+that Ctrl-C in the terminal reaches the parent alone, which decides what happens. SIGTERM unwinds
+the running job (its `finally` blocks run). When the parent is gone, the kernel sends SIGTERM
+(Linux), and the end of the socket tells the same anywhere; what does not end in time is killed
+together with all processes that it started.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import faulthandler
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+from harness.cluster.wire import Inbox, Message, encode
+from harness.processes.progress import Progress, ProgressListener
+from models.errors import UserError
+
+ORPHAN_GRACE_SECONDS = 3.0
+REPORT_INTERVAL_SECONDS = 0.1
+REASON_CHARACTERS = 300
+PR_SET_PDEATHSIG = 1
+"""From Linux' <sys/prctl.h>."""
+
+Target = Callable[[dict[str, Any], ProgressListener], Any]
+
+
+class Termination:
+    """Turns the first SIGTERM into SystemExit in the main thread; later ones must not cut off the
+    clean-up that the first one began."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested = True
+            raise SystemExit(128 + number)
+
+
+class ParentWatch:
+    """Reads the socket in a thread, and ends this process when the parent is gone."""
+
+    def __init__(self, connection: socket.socket, parent_pid: int) -> None:
+        self.messages: SimpleQueue[Message] = SimpleQueue()
+        self._inbox = Inbox(connection)
+        self._parent_pid = parent_pid
+        self._disconnected = False
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while not self._orphaned():
+            for message in self._inbox.wait():
+                self.messages.put(message)
+            self._disconnected = self._inbox.closed
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(ORPHAN_GRACE_SECONDS)
+        self.kill_orphans()
+
+    def _orphaned(self) -> bool:
+        # The kernel's SIGTERM can end the main thread before the other one sees the socket close.
+        return self._disconnected or os.getppid() != self._parent_pid
+
+    def kill_orphans(self) -> None:
+        """Kills the whole session, this process included; a parent that lives does it itself."""
+        if self._orphaned():
+            os.killpg(os.getpid(), signal.SIGKILL)
+
+
+class Exit:
+    """Ends the process after the exit handlers of all libraries, and without the interpreter's
+    teardown of their modules, which takes seconds once torch and Lightning are imported."""
+
+    def __init__(self, termination: Termination, watch: ParentWatch) -> None:
+        self.all_jobs_done = False
+        self._termination = termination
+        self._watch = watch
+        self._pid = os.getpid()
+        # Handlers run in the reverse order of their registration, so this one runs last.
+        atexit.register(self._leave)
+
+    def _leave(self) -> None:
+        if os.getpid() != self._pid:
+            return  # a fork of the worker
+        _flush()
+        self._watch.kill_orphans()
+        if self._termination.requested:
+            os._exit(128 + signal.SIGTERM)
+        os._exit(0 if self.all_jobs_done else 1)
+
+
+class Outbox:
+    """Sends messages to the parent, from any thread."""
+
+    def __init__(self, connection: socket.socket, termination: Termination) -> None:
+        self._connection = connection
+        self._termination = termination
+        self._lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        encoded = encode(message)
+        # A line cut off by SIGTERM must stay the last one, and a parent that is gone is the
+        # business of ParentWatch: the job is unwound in either case.
+        if not self._termination.requested:
+            with suppress(ConnectionError), self._lock:
+                self._connection.sendall(encoded)
+
+
+class JobReporter:
+    """The `report` of one job: forwards progress at most about ten times a second.
+
+    The first report of a stage and the one that completes it are always sent, also where the stage
+    comes again at once. Reports that a thread of the job makes after the job's end are dropped:
+    they would count for the next job.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._last = Progress("", 0, 0)
+        self._sent_at = 0.0
+        self._over = False
+
+    def close(self) -> None:
+        self._over = True
+
+    def report(self, progress: Progress) -> None:
+        if self._over:
+            return
+        now = time.monotonic()
+        completes = progress.done >= progress.total and self._last.done < self._last.total
+        due = now - self._sent_at >= REPORT_INTERVAL_SECONDS
+        if due or completes or progress.begins_after(self._last):
+            self._last, self._sent_at = progress, now
+            self._outbox.send(
+                {
+                    "progress": {
+                        "stage": progress.stage,
+                        "done": progress.done,
+                        "total": progress.total,
+                        "note": progress.note,
+                    }
+                }
+            )
+
+
+def import_target(target: str, threads: int) -> Target:
+    """The function named by "package.module:function"."""
+    module_name, _, function_name = target.partition(":")
+    function: Target = getattr(importlib.import_module(module_name), function_name)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    return function
+
+
+def _flush() -> None:
+    # A log on a full disk takes nothing more.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+
+
+def redirect_output(log_path: Path) -> None:
+    """Points stdout and stderr, of compiled code too, at the end of the log."""
+    _flush()
+    descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def run_job(
+    job: Message, settings: Message, report: ProgressListener, termination: Termination
+) -> Message:
+    """The message about the job's end: {"ended": {value}} or {"ended": {reason, ...}}."""
+    try:
+        redirect_output(Path(job["log_path"]))
+        target = import_target(settings["target"], settings["threads"])
+        value = target(job["payload"], report)
+        ended: Message = {"ended": {"value": value}}
+        encode(ended)
+    except UserError as error:
+        with suppress(OSError):
+            print(f"error: {error}", file=sys.stderr)
+        return {"ended": {"reason": str(error), "caused_by_user": True}}
+    except (Exception, SystemExit) as error:
+        if termination.requested:
+            raise
+        with suppress(OSError):
+            traceback.print_exc()
+        text = " ".join(str(error).split())
+        reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return {"ended": {"reason": reason[:REASON_CHARACTERS], "caused_by_user": False}}
+    return ended
+
+
+def main(socket_descriptor: int, parent_pid: int) -> None:
+    """Runs jobs until the parent says stop.
+
+    After an unexpected exception the worker ends, so that what it left behind (memory held by the
+    traceback, a broken CUDA context) cannot harm the next job; the parent starts a fresh one.
+    """
+    termination = Termination()
+    connection = socket.socket(fileno=socket_descriptor)
+    connection.set_inheritable(False)
+    faulthandler.enable()
+    # The log is read while the job runs, and must be complete when the worker is killed.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    watch = ParentWatch(connection, parent_pid)
+    exit_handler = Exit(termination, watch)
+    outbox = Outbox(connection, termination)
+    settings = watch.messages.get()
+    sys.path[:] = settings["sys_path"]
+    while "job" in (message := watch.messages.get()):
+        reporter = JobReporter(outbox)
+        outcome = run_job(message["job"], settings, reporter.report, termination)
+        reporter.close()
+        outbox.send(outcome)
+        if outcome["ended"].get("caused_by_user") is False:
+            break
+    exit_handler.all_jobs_done = True
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

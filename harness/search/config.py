@@ -1,0 +1,237 @@
+"""A search becomes a base configuration and the checked ranges of the fields to vary in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.config.ablation_file import read_ablation_file
+from harness.config.catalogue import find_file
+from harness.config.core_schema import Scalar
+from harness.config.layers import load_layers
+from harness.config.merge import merge, nest
+from harness.config.mistakes import ConfigError, Mistake, Origin, nearest_name
+from harness.config.place import all_keys, find_place, union_tags
+from harness.config.schema import TrialConfig
+from harness.config.search_file import (
+    ObjectiveConfig,
+    PrunerConfig,
+    SamplerConfig,
+    SearchFile,
+    read_search_file,
+)
+from harness.config.sections.section import WITHOUT_EFFECT
+from harness.config.trial_layers import SEED, refuse_seeds, trial_overrides
+from harness.config.validation import check_keys, validate
+from harness.config.yaml_source import Node, quoted
+from harness.search.space import Dimension
+
+Point = Mapping[str, Scalar]
+"""A value for each key of a space."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A question, and the configurations among which its answer is looked for."""
+
+    name: str
+    question: str
+    scale: str
+    objective: ObjectiveConfig
+    pruner: PrunerConfig
+    sampler: SamplerConfig
+    space: Mapping[str, Dimension]
+    tree: dict[str, Any]
+    """The base configuration, plain and merged, without the schema's defaults: a changed name of an
+    attention variant or size must still be able to take its own."""
+    differences: dict[str, Any]
+    """The part of `tree` that does not come from the scale."""
+    base: TrialConfig
+    """The base configuration, complete, with the first seed."""
+    longest: int
+    """The most training steps that a point of the space may have."""
+
+    def default_point(self) -> Point | None:
+        """The base configuration as a point; None where it lies outside of the space."""
+        flat = _values(self.base.model_dump(), "")
+        point = {key: flat.get(key, _ABSENT) for key in self.space}
+        inside = all(self.space[key].holds(value) for key, value in point.items())
+        return point if inside else None
+
+
+def config_at(tree: Mapping[str, Any], point: Point, seed: int, where: str) -> TrialConfig:
+    """The configuration at a point of the space.
+
+    Args:
+        tree: a search's `tree`.
+        point: dotted keys and their values.
+        seed: of the trial.
+        where: the point's name, for messages.
+
+    Raises:
+        ConfigError: values that each fit their field do not fit together.
+    """
+    mistakes: list[Mistake] = []
+    origin = Origin(where)
+    layers = [_node(dict(tree), origin), _layer({**point, SEED: seed}, origin)]
+    config = validate(TrialConfig, layers, mistakes)
+    if config is None:
+        raise ConfigError(mistakes)
+    return config
+
+
+def differences_at(differences: Mapping[str, Any], point: Point) -> dict[str, Any]:
+    """A search's `differences` with the values of a point in them, as an ablation's variant."""
+    origin = Origin("point")
+    layers = [_node(dict(differences), origin), _layer(point, origin)]
+    plain: dict[str, Any] = merge(layers, union_tags(TrialConfig)).plain()
+    return plain
+
+
+def load_search(
+    name: str, *, scale: str, overrides: Sequence[str], experiments_dir: Path
+) -> Search:
+    """Resolve a search at a scale.
+
+    Weakest first: what the scale extends, the scale, the base's settings, the overrides, a point.
+
+    Args:
+        name: of a file in `experiments/search`.
+        scale: of a file in `experiments/scale`.
+        overrides: `train.steps=200` and the like. Those of `cluster.` are left to `load_cluster`.
+        experiments_dir: the folder of YAML files.
+
+    Raises:
+        ConfigError: with all mistakes in files and overrides.
+    """
+    mistakes: list[Mistake] = []
+    layer = trial_overrides(overrides, mistakes)
+    path = find_file("search", name, experiments_dir, mistakes)
+    scale_path = find_file("scale", scale, experiments_dir, mistakes)
+    file = None if path is None else read_search_file(path, mistakes)
+    below = None if scale_path is None else load_layers(scale_path, experiments_dir, mistakes)
+    own = None if file is None else _base_layers(file, experiments_dir, mistakes)
+    if file is None or below is None or own is None:
+        check_keys(TrialConfig, layer, mistakes)
+        raise ConfigError(mistakes)
+    refuse_seeds([*below[1:], *own, layer], "the seeds in the search's `objective:`", mistakes)
+    layers = [*below, *own, layer]
+    base = validate(TrialConfig, layers, mistakes)
+    longest = _check_space(file, layers, layer, base, mistakes)
+    if base is None or mistakes:
+        raise ConfigError(mistakes)
+    tags = union_tags(TrialConfig)
+    seeds = file.objective.seeds
+    return Search(
+        name=name,
+        question=file.question,
+        scale=scale,
+        objective=file.objective,
+        pruner=file.pruner,
+        sampler=file.sampler,
+        space=file.space,
+        tree=merge(layers, tags).plain(),
+        differences=merge([*own, layer], tags).plain(),
+        base=base.model_copy(update={SEED: seeds[0]}),
+        longest=longest,
+    )
+
+
+def _base_layers(
+    file: SearchFile, experiments_dir: Path, mistakes: list[Mistake]
+) -> list[Node] | None:
+    """The layers that the base adds to the scale's; None, and a mistake, where it is unknown."""
+    if not isinstance(file.base.value, str):
+        return [file.base]
+    ablation, slash, variant = file.base.value.partition("/")
+    if not slash:
+        expected = "ABLATION/VARIANT, as in baselines/dydila, or a section of settings"
+        problem = f"{quoted(file.base)} names no variant of an ablation"
+        mistakes.append(Mistake(file.base.origin, "base", problem, expected))
+        return None
+    unknown: list[Mistake] = []
+    path = find_file("ablation", ablation, experiments_dir, unknown)
+    mistakes += [replace(mistake, origin=file.base.origin, key="base") for mistake in unknown]
+    named = None if path is None else read_ablation_file(path, mistakes)
+    if named is None:
+        return None
+    if variant not in named.variants:
+        expected = f"one of {', '.join(named.variants)}"
+        nearest = nearest_name(variant, list(named.variants))
+        problem = f"{ablation} has no variant '{variant}'"
+        mistakes.append(Mistake(file.base.origin, "base", problem, expected, nearest))
+        return None
+    return [named.settings, named.variants[variant]]
+
+
+def _check_space(
+    file: SearchFile,
+    layers: Sequence[Node],
+    overrides: Node,
+    base: TrialConfig | None,
+    mistakes: list[Mistake],
+) -> int:
+    """Check every key and the ends of every range; the most training steps there are."""
+    valid = list(all_keys(TrialConfig))
+    longest = 0 if base is None else base.train.steps
+    for key, written in file.entries.items():
+        origin = written.origin
+        if key not in valid:
+            nearest = nearest_name(key, valid)
+            mistakes.append(Mistake(origin, key, "unknown key", nearest=nearest))
+            continue
+        if key == SEED:
+            expected = "the seeds in `objective:`"
+            mistakes.append(Mistake(origin, key, "each trial has its own seed", expected))
+            continue
+        if _is_without_effect(key):
+            problem = "cannot change a result, so there is nothing to find out"
+            mistakes.append(Mistake(origin, key, problem))
+            continue
+        again = overrides.find(key.split("."))
+        if again is not None:
+            problem = "is searched over, so it cannot be set as well"
+            mistakes.append(Mistake(again.origin, key, problem))
+        dimension = file.space.get(key)
+        if dimension is None or base is None:
+            continue
+        for value in dimension.probes():
+            config = validate(TrialConfig, [*layers, _layer({key: value}, origin)], mistakes)
+            if config is None:
+                break  # the other end has the same to say, as a rule
+            longest = max(longest, config.train.steps)
+    return longest
+
+
+def _is_without_effect(key: str) -> bool:
+    field = find_place(TrialConfig, key.split(".")).field
+    extra = None if field is None else field.json_schema_extra
+    return isinstance(extra, dict) and WITHOUT_EFFECT in extra
+
+
+def _layer(point: Point, origin: Origin) -> Node:
+    return nest(Node({key: Node(value, origin) for key, value in point.items()}, origin), [])
+
+
+def _node(value: Any, origin: Origin) -> Node:
+    """A plain value with an origin at every level."""
+    if isinstance(value, dict):
+        return Node({key: _node(item, origin) for key, item in value.items()}, origin)
+    if isinstance(value, list | tuple):
+        return Node(tuple(_node(item, origin) for item in value), origin)
+    return Node(value, origin)
+
+
+_ABSENT = object()
+
+
+def _values(plain: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, dict):
+            flat |= _values(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,102 @@
+"""How far a command is, at what speed, and how long it will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from harness.cluster.display_lines import format_duration
+from harness.processes.progress import Progress
+
+SECONDS_BETWEEN_LINES = 30.0
+"""Where there is no terminal."""
+
+
+class ProgressView:
+    """Context manager that is a listener of progress: a moving bar on a terminal, lines elsewhere.
+
+    Reports may come from several processes; one that is behind an earlier report is left out.
+
+    Args:
+        console: written to.
+        unit: of what is counted.
+        clock: in seconds.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        unit: str = "images",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console
+        self._unit = unit
+        self._clock = clock
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=console,
+            disable=not console.is_interactive,
+        )
+        self._task = self._bar.add_task("", total=None, pace="")
+        self._began: tuple[float, int] | None = None
+        self._last = Progress("", -1, 0)
+        self._line_at = 0.0
+
+    def __enter__(self) -> ProgressView:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        now = self._clock()
+        if self._began is None or progress.stage != self._last.stage:
+            self._began = now, progress.done
+            self._last = Progress(progress.stage, -1, 0)
+        if progress.done < self._last.done or progress == self._last:
+            return
+        over = progress.done == progress.total and self._last.done != progress.total
+        noted = bool(progress.note) and progress.note != self._last.note
+        first = self._last.done < 0
+        self._last = progress
+        pace = self._pace(now)
+        if self._console.is_interactive:
+            self._bar.update(
+                self._task,
+                description=progress.stage,
+                completed=progress.done,
+                total=progress.total,
+                pace=pace,
+            )
+        elif first or over or noted or now - self._line_at >= SECONDS_BETWEEN_LINES:
+            self._line_at = now
+            parts = (progress.stage, f"{progress.done}/{progress.total}", pace)
+            text = "  ".join(part for part in parts if part)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._console.file.flush()
+
+    def _pace(self, now: float) -> str:
+        """How many a second since the first report, and the time left at that speed."""
+        assert self._began is not None
+        began, done_before = self._began
+        done = self._last.done - done_before
+        if done == 0 or now <= began:
+            return self._last.note
+        speed = done / (now - began)
+        left = format_duration((self._last.total - self._last.done) / speed)
+        parts = (f"{speed:.1f} {self._unit}/s", f"{left} left", self._last.note)
+        return "  ".join(part for part in parts if part)

@@ -1,0 +1,86 @@
+"""What a trial's figures come from and depend on: its identity and its tags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.config.schema import TrialConfig
+from harness.evaluation.quality import Quality
+from harness.tracking.provenance import collect
+from harness.training.best_weights import Best
+from harness.trial.reference import measured_identity
+from harness.trial.spec import TrialOrder
+from harness.validation_samples import chosen_by, validation_identity
+from harness.vocabulary import names
+
+
+def figures_identity(quality: Quality, config: TrialConfig) -> dict[str, Any]:
+    """All that the quality figures depend on besides the model."""
+    return {**measured_identity(quality), **sampling_facts(config)}
+
+
+def sampling_facts(config: TrialConfig) -> dict[str, Any]:
+    """How a trial's final samples are drawn, besides the seed."""
+    sample = config.sample
+    # Only where it is another: figures from before there was a choice are of the last weights.
+    best = {"weights": chosen_by(config)} if sample.weights == "best" else {}
+    return {
+        **best,
+        "objective": config.objective.name,
+        "sampler": sample.sampler,
+        "steps": sample.steps,
+        "guidance_scale": sample.guidance_scale,
+        "guidance_channels": sample.guidance_channels or "all",
+        "labels": sample.labels,
+    }
+
+
+def order_tags(
+    order: TrialOrder, config: TrialConfig, gpu: str | None, processes: int
+) -> dict[str, str]:
+    """Of a run from its beginning on: where it comes from, and what it is a part of.
+
+    Args:
+        order: of the trial.
+        config: the same order's configuration.
+        gpu: its name; None on a CPU.
+        processes: that train together.
+    """
+    provenance = collect(Path(order.root), gpu=gpu, threads=order.threads)
+    return {
+        **provenance.tags(),
+        names.TAG_KIND: names.KIND_TRIAL,
+        names.TAG_SCALE: order.scale,
+        names.TAG_VARIANT: order.variant,
+        names.TAG_SEED: str(config.seed),
+        names.TAG_CONFIG_HASH: order.hash,
+        names.TAG_SIDE_BY_SIDE: str(order.side_by_side),
+        names.TAG_PROCESSES: str(processes),
+        **order.tags,
+    }
+
+
+def validation_tags(
+    identity: Mapping[str, Any], config: TrialConfig, best: Best | None
+) -> dict[str, str]:
+    """What validation samples were measured with, and which weights were best.
+
+    Args:
+        identity: of the trial's figures.
+        config: of the trial.
+        best: None where no best weights were kept.
+    """
+    tags = {}
+    if config.train.validation_samples:
+        measured = validation_identity(identity, config)
+        tags[names.TAG_VALIDATION_IDENTITY] = json.dumps(measured, sort_keys=True)
+    if best is not None:
+        tags |= {
+            names.TAG_BEST_BY: best.metric,
+            names.TAG_BEST_STEP: str(best.step),
+            names.TAG_BEST_VALUE: repr(best.value),
+        }
+    return tags

@@ -1,0 +1,67 @@
+"""The real images that a trial's samples are compared with, and what figures say of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.config.schema import TrialConfig
+from harness.data.images import Pictures
+from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.quality import Quality
+from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
+from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.progress import ProgressListener
+from models.randomness import generator
+
+
+def extractor_files(config: TrialConfig) -> tuple[str, Path | None]:
+    """The extractor's name, and the file of its weights where one is named."""
+    weights = config.evaluate.extractor_weights
+    return config.evaluate.extractor, None if weights is None else Path(weights)
+
+
+def real_features(
+    pictures: Pictures,
+    count: int | None,
+    config: TrialConfig,
+    extractor: FeatureExtractor,
+    *,
+    references: Path,
+    device: torch.device,
+    report: ProgressListener,
+    group: ProcessGroup = ALONE,
+) -> Reference:
+    """Features of real images, from the cache that all trials share where they are in it.
+
+    Args:
+        pictures: to choose from.
+        count: how many, a fixed random choice; None takes all.
+        config: of a trial.
+        extractor: the one that the configuration names.
+        references: the folder of the cache.
+        device: of the extraction.
+        report: told after each batch.
+        group: of processes that extract together.
+    """
+    if count is not None and count < len(pictures.labels):
+        order = torch.randperm(len(pictures.labels), generator=generator("reference-images"))
+        pictures = pictures.subset(order[:count].sort().values)
+    return load_reference(
+        RealImages(PictureRows(pictures), pictures.fingerprint()),
+        extractor,
+        cache_dir=references,
+        batch_size=config.evaluate.batch_size,
+        device=device,
+        group=group,
+        on_progress=report,
+    )
+
+
+def measured_identity(quality: Quality) -> dict[str, Any]:
+    """What the figures depend on, the reference in one entry."""
+    identity: dict[str, Any] = dict(quality.identity)
+    fingerprint, count = identity.pop("reference_fingerprint"), identity.pop("reference_images")
+    return {**identity, "reference": f"{fingerprint[:12]} ({count} images)"}

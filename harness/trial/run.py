@@ -1,0 +1,91 @@
+"""One trial, as whoever runs it calls it: by one process or several, under the trial's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.disk_space import full_disk_as_user_error
+from harness.floor import measure_floor
+from harness.processes.lock import trial_lock
+from harness.processes.meeting import Meeting, place_from_environment
+from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.signals import StopRequest
+from harness.processes.status import recorded_status
+from harness.tracking.lightning_logger import MetricsListener
+from harness.trial.spec import TrialOrder, finished_result
+from harness.trial.stages import TrialStages
+from harness.trial_ranks import run_on_ranks
+
+
+def run_job(
+    payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest | None = None
+) -> dict[str, Any]:
+    """What a worker is called with: `{"job": "floor" or "trial", "order": a TrialOrder}`."""
+    order = TrialOrder(**payload["order"])
+    if payload["job"] == "floor":
+        with full_disk_as_user_error(f"features in {order.references}"):
+            return measure_floor(order, (stop or StopRequest()).between_batches(report))
+    if order.processes > 1 and place_from_environment() is None:
+        return run_on_ranks(order, report)
+    return run_trial(order, report, stop)
+
+
+def run_trial(
+    order: TrialOrder,
+    report: ProgressListener,
+    stop: StopRequest | None = None,
+    on_metrics: MetricsListener | None = None,
+) -> dict[str, Any]:
+    """Run one trial, or what is left of it.
+
+    Where `stop` is given, it is looked at between steps and batches. `on_metrics` is told what
+    training records.
+
+    Returns:
+        Its result, as in `result.json`.
+
+    Raises:
+        UserError: the loss stops being finite, data or hardware do not fit the configuration, or
+            the disk is full.
+        Preempted: a stop was requested; the next call goes on from there.
+    """
+    folder = Path(order.folder)
+    # Not by `choose_device`, which would take memory of the first GPU in every process.
+    cuda = order.config["train"]["device"] != "cpu" and torch.cuda.is_available()
+    with Meeting(place_from_environment()) as meeting:
+        if meeting.leads:
+            return _lead(order, meeting, cuda, report, stop or StopRequest(), on_metrics)
+        group = meeting.begin(cuda)
+        result = group.broadcast(finished_result(folder))
+        if result is None:
+            TrialStages(order, ignore_progress, stop or StopRequest()).follow()
+        return result or {}
+
+
+def _lead(
+    order: TrialOrder,
+    meeting: Meeting,
+    cuda: bool,
+    report: ProgressListener,
+    stop: StopRequest,
+    on_metrics: MetricsListener | None,
+) -> dict[str, Any]:
+    """What the leading process of a trial does, which is the only one where there are no others."""
+    folder = Path(order.folder)
+
+    def waiting(text: str) -> None:
+        report(Progress("wait", 0, 1, text))
+
+    disk = f"the trial {folder}"
+    with full_disk_as_user_error(disk), trial_lock(folder, waiting):
+        group = meeting.begin(cuda)
+        # Another command may have finished it while this one waited.
+        result = group.broadcast(finished_result(folder))
+        if result is not None:
+            return result
+        with recorded_status(folder, report) as recorded, full_disk_as_user_error(disk):
+            return TrialStages(order, recorded, stop, on_metrics).run()

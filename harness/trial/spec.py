@@ -1,0 +1,92 @@
+"""What a process is told to do for one trial, and what the trial leaves behind.
+
+Kept apart from the trial itself, so that whoever hands trials out need not import what trains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.config.load import Trial
+from harness.config.schema import TrialConfig
+from harness.config.sections.section import Section
+
+RESULT = "result.json"
+SAMPLES = "samples.npz"
+FLOOR = "real against real"
+"""What the scores of held-out real images are shown as, beside the keys of trials."""
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """All that a process needs to run one trial; can be written as JSON."""
+
+    config: dict[str, Any]
+    """Of the trial, plain."""
+    variant: str
+    scale: str
+    hash: str
+    folder: str
+    """Of the trial."""
+    references: str
+    """Where features of real images are kept."""
+    parent: str
+    """The folder of the ablation's journal."""
+    store_uri: str
+    root: str
+    """The repository's, for artifacts and the git commit."""
+    threads: int
+    side_by_side: int
+    """How many trials share this machine while this one runs; speeds depend on it."""
+    processes: int = 1
+    """How many train it together."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Further tags of its run, such as the search that asked for it."""
+
+
+def trial_key(trial: Trial) -> str:
+    """What a trial is shown as."""
+    return f"{trial.variant}/seed{trial.seed}"
+
+
+def trial_folder(runs_dir: Path, trial: Trial) -> Path:
+    """A trial's folder: the one with its hash where it exists, whatever variant's name it bears.
+
+    A trial belongs to no ablation, and two ablations may call the same configuration differently.
+    """
+    own = runs_dir / trial.folder
+    if own.exists():
+        return own
+    return next((runs_dir / trial.scale).glob(f"*/{own.name}"), own)
+
+
+def finished_result(folder: Path) -> dict[str, Any] | None:
+    """What a finished trial wrote down, or None."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def floor_file(config: TrialConfig, references: Path) -> Path:
+    """Where the scores of real images against real ones are kept, for all trials that share data
+    and evaluation."""
+    return references / f"floor-{_key({'data': config.data, 'evaluate': config.evaluate})}.json"
+
+
+def precision_file(config: TrialConfig, references: Path, threads: int) -> Path:
+    """Where the precision that `auto` stands for on a CPU is kept: one decision for all trials of a
+    size, whatever their variant, so that all of them are trained in the same one."""
+    key = _key({"data": config.data, "model": config.model})
+    return references / f"precision-{threads}-{key}.json"
+
+
+def _key(sections: Mapping[str, Section]) -> str:
+    plain = {name: section.model_dump() for name, section in sections.items()}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,295 @@
+"""What a trial does: train, sample, measure, write down. The stages in order, each resumable.
+
+A stage that is done has left a file: `trained.json` beside `ema.safetensors`, `samples.npz`,
+`result.json`. What is there is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pytorch_lightning.loggers.logger import DummyLogger
+
+from harness.config.schema import TrialConfig
+from harness.config.serialisation import flatten, to_yaml
+from harness.cost_metrics import cost_metrics
+from harness.data.datasets import load_data_set
+from harness.data.images import DataSet
+from harness.evaluation.evaluate import evaluate_samples
+from harness.evaluation.extractors import check_extractor, load_extractor
+from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.peak_memory import measure_peak_memory
+from harness.evaluation.probe.outputs import probe_metrics, probe_trial, write_probe
+from harness.evaluation.probe.probe import NOISE_LEVELS
+from harness.evaluation.quality import Quality
+from harness.evaluation.reference import Reference
+from harness.machine.files import remove_leftovers, write_text
+from harness.processes.group import ALONE, ProcessGroup, current_group
+from harness.processes.progress import ProgressListener
+from harness.processes.signals import StopRequest
+from harness.quality_metrics import quality_metrics
+from harness.tracking.journal import Journal, ending_of
+from harness.tracking.lightning_logger import JournalLogger, MetricsListener
+from harness.tracking.publisher import Publisher
+from harness.tracking.store import Store
+from harness.training.best_weights import BEST, read_best
+from harness.training.hardware import Precision, choose_device
+from harness.training.skipped_steps import shown
+from harness.training.train import load_trained, resolve_precision, train
+from harness.trial.identity import figures_identity, order_tags, validation_tags
+from harness.trial.reference import extractor_files, real_features
+from harness.trial.samples import save_grid, trial_samples
+from harness.trial.spec import RESULT, TrialOrder, precision_file
+from harness.validation_samples import ValidationSamples
+from harness.vocabulary import names
+from models.backbone import Backbone
+
+_LARGE_FILES = ("samples", "ema", "best")
+"""What a process that is killed while it writes must not leave behind at every try."""
+
+
+class TrialStages:
+    """The stages of one trial, its lock being held.
+
+    Args:
+        order: what to run.
+        report: told how far each stage is.
+        stop: looked at between steps and batches.
+        on_metrics: told what training records, on the process that leads.
+    """
+
+    def __init__(
+        self,
+        order: TrialOrder,
+        report: ProgressListener,
+        stop: StopRequest,
+        on_metrics: MetricsListener | None = None,
+    ) -> None:
+        self.order = order
+        self.on_metrics = on_metrics
+        self.stop = stop
+        self.report = stop.between_batches(report)
+        self.report_training = report
+        self.folder = Path(order.folder)
+        self.config = TrialConfig.model_validate(order.config)
+        self.group = current_group()
+        hardware = choose_device(self.config.train)
+        self.device, self.gpu = hardware.device, hardware.gpu
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """Of the run, with the state of the repository at its beginning."""
+        return order_tags(self.order, self.config, self.gpu, self.group.size)
+
+    def run(self) -> dict[str, Any]:
+        """What the process that leads does, with all that is written down.
+
+        Returns:
+            The result, as in `result.json`.
+
+        Raises:
+            UserError: the loss stops being finite, data or hardware do not fit the configuration,
+                or the disk is full.
+            Preempted: a stop was requested.
+        """
+        for stem in _LARGE_FILES:
+            remove_leftovers(self.folder, stem)
+        write_text(self.folder / names.ARTIFACT_CONFIG, to_yaml(self.config))
+        journal = Journal(self.folder)
+        journal.start(
+            experiment=self.order.scale,
+            run_name=f"{self.order.variant}/seed{self.config.seed}",
+            tags=self.tags,
+            params=flatten(self.config),
+            parent=Path(self.order.parent),
+        )
+        journal.artifact(Path(names.ARTIFACT_CONFIG))
+        store = Store(self.order.store_uri, Path(self.order.root))
+        publisher = Publisher(self.folder, store, _say)
+        publisher.start()
+        try:
+            result = self._stages(journal)
+        except BaseException as error:
+            # Where not even this can be written, what went wrong must be told nevertheless.
+            with suppress(OSError):
+                journal.end(*ending_of(error))
+            raise
+        else:
+            # The result comes last: a trial that has one is complete in the journal as well.
+            journal.end("FINISHED", "finished")
+            write_text(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+            return result
+        finally:
+            publisher.close()
+            journal.close()
+
+    def follow(self) -> None:
+        """Take part in what a process that does not lead takes part in."""
+        self._stages(None)
+
+    def _stages(self, journal: Journal | None) -> dict[str, Any]:
+        """Without a journal, which the leading process has, only what is done together."""
+        # Missing weights should not be found after hours of training.
+        check_extractor(*extractor_files(self.config))
+        data = load_data_set(self.config.data)
+        if self.config.train.validation_samples and self.group.size > 1:
+            # Together, since the others would wait for one that does it alone during training.
+            extractor = load_extractor(*extractor_files(self.config))
+            self._reference(data, extractor, self.report, self.group)
+        with measure_peak_memory(self.device) as peak:
+            logger = DummyLogger() if journal is None else JournalLogger(journal, self.on_metrics)
+            precision = self.group.broadcast(self._precision(data) if self.group.leads else None)
+            assert precision is not None
+            trained = train(
+                self.config,
+                data,
+                self.folder,
+                self.device,
+                precision,
+                logger,
+                self.report_training,
+                self._validation_samples(data, journal),
+                stop=self.stop,
+            )
+        network = load_trained(
+            self.folder,
+            self.config,
+            data.train.shape,
+            len(data.train.class_names),
+            self.config.sample.weights,
+        ).to(self.device)
+        images, labels, speed = trial_samples(
+            network,
+            self.config,
+            data,
+            self.order,
+            device=self.device,
+            report=self.report,
+            group=self.group,
+        )
+        grids: tuple[Path, ...] = ()
+        if self.group.leads:
+            columns = self.config.sample.grid_images
+            grids = save_grid(self.folder, images, labels, data.train.class_names, columns)
+        extractor = load_extractor(*extractor_files(self.config))
+        quality = self._measure(images, data, extractor)
+        if journal is None or quality is None:
+            return {}
+        metrics = {
+            **quality_metrics(quality),
+            **cost_metrics(network, data, trained, speed),
+        }
+        probed, probe_files = self._probe(network, data)
+        metrics |= probed
+        if peak.bytes is not None:
+            metrics[names.PEAK_MEMORY] = float(peak.bytes)
+        identity = figures_identity(quality, self.config)
+        best = read_best(self.folder)
+        _, rows, columns = data.train.pictures.picture_shape
+        tags = {
+            names.TAG_DATA: f"{data.title}, {rows}x{columns}",
+            names.TAG_PRECISION: trained.precision,
+            names.TAG_EXTRACTOR: extractor.display,
+            names.TAG_METRIC_IDENTITY: json.dumps(identity, sort_keys=True),
+            names.TAG_PEAK_MEMORY_KIND: peak.kind,
+            **validation_tags(identity, self.config, best),
+        }
+        if trained.skipped_steps:
+            tags[names.TAG_SKIPPED_STEPS] = shown(trained.skipped_steps)
+        journal.metrics(metrics, step=trained.steps)
+        journal.tags(tags)
+        best_file = () if best is None else (Path(BEST),)
+        for artifact in (*grids, *probe_files, *best_file):
+            journal.artifact(artifact)
+        return {
+            "variant": self.order.variant,
+            "seed": self.config.seed,
+            "hash": self.order.hash,
+            "metrics": metrics,
+            "identity": identity,
+            "training": asdict(trained),
+            "tags": {**self.tags, **tags},
+        }
+
+    def _precision(self, data: DataSet) -> Precision:
+        decision = precision_file(self.config, Path(self.order.references), self.order.threads)
+        return resolve_precision(self.config, data, self.device, decision)
+
+    def _validation_samples(
+        self, data: DataSet, journal: Journal | None
+    ) -> ValidationSamples | None:
+        """What training draws and measures on the way; None where that is switched off."""
+        if self.config.train.validation_samples == 0:
+            return None
+
+        def record(grid: Path) -> None:
+            if journal is not None:
+                journal.artifact(grid, names.ARTIFACT_VALIDATION_SAMPLES)
+
+        def load_measuring() -> tuple[FeatureExtractor, Reference]:
+            extractor = load_extractor(*extractor_files(self.config))
+            return extractor, self._reference(data, extractor, self.report_training)
+
+        return ValidationSamples(
+            self.config,
+            data,
+            self.folder,
+            self.device,
+            load_measuring,
+            record,
+            self.report_training,
+        )
+
+    def _measure(
+        self, images: NDArray[np.uint8], data: DataSet, extractor: FeatureExtractor
+    ) -> Quality | None:
+        """The figures, from features that all processes extract; None where another one leads."""
+        return evaluate_samples(
+            images,
+            self._reference(data, extractor, self.report, self.group),
+            extractor,
+            inception_splits=self.config.evaluate.inception_splits,
+            batch_size=self.config.evaluate.batch_size,
+            device=self.device,
+            group=self.group,
+            on_progress=self.report,
+        )
+
+    def _reference(
+        self,
+        data: DataSet,
+        extractor: FeatureExtractor,
+        report: ProgressListener,
+        group: ProcessGroup = ALONE,
+    ) -> Reference:
+        return real_features(
+            data.train.pictures,
+            self.config.evaluate.reference_images,
+            self.config,
+            extractor,
+            references=Path(self.order.references),
+            device=self.device,
+            report=report,
+            group=group,
+        )
+
+    def _probe(self, network: Backbone, data: DataSet) -> tuple[dict[str, float], tuple[Path, ...]]:
+        """The attention probe's metrics and files; none where it is switched off."""
+        count = self.config.evaluate.probe_images
+        rows = probe_trial(network, self.config, data, count, NOISE_LEVELS, self.report)
+        if not rows:
+            return {}, ()
+        return probe_metrics(rows), write_probe(rows, self.folder, names.ARTIFACT_PROBE)
+
+
+def _say(text: str) -> None:
+    """Into the trial's log, which may lie on a full disk."""
+    with suppress(OSError):
+        print(text, flush=True)

@@ -1,0 +1,213 @@
+"""`probe RUN`: the attention probe of a trial that is trained already."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+
+from harness.config.schema import TrialConfig
+from harness.config.sections.sample import Weights
+from harness.config.serialisation import from_yaml_file
+from harness.data.datasets import load_data_set
+from harness.data.images import DataSet
+from harness.evaluation.probe.outputs import probe_trial, write_probe
+from harness.evaluation.probe.probe import (
+    DEAD_OPTIONS,
+    EFFECTIVE_RANK,
+    ENTROPY,
+    NOISE_LEVELS,
+    ROUTING_ENTROPY,
+    ROUTING_TOKEN_ENTROPY,
+    SHARE,
+    SIMILARITY,
+    ProbeRow,
+)
+from harness.evaluation.probe_table import layers, mean, select, timesteps
+from harness.machine.environment import ROOT
+from harness.processes.progress import ignore_progress
+from harness.tracking.pending import find_journals, run_id_of
+from harness.tracking.store import open_store
+from harness.training.hardware import choose_device
+from harness.training.train import finished_training, load_trained
+from harness.vocabulary import names
+from models.backbone import Backbone
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_IMAGES = 8
+"""Where the trial itself was not probed."""
+
+
+def probe_run(
+    run: str,
+    runs_dir: Path,
+    images: int | None,
+    noise_levels: int | None,
+    console: Console,
+    weights: Weights | None = None,
+) -> None:
+    """Probe the EMA weights, print a table a layer, and write all rows and a figure.
+
+    Probed as the trial itself was, the files are `attention_probe.csv` and `.png` in the trial's
+    folder; otherwise they bear the number of images and timesteps, and which weights, so that what
+    MLflow has been sent is not replaced by something else.
+
+    Args:
+        run: a trial's folder, also relative to `runs_dir`, or its run id in MLflow.
+        runs_dir: where trials are.
+        images: held-out images; None takes as many as the trial did.
+        noise_levels: timesteps; None takes as many as a trial does.
+        console: is printed on.
+        weights: which ones; None takes those that the trial's samples are drawn from.
+
+    Raises:
+        UserError: there is no such run, it is not trained, it kept no best weights, or the numbers
+            do not fit.
+    """
+    folder = find_trial(run, runs_dir)
+    config = from_yaml_file(folder / names.ARTIFACT_CONFIG)
+    weights = weights or config.sample.weights
+    own = (config.evaluate.probe_images, NOISE_LEVELS)
+    images = (config.evaluate.probe_images or _IMAGES) if images is None else images
+    noise_levels = NOISE_LEVELS if noise_levels is None else noise_levels
+    data = load_data_set(config.data)
+    _check(images, "--images", len(data.held_out.labels), "held-out images")
+    _check(noise_levels, "--timesteps", 1000, "timesteps")
+    network = _load(folder, config, data, weights)
+    rows = probe_trial(network, config, data, images, noise_levels, ignore_progress)
+    if not rows:
+        raise UserError(f"{folder}: the network has a single token, so there is nothing to probe")
+    name = names.ARTIFACT_PROBE
+    if (images, noise_levels) != own:
+        name += f"-{images}-images-{noise_levels}-timesteps"
+    if weights != config.sample.weights:
+        name += f"-{weights}-weights"
+    written = write_probe(rows, folder, name)
+    shown = ", ".join(f"{timestep:.0f}" for timestep in timesteps(rows))
+    tokens = network.config.grid[0] * network.config.grid[1]
+    console.print(
+        f"{folder.parent.name} seed {config.seed}: {tokens} tokens, {images} held-out images, "
+        f"timesteps {shown}, {weights} weights",
+        highlight=False,
+        markup=False,
+    )
+    console.print(_head_table(rows))
+    if any(row.router is not None for row in rows):
+        console.print(_router_table(rows))
+    for file in written:
+        console.print(str(file), highlight=False, markup=False, soft_wrap=True)
+
+
+def find_trial(run: str, runs_dir: Path) -> Path:
+    """The folder of a trial.
+
+    Raises:
+        UserError: neither a trial's folder nor a run that was made here bears that name.
+    """
+    for folder in (Path(run), runs_dir / run):
+        if folder.is_dir():
+            if not (folder / names.ARTIFACT_CONFIG).is_file():
+                raise UserError(
+                    f"{folder} is not the folder of a trial, since it holds no "
+                    f"{names.ARTIFACT_CONFIG}; a trial's is {runs_dir}/SCALE/VARIANT/seedN-HASH"
+                )
+            return folder.resolve()
+    store = open_store(ROOT)
+    for folder in find_journals(runs_dir):
+        if run_id_of(folder, store) == run:
+            if (folder / names.ARTIFACT_CONFIG).is_file():
+                return folder.resolve()
+            raise UserError(f"MLflow run {run} is not a trial's, but that of {folder}")
+    raise UserError(
+        f"{run} is neither a trial's folder ({runs_dir}/SCALE/VARIANT/seedN-HASH) nor the MLflow "
+        f"run id of a trial in {runs_dir}"
+    )
+
+
+def _check(number: int, option: str, most: int, what: str) -> None:
+    if not 1 <= number <= most:
+        raise UserError(f"{option} is {number}, but must be 1 to {most} ({what})")
+
+
+def _load(folder: Path, config: TrialConfig, data: DataSet, weights: Weights) -> Backbone:
+    if finished_training(folder) is None:
+        raise UserError(
+            f"{folder}: training has not finished, so there are no weights to probe; repeat the "
+            "ablation's command, which goes on where it stopped"
+        )
+    try:
+        shape, classes = data.train.shape, len(data.train.class_names)
+        network = load_trained(folder, config, shape, classes, weights)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = textwrap.shorten(str(error), 300)
+        raise UserError(f"{folder}: its weights do not fit its config.yaml: {reason}") from error
+    return network.to(choose_device(config.train).device)
+
+
+def _head_table(rows: Sequence[ProbeRow]) -> Table:
+    """A row a layer: means over heads and timesteps."""
+    columns = {
+        "row entropy / log N": (ENTROPY, 3),
+        "effective rank": (EFFECTIVE_RANK, 2),
+        "token similarity": (SIMILARITY, 3),
+    }
+    table = _table("Attention, mean over heads and timesteps", ["layer", *columns])
+    for layer in layers(rows):
+        figures = [
+            f"{mean(select(rows, metric, layer=layer)):.{decimals}f}"
+            for metric, decimals in columns.values()
+        ]
+        table.add_row(str(layer), *figures)
+    figures = [
+        f"{mean(select(rows, metric)):.{decimals}f}" for metric, decimals in columns.values()
+    ]
+    table.add_section()
+    table.add_row("all", *figures)
+    return table
+
+
+def _router_table(rows: Sequence[ProbeRow]) -> Table:
+    """A row a layer and router: means over timesteps, and shares of tokens."""
+    table = _table(
+        "Routers, mean over timesteps",
+        ["layer", "router", "usage entropy", "token entropy", "dead", "tokens a choice (%)"],
+    )
+    for layer in layers(rows):
+        for router in dict.fromkeys(row.router for row in rows if row.router is not None):
+            mine = [row for row in rows if (row.layer, row.router) == (layer, router)]
+            if not mine:
+                continue
+            options = sorted({row.option for row in mine if row.option is not None})
+            shares = (
+                mean(select([row for row in mine if row.option == option], SHARE))
+                for option in options
+            )
+            table.add_row(
+                str(layer),
+                router,
+                f"{mean(select(mine, ROUTING_ENTROPY)):.3f}",
+                f"{mean(select(mine, ROUTING_TOKEN_ENTROPY)):.3f}",
+                f"{mean(select(mine, DEAD_OPTIONS)):.1f}",
+                " ".join(f"{100 * share:.0f}" for share in shares),
+            )
+    return table
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    for column in columns:
+        words = column in ("router", "tokens a choice (%)")
+        table.add_column(column, justify="left" if words else "right", overflow="fold")
+    return table

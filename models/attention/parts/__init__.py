@@ -1,0 +1,1 @@
+"""What attention variants are made of."""

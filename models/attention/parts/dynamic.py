@@ -1,0 +1,51 @@
+"""Dynamic projection: one of n projectors for each token (DyDiLA).
+
+`Q'_i = X_i W^(u_i)` with `u_i = argmax_m (X_i R)_m`. All n projections are computed and one is
+kept: the straight-through gradient needs the others, and dense products are what hardware is good
+at. The cost is counted in full.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.attention.parts.routing import Router, RouterLearning
+from models.initialization import SelfInitialized
+
+
+class ProjectorBank(nn.Module, SelfInitialized):
+    """(B, N, D) to (B, N, D). With one projector there is no router."""
+
+    def __init__(self, width: int, projectors: int, learning: RouterLearning) -> None:
+        super().__init__()
+        self.width = width
+        self.projectors = projectors
+        self.weight = nn.Parameter(torch.empty(projectors, width, width))
+        self.router = Router(width, projectors, learning) if projectors > 1 else None
+
+    def initialize(self, generator: torch.Generator) -> None:
+        for projector in self.weight:
+            nn.init.xavier_uniform_(projector, generator=generator)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self.router is None:
+            return F.linear(tokens, self.weight[0])
+        choice = self.router(tokens)
+        projected = F.linear(tokens, self.weight.flatten(0, 1))
+        candidates = projected.unflatten(-1, (self.projectors, self.width))
+        weights = choice.weights.to(projected.dtype)
+        # One multiply-add pass a projector; an einsum would copy the candidates first.
+        chosen = candidates[..., 0, :] * weights[..., :1]
+        for option in range(1, self.projectors):
+            chosen = torch.addcmul(
+                chosen, candidates[..., option, :], weights[..., option : option + 1]
+            )
+        return choice.gated(chosen)
+
+    @property
+    def multiplications(self) -> int:
+        """Multiply-adds for one token, router included."""
+        routing = self.projectors if self.router is not None else 0
+        return self.width * (self.projectors * self.width + routing)

@@ -1,0 +1,75 @@
+"""The load-balancing loss: keeps routers from sending all tokens to few of their options.
+
+A router's term is `n sum_m f_m P_m`, with f the share of tokens and P the mean probability of an
+option. It is 1 where all options are used alike and n where one takes everything; where heads have
+routers of their own, it is the mean over them. Source: Switch Transformers (Fedus et al. 2021),
+equation 4.
+
+f and P are of the whole batch of a step, however many processes and micro-batches share it. f has
+no gradient, so with f of the whole batch the mean of the parts' terms is the term of the whole, in
+value and gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.attention.parts.routing import OptionUse, Router
+from models.distributed import mean_over_processes
+
+
+def is_balanced(model: nn.Module) -> bool:
+    """Whether any router has a load-balancing loss."""
+    return any(router.learning.balance_weight > 0 for router in _routers(model))
+
+
+def option_shares(model: nn.Module) -> Tensor | None:
+    """f of all routers in the last forward pass, one after the other, (sum of their sizes,).
+
+    The routers forget the pass. None where none had a balance to keep.
+    """
+    uses = [use for _, use in _taken_uses(model)]
+    return torch.cat([use.shares.flatten() for use in uses]) if uses else None
+
+
+def balance_loss(model: nn.Module, shares: Tensor | None = None) -> Tensor | None:
+    """The weighted sum of the routers' load-balancing terms in the last forward pass.
+
+    The routers forget their terms, so that no graph outlives its step.
+
+    Args:
+        model: with the routers. On several processes, all must call it.
+        shares: f of the whole batch, where the pass saw only a part of it on this process, as
+            means of `option_shares`; None takes the mean over the processes.
+
+    Returns:
+        A differentiable scalar to add to the loss, or None where no router has a weight, or where
+        the last pass was not one of training.
+    """
+    uses = _taken_uses(model)
+    if not uses or any(use.means is None for _, use in uses):
+        return None
+    if shares is None:
+        shares = mean_over_processes(torch.cat([use.shares.flatten() for _, use in uses]))
+    total: Tensor | None = None
+    start = 0
+    for router, use in uses:
+        assert use.means is not None
+        own = shares[start : start + use.means.numel()].view_as(use.means)
+        start += use.means.numel()
+        term = router.options * (own * use.means).sum(dim=-1).mean()
+        weighted = router.learning.balance_weight * term
+        total = weighted if total is None else total + weighted
+    return total
+
+
+def _routers(model: nn.Module) -> list[Router]:
+    return [module for module in model.modules() if isinstance(module, Router)]
+
+
+def _taken_uses(model: nn.Module) -> list[tuple[Router, OptionUse]]:
+    uses = [(router, router.use) for router in _routers(model) if router.use is not None]
+    for router, _ in uses:
+        router.use = None
+    return uses

@@ -1,0 +1,161 @@
+"""Kernel functions phi that take the place of the exponential in linear attention.
+
+`phi_g(z) = ||relu(z)|| * relu(z)^g / ||relu(z)^g||` keeps the norm of a row and sharpens its
+direction as g grows. Source: FLatten (fixed g), DyDiLA (g chosen for each token).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from models.attention.parts.routing import Router, RouterLearning
+from models.factors import InitialFactors, LearnsFactor
+from models.initialization import SelfInitialized
+
+
+class _PowerKernel(torch.autograd.Function):
+    """The map and its derivatives in closed form.
+
+    Autograd through the formula keeps a dozen intermediate tensors and takes most of a training
+    step on a CPU; this keeps two.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, exponents: Tensor) -> Tensor:
+        positive = rows.relu()
+        # A row without a positive entry stays zero; the bound keeps its division finite.
+        peak = positive.amax(dim=-1, keepdim=True).clamp_min(_tiny(rows))
+        ratio = positive / peak
+        logarithm = _log(ratio) * exponents[..., None]
+        floor = math.log(_tiny(rows))
+        # What falls to the floor is zero, so that its derivative is zero as well.
+        kept = (logarithm > floor) & (ratio > 0)
+        powered = logarithm.clamp_min_(floor).exp_().mul_(kept)
+        # In every other row the largest entry of both is 1, so neither norm is near zero.
+        norm = torch.linalg.vector_norm(ratio, dim=-1, keepdim=True).clamp_min(_tiny(rows))
+        powered_norm = torch.linalg.vector_norm(powered, dim=-1, keepdim=True)
+        direction = powered.div_(powered_norm.clamp_min_(_tiny(rows)))
+        ctx.save_for_backward(ratio, direction, norm, exponents, peak)
+        return direction * (norm * peak)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        ratio, direction, norm, exponents, peak = ctx.saved_tensors
+        along = (gradient * direction).sum(dim=-1, keepdim=True)
+        # Of the direction's derivative, what is left after projecting out the direction itself.
+        across = torch.addcmul(gradient, direction, along, value=-1.0).mul_(direction)
+        to_exponents = None
+        if ctx.needs_input_grad[1]:
+            to_exponents = (across * _log(ratio)).sum(dim=-1) * (norm * peak).squeeze(-1)
+        # The map is homogeneous, so its derivative is that at the rescaled row. Where the ratio is
+        # zero, so is `across`.
+        to_rows = across.div_(ratio.clamp_min(_tiny(ratio))).mul_(norm * exponents[..., None])
+        return to_rows.addcmul_(ratio, along / norm), to_exponents
+
+
+def _tiny(like: Tensor) -> float:
+    """Positive, and as far above the smallest normal number that its reciprocal is finite."""
+    return 1e4 * torch.finfo(like.dtype).tiny
+
+
+def _log(ratio: Tensor) -> Tensor:
+    """The logarithm with a lower bound: infinities and underflow are ten times slower on CPUs, and
+    0 times infinity is NaN."""
+    return ratio.clamp_min(_tiny(ratio)).log_()
+
+
+def power_kernel(rows: Tensor, exponents: Tensor) -> Tensor:
+    """The norm-preserving power map.
+
+    Rows are divided by their largest entry before the power, so neither large nor tiny rows leave
+    the range of float32, and a row without a positive entry maps to zero with a zero gradient.
+
+    Args:
+        rows: (..., d).
+        exponents: (...), positive.
+
+    Returns:
+        (..., d), not negative.
+    """
+    result: Tensor = _PowerKernel.apply(rows, exponents)
+    return result
+
+
+class ReluKernel(nn.Module):
+    """`phi(z) = relu(z)`."""
+
+    options = 0
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows.relu()
+
+
+class FixedPower(nn.Module):
+    """`phi_g` with one exponent that is not learned."""
+
+    options = 0
+
+    def __init__(self, exponent: float) -> None:
+        super().__init__()
+        self.exponent = exponent
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return power_kernel(rows, rows.new_full((), self.exponent).expand(rows.shape[:-1]))
+
+
+class ChosenPower(nn.Module, SelfInitialized, LearnsFactor):
+    """`phi_g` with one of n learnable exponents, chosen for each row by its own router.
+
+    `options` is the number of router logits a row costs, for counting FLOPs. An exponent that
+    training takes below `SMALLEST_EXPONENT` counts as that: at 0 every positive entry counts alike,
+    and below it the smallest ones most.
+
+    Args:
+        head_dim: channels of a row.
+        initial: the exponents.
+        learning: of the router.
+        heads: H gives each head of rows (B, H, N, d) its own exponents and its own router; 1 shares
+            both between them.
+    """
+
+    SMALLEST_EXPONENT = 0.1
+
+    def __init__(
+        self, head_dim: int, initial: InitialFactors, learning: RouterLearning, heads: int = 1
+    ) -> None:
+        super().__init__()
+        self.options = initial.options
+        self.initial = initial
+        self.router = Router(head_dim, initial.options, learning, heads)
+        shape = (initial.options,) if heads == 1 else (heads, initial.options)
+        self.exponents = nn.Parameter(torch.empty(shape))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        self.exponents.copy_(self.initial.values().expand_as(self.exponents))
+
+    @property
+    def learned_factor(self) -> nn.Parameter:
+        return self.exponents
+
+    def forward(self, rows: Tensor) -> Tensor:
+        choice = self.router(rows)
+        exponents = self.exponents.to(rows.dtype).clamp_min(self.SMALLEST_EXPONENT)
+        if exponents.dim() > 1:
+            exponents = exponents[:, None]
+        return choice.gated(power_kernel(rows, choice.of_values(exponents)))
+
+
+def share_exponents(model: nn.Module) -> None:
+    """Make all `ChosenPower` kernels in a module use the first one's exponents.
+
+    Each keeps a router of its own.
+    """
+    kernels = [module for module in model.modules() if isinstance(module, ChosenPower)]
+    for kernel in kernels[1:]:
+        kernel.exponents = kernels[0].exponents

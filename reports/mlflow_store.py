@@ -1,0 +1,136 @@
+"""Reading from MLflow: opening a store, finding an ablation's run, fetching single artifacts."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.vocabulary import names
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_RUNS_A_PAGE = 1000
+
+
+@contextmanager
+def open_store(tracking_uri: str, remedy: str) -> Iterator[MlflowClient]:
+    """A client for reading; the store's own errors inside the block become one plain message.
+
+    Args:
+        tracking_uri: of the store.
+        remedy: what the user can do where the store does not exist.
+
+    Raises:
+        UserError: the SQLite file is missing (MLflow would make an empty one), or the store cannot
+            be read.
+    """
+    # MLflow's defaults wait minutes for a server that is down; the user's own settings win.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    _require_sqlite_file(tracking_uri, remedy)
+    try:
+        yield MlflowClient(tracking_uri=tracking_uri)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise UserError(f"cannot read the MLflow store {tracking_uri}: {error}") from error
+
+
+def ablation_runs(client: MlflowClient, ablation: str, scale: str) -> list[Run]:
+    """The ablation's own runs, the one that was last at work first; none without the experiment.
+
+    A command that is repeated for the same trials goes on with its old run, so the end counts as
+    well as the start. The filter holds no name that a user chose, so no quoting can go wrong:
+    names are compared here.
+    """
+    experiment = client.get_experiment_by_name(scale)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        return []
+    found = []
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment.experiment_id],
+            filter_string=f"tags.`{names.TAG_KIND}` = '{names.KIND_ABLATION}'",
+            max_results=_RUNS_A_PAGE,
+            page_token=token,
+        )
+        found += [run for run in page if run.data.tags.get(names.TAG_ABLATION) == ablation]
+        token = page.token
+        if not token:
+            break
+    return sorted(found, key=_last_at_work, reverse=True)
+
+
+def _last_at_work(run: Run) -> int:
+    """Milliseconds since the epoch."""
+    return max(run.info.start_time or 0, run.info.end_time or 0)
+
+
+def find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """A run by its id; None where it is unknown or deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def has_artifact(client: MlflowClient, run_id: str, name: str) -> bool:
+    """Whether the run holds `name` at the top of its artifacts."""
+    return any(artifact.path == name for artifact in client.list_artifacts(run_id))
+
+
+@contextmanager
+def fetched_artifact(client: MlflowClient, run_id: str, name: str) -> Iterator[Path]:
+    """A local copy of one artifact for the length of the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(client.download_artifacts(run_id, name, folder))
+
+
+def read_json_artifact(client: MlflowClient, run_id: str, name: str) -> dict[str, Any] | None:
+    """The JSON object in an artifact; None where the run has no such artifact.
+
+    Raises:
+        UserError: it is something else than a JSON object.
+    """
+    if not has_artifact(client, run_id, name):
+        return None
+    with fetched_artifact(client, run_id, name) as path:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(
+                f"artifact {name} of MLflow run {run_id} is not JSON: {error}"
+            ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"artifact {name} of MLflow run {run_id} is not a JSON object")
+    return content
+
+
+def _require_sqlite_file(tracking_uri: str, remedy: str) -> None:
+    if not tracking_uri.startswith("sqlite:"):
+        return
+    from sqlalchemy.engine import make_url
+
+    database = make_url(tracking_uri).database
+    if database and not Path(database).exists():
+        raise UserError(
+            f"there is no MLflow store at {database} yet: {remedy}, or set MLFLOW_TRACKING_URI to "
+            "the store that holds your runs"
+        )

@@ -1,0 +1,1 @@
+"""Stored runs to tables in CSV, LaTeX, Markdown and on the console."""

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli.main import main
+from harness.launch_overhead import measure_launching
+from harness.machine.environment import ROOT
+
+
+@pytest.mark.slow
+def test_it_prints_ratios_and_seconds_as_json(subprocess_environment: dict[str, Any]) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "harness", "benchmark", "overhead", "--variant", "sana"),
+            *("--json", "--steps", "20", "--rounds", "2", "--jobs", "3", "--workers", "1"),
+            *("--trials", "1", "model.depth=1", "train.batch_size=16"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=subprocess_environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["wall_ratios"]) == len(found["cpu_ratios"]) == 2
+    assert min(found["wall_ratios"]) <= found["ratio"] <= max(found["wall_ratios"])
+    assert found["launch_seconds_a_job"] > 0
+    assert found["whole_trial_seconds"] > 0
+
+
+def test_an_unknown_variant_is_refused_with_those_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["benchmark", "overhead", "--variant", "sanna"]) == 2
+    assert "--variant is sanna, but baselines has softmax, sana, dydila" in capsys.readouterr().err
+
+
+def test_own_work_is_not_counted_as_the_launchers(tmp_path: Path) -> None:
+    found = measure_launching(tmp_path, jobs=4, workers=2)
+    assert 0 < found.work / 2 < found.wall
+    assert 0 < found.seconds_a_job < found.wall / 4

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks import evaluation as evaluation_benchmark
+from benchmarks.evaluation import OURS, Comparison, Tool, available_tools, measure_evaluation
+from harness.evaluation.benchmark_images import link_images, write_digits
+from harness.evaluation.extractors import load_extractor
+from harness.evaluation.random_inception import write_random_inception
+from harness.processes.progress import Progress
+from models.errors import UserError
+
+
+def comparison(tmp_path: Path, count: int = 4) -> Comparison:
+    pair = write_digits(count, tmp_path)
+    return Comparison(
+        samples=pair.samples,
+        reference=pair.reference,
+        images=pair.images,
+        weights=tmp_path / "random.pth",
+        batch_size=4,
+        threads=1,
+        device="cpu",
+    )
+
+
+def python(name: str, program: str) -> Tool:
+    """A real process, which prints the number of its threads as its figure."""
+    return Tool(name, (sys.executable, "-c", program), {"GIVEN": "7"}, float)
+
+
+PRINT_THREADS = "import os; print(os.environ['OMP_NUM_THREADS'] + os.environ['GIVEN'])"
+
+
+def test_tools_take_turns_with_the_same_threads(tmp_path: Path) -> None:
+    tools = [python(name, PRINT_THREADS) for name in ("a", "b", "c")]
+    reported: list[Progress] = []
+    given = comparison(tmp_path)
+    speeds = measure_evaluation(tools, given, rounds=2, on_progress=reported.append)
+    assert [p.stage for p in reported] == ["a", "b", "c", "b", "c", "a"]
+    assert [p.done for p in reported] == [1, 2, 3, 4, 5, 6]
+    assert [speed.name for speed in speeds] == ["a", "b", "c"]
+    for speed in speeds:
+        assert speed.figure == 17
+        assert len(speed.seconds) == 2
+        assert all(0 < busy < 60 for busy in speed.processor_seconds)
+        assert speed.features_per_second == pytest.approx(8 / (sum(speed.seconds) / 2))
+        assert speed.ratios == tuple(
+            theirs / ours for theirs, ours in zip(speed.seconds, speeds[0].seconds, strict=True)
+        )
+
+
+def test_a_tool_that_fails_is_named_with_its_last_line(tmp_path: Path) -> None:
+    tools = [python("a", PRINT_THREADS), python("b", "import sys; sys.exit('no such thing')")]
+    with pytest.raises(UserError, match="b ended with exit status 1: no such thing; the command"):
+        measure_evaluation(tools, comparison(tmp_path), rounds=1)
+
+
+def test_tools_that_are_not_installed_are_skipped_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation_benchmark.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pytorch_fid", None)
+    monkeypatch.setattr(evaluation_benchmark.importlib.util, "find_spec", lambda _: None)
+    tools, skipped = available_tools(comparison(tmp_path), tmp_path)
+    assert [tool.name for tool in tools] == [OURS]
+    assert [line.split(" ")[0] for line in skipped] == ["torch-fidelity", "pytorch-fid"]
+
+
+def test_random_weights_are_in_the_layout_of_the_fields_file(tmp_path: Path) -> None:
+    """As torch-fidelity's network reads it, which ours is."""
+    write_random_inception(tmp_path / "random.pth")
+    extractor = load_extractor("inception", tmp_path / "random.pth")
+    assert extractor.display.startswith("Inception network with weights")
+
+
+def test_folders_at_any_depth_become_flat_ones(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for number in range(3):
+            path = tmp_path / name / f"class{number}" / "x.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (4, 4), (number, 0, 0)).save(path)
+    pair = link_images(tmp_path / "a", tmp_path / "b", 2, tmp_path / "scratch")
+    assert pair.images == 4
+    found = sorted(pair.samples.iterdir())
+    assert [path.name for path in found] == ["000000.png", "000001.png"]
+    assert [Image.open(path).getpixel((0, 0)) for path in found] == [(0, 0, 0), (1, 0, 0)]
+    Image.new("RGB", (4, 4)).save(tmp_path / "a" / "a.webp")
+    with pytest.raises(UserError, match=r"a\.webp is no file that all tools look for"):
+        link_images(tmp_path / "a", tmp_path / "b", 9, tmp_path / "other")
+    with pytest.raises(UserError, match="no folder of images"):
+        link_images(tmp_path / "c", tmp_path / "b", 9, tmp_path / "third")
+
+
+def test_no_more_digits_than_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="898 digits for each folder"):
+        write_digits(899, tmp_path)
+
+
+@pytest.mark.slow
+def test_all_tools_find_the_same_distance(tmp_path: Path) -> None:
+    given = comparison(tmp_path)
+    write_random_inception(given.weights)
+    tools, skipped = available_tools(given, tmp_path)
+    assert skipped == []
+    ours, torch_fidelity, pytorch_fid = measure_evaluation(tools, given, rounds=1)
+    assert ours.figure == pytest.approx(torch_fidelity.figure, rel=1e-4)
+    # It resizes with half-pixel centres, so it sees somewhat other pixels.
+    assert ours.figure == pytest.approx(pytorch_fid.figure, rel=0.1)
+    assert min(ours.figure, *ours.seconds) > 0

@@ -1,0 +1,130 @@
+"""The commands that look at an ablation, on files as trials leave them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.ablation.status import results_of
+from harness.cli.main import main
+from harness.config.load import load_ablation
+from harness.machine.environment import EXPERIMENTS, ROOT
+from harness.processes.status import STATUS_FILE
+
+NAME = "no_differential"
+HOLD = """
+import sys, time
+from pathlib import Path
+from harness.cluster.trial_lock import trial_lock
+with trial_lock(Path(sys.argv[1]), print):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> dict[str, Path]:
+    ablation = load_ablation(
+        NAME, scale="smoke", seeds=2, overrides=[], experiments_dir=EXPERIMENTS
+    )
+    found = results_of(ablation, tmp_path)
+    for path in found.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def call(command: str, runs_dir: Path, *more: str, name: str = NAME) -> int:
+    return main(
+        [command, name, "--scale", "smoke", "--seeds", "2", "--runs-dir", str(runs_dir), *more]
+    )
+
+
+def write_status(result: Path, state: str, **fields: object) -> None:
+    status = {"state": state, "host": "elsewhere", "pid": 1, "updated": time.time(), **fields}
+    (result.parent / STATUS_FILE).write_text(json.dumps(status))
+
+
+def rows(output: str) -> dict[str, str]:
+    """Each line by its first word, with single spaces."""
+    lines = (line.split() for line in output.splitlines() if line.strip())
+    return {words[0]: " ".join(words[1:]) for words in lines}
+
+
+def test_status_shows_every_trial(
+    results: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results["dydila/seed0"].write_text("{}")
+    write_status(results["dydila/seed1"], "failed", reason="the loss is not finite")
+    write_status(results["sana/seed0"], "stopped", reason="interrupted", done=3, total=20)
+    progress = {"stage": "train", "done": 5, "total": 20, "seconds_left": 75.0, "note": "loss 1"}
+    write_status(results["sana/seed1"], "running", **progress)
+    assert call("status", tmp_path) == 0
+    shown = rows(capsys.readouterr().out)
+    assert shown["dydila/seed0"] == "done"
+    assert shown["dydila/seed1"] == "failed the loss is not finite"
+    assert shown["sana/seed0"] == "stopped 3/20 15% interrupted"
+    assert shown["sana/seed1"] == "running train 5/20 25% 1:15 loss 1"
+    assert shown["no_differential/seed0"] == "waiting"
+    assert shown["6"] == "trials: 1 done, 1 running, 1 stopped, 1 failed, 2 waiting"
+
+
+def test_watching_ends_when_nothing_will_happen(
+    results: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results["dydila/seed0"].write_text("{}")
+    assert call("status", tmp_path, "--watch") == 0
+    assert "1 done, 5 waiting" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("status", "cancel", "retry"):
+        assert call(command, tmp_path, name="no_diferential") == 2
+        assert "did you mean no_differential?" in capsys.readouterr().err
+
+
+def test_cancel_says_who_runs_what_no_job_does(
+    results: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("cancel", tmp_path) == 0
+    assert capsys.readouterr().out == "nothing of this ablation is queued or running\n"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(results["sana/seed1"].parent)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert call("cancel", tmp_path) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith(f"sana/seed1: process {holder.pid} on ")
+        assert holder.poll() is None
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+@pytest.mark.parametrize("option", ["--print-sbatch", "--detach"])
+def test_what_only_a_scheduler_can_do_is_refused_locally(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("ablation", tmp_path, option) == 2
+    assert "--cluster slurm" in capsys.readouterr().err
+
+
+def test_a_machine_without_slurm_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert call("ablation", tmp_path / "runs", "--cluster", "slurm") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sbatch is not installed here")
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "mlflow.db").exists()

@@ -1,0 +1,157 @@
+"""What each process does in the tests of groups of processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from harness.config.sections.sample import SampleConfig
+from harness.evaluation.build_reference import Layout, build_reference
+from harness.evaluation.evaluate import evaluate_samples
+from harness.evaluation.features import extract_features
+from harness.evaluation.image_folder import FolderImages
+from harness.evaluation.image_inputs import HashedRows
+from harness.evaluation.reference import RealImages, load_reference
+from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.progress import Progress
+from harness.rounds import in_rounds, own_turns
+from harness.sampling.sample import draw_samples
+from harness.sampling.samplers import diffusion as ddpm
+from harness.sampling.samplers import flow as flow_euler
+from harness.sampling.sinks import FileSink
+from models.objectives.ddpm import Config as DdpmConfig
+from models.objectives.flow import Config as FlowConfig
+from tests.support.pixel_extractor import PixelExtractor
+
+DIGITS = (load_digits().images[..., None] * (255 / 16)).round().astype(np.uint8)
+BATCH = 16
+SAMPLERS = (ddpm, flow_euler)
+"""Imported here, since the processes of a group are forks of one that has imported this module."""
+
+
+def measure(group: ProcessGroup, count: int, cache: Path) -> dict[str, Any] | None:
+    """All figures of `count` digits, and how often the leading process told of progress."""
+    extractor, seen = PixelExtractor(), list[Progress]()
+    reference = load_reference(
+        RealImages(DIGITS[500:733], "some digits"),
+        extractor,
+        cache_dir=cache,
+        batch_size=BATCH,
+        device="cpu",
+        group=group,
+    )
+    quality = evaluate_samples(
+        DIGITS[:count],
+        reference,
+        extractor,
+        inception_splits=3,
+        batch_size=BATCH,
+        device="cpu",
+        group=group,
+        on_progress=seen.append,
+    )
+    if quality is None:
+        assert not seen
+        assert len(reference.features) == 0
+        return None
+    told = [progress.done for progress in seen if progress.stage == "features"]
+    return {**asdict(quality), "told": told, "own": sum(map(len, extractor.seen))}
+
+
+def build(group: ProcessGroup, path: Path, layout: Layout, single_images: int) -> dict[str, Any]:
+    """A reference of 77 digits."""
+    return build_reference(
+        DIGITS[:77],
+        PixelExtractor(),
+        path,
+        source="digits",
+        layout=layout,
+        single_images=single_images,
+        batch_size=BATCH,
+        device="cpu",
+        group=group,
+    )
+
+
+def hash_images(group: ProcessGroup, count: int) -> str:
+    """Of digits that the processes read in turns."""
+    rows = HashedRows(DIGITS[:count])
+    for turn in own_turns(count, group):
+        rows[turn : turn + 1]
+    return rows.sha256(group)
+
+
+class Network(nn.Module):
+    """Depends on its input and its labels; stops after some calls, as a killed process would."""
+
+    null_label = 10
+
+    def __init__(self, calls: int | None, channels: int) -> None:
+        super().__init__()
+        self.left = calls
+        self.channels = channels
+
+    def forward(self, images: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyError("stopped")
+        found = images * labels.view(-1, 1, 1, 1) / 9 + timesteps.view(-1, 1, 1, 1) / 1000
+        return found.repeat(1, self.channels, 1, 1)
+
+
+def draw(group: ProcessGroup, config: SampleConfig, folder: Path, calls: int | None) -> np.ndarray:
+    """Samples of 23 indices, through a file."""
+    flow = config.sampler.startswith("flow_")
+    samples = draw_samples(
+        # With DDPM, a network predicts a variance as well.
+        Network(calls, 1 if flow else 2).eval(),
+        config,
+        FlowConfig() if flow else DdpmConfig(),
+        shape=(1, 4, 4),
+        num_classes=10,
+        count=23,
+        seed=5,
+        device="cpu",
+        sink=FileSink(folder, 23, "trial") if group.leads else None,
+        group=group,
+    )
+    if group.leads:
+        assert all(0 < count <= group.size * config.batch_size for count, _ in samples.batches)
+    return np.array(samples.images)
+
+
+def extract_from(group: ProcessGroup, folder: Path) -> int:
+    """How many images of a folder gave features."""
+    images = FolderImages(folder)
+    return len(extract_features(images, PixelExtractor(), batch_size=4, device="cpu", group=group))
+
+
+def die_at(group: ProcessGroup, rank: int, item: int) -> list[int]:
+    """Square ten numbers; one process is killed at one of them."""
+
+    def square(number: int) -> int:
+        if (group.rank, number) == (rank, item):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number * number
+
+    own = (square(number) for number in own_turns(10, group))
+    return [found for together in in_rounds(own, 10, group) for found in together]
+
+
+def alone(function: Any, *arguments: Any) -> Any:
+    """What one process gives."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(ALONE, *arguments)
+    finally:
+        torch.set_num_threads(threads)

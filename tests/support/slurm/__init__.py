@@ -1,0 +1,1 @@
+"""A private SLURM and sweeps on it."""

@@ -1,0 +1,55 @@
+"""What each process of a training with validation samples does: see test_validation_ranks.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers.logger import DummyLogger
+
+from harness.config.serialisation import from_yaml_file
+from harness.data.datasets import load_data_set
+from harness.evaluation.extractors import load_extractor
+from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
+from harness.local_ranks import group_of_environment
+from harness.processes.progress import ProgressListener
+from harness.tracking.journal import Journal
+from harness.tracking.lightning_logger import JournalLogger
+from harness.training.train import train
+from harness.validation_samples import ValidationSamples
+
+
+def train_and_validate(payload: Mapping[str, Any], report: ProgressListener) -> dict[str, Any]:
+    """Train as `payload["config"]` says, and tell how many processes there were."""
+    folder, cpu = Path(payload["folder"]), torch.device("cpu")
+    config = from_yaml_file(Path(payload["config"]))
+    data = load_data_set(config.data)
+
+    def load_measuring() -> tuple[FeatureExtractor, Reference]:
+        extractor = load_extractor("efficientnet_lite0")
+        real = RealImages(
+            PictureRows(data.train.pictures.subset(torch.arange(30))), "thirty digits"
+        )
+        return extractor, load_reference(
+            real, extractor, cache_dir=folder / "references", batch_size=30, device=cpu
+        )
+
+    with group_of_environment() as group:
+        # The others would fail to write there, and leave a file where a folder should be.
+        own = folder if group.leads else folder / "config.yaml"
+        logger: Logger = DummyLogger()
+        if group.leads:
+            journal = Journal(folder)
+            journal.start(experiment="smoke", run_name="sana/seed0", tags={}, params={})
+            logger = JournalLogger(journal)
+        samples = ValidationSamples(config, data, own, cpu, load_measuring, ignore, report)
+        train(config, data, folder, cpu, "32-true", logger, report, samples)
+        return {"processes": group.size}
+
+
+def ignore(path: Path) -> None:
+    """Of the grids, none is sent anywhere."""
