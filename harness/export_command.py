@@ -6,9 +6,9 @@ from pathlib import Path
 
 from harness.config.sections.sample import Weights
 from harness.config.serialisation import from_yaml_file
+from harness.tracking.find import find_trial
 from harness.training.export import export_model, weight_shapes
 from harness.training.train import finished_training, load_trained, weights_file
-from harness.trial.trained import find_trial
 from harness.vocabulary import names
 from models.errors import UserError
 

@@ -182,17 +182,6 @@ def validation_identity(identity: Mapping[str, Any], config: TrialConfig) -> dic
     return {**measured, "samples": config.train.validation_samples, "noise": "of validation"}
 
 
-def chosen_by(config: TrialConfig) -> str:
-    """By what `best` weights are chosen, in words, for the identity of what is drawn from them."""
-    train, metric = config.train, config.train.best_by
-    if metric not in _MEASURES:
-        return f"best by {metric}, every {train.validate_every} steps"
-    return (
-        f"best by {metric} of {train.validation_samples} samples, "
-        f"every {train.steps_between_samples} steps"
-    )
-
-
 def _by_metric(quality: Quality) -> dict[BestBy, float]:
     """What was measured."""
     kernel, score, near = quality.kernel_distance, quality.inception_score, quality.neighbours

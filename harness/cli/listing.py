@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from harness.cli.options import Commands, add_experiments_dir
-
-if TYPE_CHECKING:
-    from harness.config.catalogue import Listed
+from harness.config.ablation_file import QUESTION, read_ablation_file
+from harness.config.catalogue import SUFFIX, Kind, files
+from harness.config.layers import ABOUT, SAFE_NAME, about_line, load_layers
+from harness.config.mistakes import Mistake, Origin
+from harness.config.search_file import read_search_file
+from harness.config.yaml_source import read_yaml, shown_path
 
 
 def add(commands: Commands) -> None:
@@ -25,7 +29,6 @@ def add(commands: Commands) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from harness.config.catalogue import list_ablations, list_scales, list_searches
     from models.attention import load_variant, variant_names
 
     folder = options.experiments_dir
@@ -47,3 +50,52 @@ def _list(options: argparse.Namespace) -> int:
 
 def _catalogue_rows(listed: Sequence[Listed]) -> list[tuple[str, str]]:
     return [(item.name, f"broken: {item.error}" if item.error else item.about) for item in listed]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One file of the catalogue: its name, its question or purpose, and what is wrong with it."""
+
+    name: str
+    about: str
+    error: str | None
+
+
+def list_ablations(experiments_dir: Path) -> tuple[Listed, ...]:
+    """All ablations by name, broken files included."""
+    return _listed("ablation", QUESTION, read_ablation_file, experiments_dir)
+
+
+def list_searches(experiments_dir: Path) -> tuple[Listed, ...]:
+    """All searches by name, broken files included."""
+    return _listed("search", QUESTION, read_search_file, experiments_dir)
+
+
+def list_scales(experiments_dir: Path) -> tuple[Listed, ...]:
+    """All scales by name, broken files included."""
+
+    def check(path: Path, mistakes: list[Mistake]) -> None:
+        load_layers(path, experiments_dir, mistakes)
+
+    return _listed("scale", ABOUT, check, experiments_dir)
+
+
+def _listed(
+    kind: Kind,
+    about_key: str,
+    check: Callable[[Path, list[Mistake]], object],
+    experiments_dir: Path,
+) -> tuple[Listed, ...]:
+    listed = []
+    for path in files(kind, experiments_dir):
+        mistakes: list[Mistake] = []
+        document = read_yaml(path, mistakes)
+        about = "" if document is None else about_line(document, about_key, [])
+        name = path.name.removesuffix(SUFFIX)
+        if not SAFE_NAME.fullmatch(name):
+            problem = "a name has letters, digits, _, . and - only"
+            mistakes.append(Mistake(Origin(shown_path(path)), "", problem))
+        if not mistakes:
+            check(path, mistakes)
+        listed.append(Listed(name, about, str(mistakes[0]) if mistakes else None))
+    return tuple(listed)

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from harness.cluster.interruption import Interruption
-from harness.cluster.machine import resolve_workers, visible_gpus
+from harness.cluster.machine import resolve_workers
 from harness.cluster.wire import Message, encode
+from harness.machine.gpus import visible_gpus
 from harness.processes.jobs import (
     Job,
     JobEnded,

@@ -10,19 +10,10 @@ import signal
 from types import FrameType
 
 from harness.processes.progress import Progress, ProgressListener
+from models.errors import Preempted
 
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 """SIGUSR1 is what the jobs ask SLURM for, SIGTERM what it sends otherwise; submitit has USR2."""
-
-
-class Preempted(Exception):  # noqa: N818 - no error: what was done is kept, and the trial goes on
-    """A trial stopped because it was asked to, with all that it did saved."""
-
-    def __init__(self, reason: str, where: str) -> None:
-        """`reason` is the signal's name, `where` how far the trial had come."""
-        super().__init__(f"stopped by {reason} {where}")
-        self.reason = reason
-        self.where = where
 
 
 class StopRequest:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from harness.machine.files import write_text
 from harness.processes.progress import Progress, ProgressListener
-from harness.processes.signals import Preempted
+from models.errors import Preempted
 
 STATUS_FILE = "status.json"
 SECONDS_BETWEEN_WRITES = 1.0

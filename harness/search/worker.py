@@ -18,7 +18,7 @@ from harness.config.serialisation import to_plain
 from harness.config.trial_hash import training_hash, trial_hash
 from harness.machine.files import write_text
 from harness.processes.progress import Progress, ProgressListener
-from harness.processes.signals import Preempted, StopRequest
+from harness.processes.signals import StopRequest
 from harness.processes.status import recorded_status
 from harness.search.attributes import MEMBERS, REASON, SCORES
 from harness.search.config import config_at
@@ -28,7 +28,7 @@ from harness.search.study import claimed_trial
 from harness.trial.run import run_trial
 from harness.trial.spec import TrialOrder, finished_result, trial_folder
 from harness.vocabulary import names
-from models.errors import UserError
+from models.errors import Preempted, UserError
 
 
 def run_job(

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from harness.processes.signals import Preempted
 from harness.tracking.allowed_names import LONGEST_NAME, check_name
 from harness.tracking.events import (
     JOURNAL_FILE,
@@ -38,6 +37,7 @@ from harness.tracking.events import (
 )
 from harness.tracking.links import run_link
 from harness.vocabulary.names import TAG_ENDED_BECAUSE, TAG_PARENT
+from models.errors import Preempted
 
 TAG_NON_FINITE = "harness.non_finite"
 """Followed by a dot and the metric: where that metric was first infinite or not a number."""

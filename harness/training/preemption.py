@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytorch_lightning as pl
 
-from harness.processes.signals import Preempted, StopRequest
+from harness.processes.signals import StopRequest
+from models.errors import Preempted
 
 
 class Preemption(pl.Callback):

@@ -7,35 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.config.facts import sampling_facts
 from harness.config.schema import TrialConfig
 from harness.evaluation.quality import Quality
 from harness.tracking.provenance import collect
 from harness.training.best_weights import Best
 from harness.trial.reference import measured_identity
 from harness.trial.spec import TrialOrder
-from harness.validation_samples import chosen_by, validation_identity
+from harness.validation_samples import validation_identity
 from harness.vocabulary import names
 
 
 def figures_identity(quality: Quality, config: TrialConfig) -> dict[str, Any]:
     """All that the quality figures depend on besides the model."""
     return {**measured_identity(quality), **sampling_facts(config)}
-
-
-def sampling_facts(config: TrialConfig) -> dict[str, Any]:
-    """How a trial's final samples are drawn, besides the seed."""
-    sample = config.sample
-    # Only where it is another: figures from before there was a choice are of the last weights.
-    best = {"weights": chosen_by(config)} if sample.weights == "best" else {}
-    return {
-        **best,
-        "objective": config.objective.name,
-        "sampler": sample.sampler,
-        "steps": sample.steps,
-        "guidance_scale": sample.guidance_scale,
-        "guidance_channels": sample.guidance_channels or "all",
-        "labels": sample.labels,
-    }
 
 
 def order_tags(

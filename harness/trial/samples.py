@@ -20,8 +20,9 @@ from harness.sampling.grid import class_grid, save_grid_png, shown_classes
 from harness.sampling.sample import draw_samples
 from harness.sampling.samples_file import load_samples, save_samples
 from harness.sampling.sinks import FileSink
-from harness.trial.spec import SAMPLES, TrialOrder
+from harness.trial.spec import TrialOrder
 from harness.vocabulary import names
+from harness.vocabulary.names import SAMPLES
 from models.backbone import Backbone
 
 _COST = "sampled.json"

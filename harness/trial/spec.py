@@ -17,7 +17,6 @@ from harness.config.schema import TrialConfig
 from harness.config.sections.section import Section
 
 RESULT = "result.json"
-SAMPLES = "samples.npz"
 FLOOR = "real against real"
 """What the scores of held-out real images are shown as, beside the keys of trials."""
 

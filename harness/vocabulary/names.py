@@ -163,3 +163,6 @@ ARTIFACT_PROBE = "attention_probe"
 ARTIFACT_TRIALS = "trials.json"
 """On an ablation's run: `{"trials": [{"variant", "seed", "hash", "run_id"}...], "floor":
 {"fd_...": value, "is_...": value} or {}, "floor_identity": {...}}`, trials in table order."""
+
+
+SAMPLES = "samples.npz"

@@ -30,9 +30,9 @@ from harness.cluster.slurm.records import (
 )
 from harness.processes.group import LostTouchError
 from harness.processes.progress import ProgressListener, ignore_progress
-from harness.processes.signals import Preempted, StopRequest
+from harness.processes.signals import StopRequest
 from harness.processes.worker import REASON_CHARACTERS, redirect_output
-from models.errors import UserError
+from models.errors import Preempted, UserError
 
 MOST_LOST = 3
 """Turns in a row that may end with a lost process: what a node's death is not, happens again."""

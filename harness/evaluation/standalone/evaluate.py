@@ -40,8 +40,8 @@ from harness.package_versions import installed_versions
 from harness.process_device import process_device
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener, ignore_progress
-from harness.trial.spec import SAMPLES
 from harness.vocabulary import names
+from harness.vocabulary.names import SAMPLES
 from models.errors import UserError
 
 _PACKAGES = ("numpy", "pillow", "scipy", "timm", "torch", "torch-fidelity")
@@ -189,8 +189,8 @@ def _open_samples(text: str, runs_dir: Path) -> tuple[ImageInput, dict[str, Any]
     if (path.exists() and not is_trial) or path.suffix in _ARRAYS:
         return open_images(path), {}
     # They bring the whole of training along: seconds that images from elsewhere need not wait for.
-    from harness.trial.identity import sampling_facts
-    from harness.trial.trained import find_trial
+    from harness.config.facts import sampling_facts
+    from harness.tracking.find import find_trial
 
     try:
         folder = find_trial(text, runs_dir)

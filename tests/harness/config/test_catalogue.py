@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.catalogue import Listed, find_file, list_ablations, list_scales, names
+from harness.cli.listing import Listed, list_ablations, list_scales
+from harness.config.catalogue import find_file, names
 from harness.config.mistakes import Mistake
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.catalogue import list_ablations, list_scales, names
+from harness.cli.listing import list_ablations, list_scales
+from harness.config.catalogue import names
 from harness.config.core_schema import Scalar
 from harness.config.load import load_ablation, load_cluster
 from harness.config.mistakes import Mistake

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from harness.processes.progress import Progress
-from harness.processes.signals import SIGNALS, Preempted, StopRequest
+from harness.processes.signals import SIGNALS, StopRequest
+from models.errors import Preempted
 
 
 @pytest.fixture(autouse=True)

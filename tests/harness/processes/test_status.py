@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.processes.progress import Progress, ignore_progress
-from harness.processes.signals import Preempted
 from harness.processes.status import STATUS_FILE, read_status, recorded_status
-from models.errors import UserError
+from models.errors import Preempted, UserError
 
 
 def test_a_trial_that_was_never_begun_has_no_status(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.catalogue import list_searches, names
+from harness.cli.listing import list_searches
+from harness.config.catalogue import names
 from harness.config.mistakes import ConfigError
 from harness.config.trial_hash import trial_hash
 from harness.search.config import Search, config_at, differences_at, load_search

@@ -10,9 +10,10 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
 from harness.processes.progress import Progress, ignore_progress
-from harness.processes.signals import Preempted, StopRequest
+from harness.processes.signals import StopRequest
 from harness.training.hardware import choose_device
 from harness.training.train import EMA_WEIGHTS, finished_training, train
+from models.errors import Preempted
 
 SETTINGS = (
     "train.steps=12",

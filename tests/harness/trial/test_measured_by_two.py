@@ -16,8 +16,9 @@ from harness.processes.progress import Progress
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
 from harness.trial.run import run_job
-from harness.trial.spec import RESULT, SAMPLES, TrialOrder
+from harness.trial.spec import RESULT, TrialOrder
 from harness.vocabulary import names
+from harness.vocabulary.names import SAMPLES
 
 TINY = (
     "train.steps=2",

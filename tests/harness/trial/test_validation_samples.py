@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from pytorch_lightning.loggers.logger import DummyLogger
 
+from harness.config.facts import chosen_by
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
@@ -29,7 +30,7 @@ from harness.training.best_weights import read_best
 from harness.training.build import build_backbone
 from harness.training.sample_validation import SampleFigures
 from harness.training.train import load_trained, train
-from harness.validation_samples import NOISE_SEED, ValidationSamples, chosen_by
+from harness.validation_samples import NOISE_SEED, ValidationSamples
 from harness.vocabulary.names import on_validation_samples, validation_metric_of
 from models.backbone import Backbone
 from models.errors import UserError

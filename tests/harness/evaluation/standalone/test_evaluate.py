@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from harness.cli.main import main
+from harness.config.facts import sampling_facts
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
 from harness.evaluation.extractors import load_extractor
@@ -22,7 +23,6 @@ from harness.evaluation.metrics.frechet import frechet_distance_of_features
 from harness.evaluation.metrics.kernel_distance import kernel_distance
 from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.sampling.samples_file import save_samples
-from harness.trial.identity import sampling_facts
 from tests.support.random_weights import smooth_images, write_random_vit
 
 SAMPLES, REAL = 30, 40

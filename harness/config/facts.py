@@ -1,0 +1,34 @@
+"""What a configuration says in words that stand beside a trial's figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.config.schema import TrialConfig
+
+
+def sampling_facts(config: TrialConfig) -> dict[str, Any]:
+    """How a trial's final samples are drawn, besides the seed."""
+    sample = config.sample
+    # Only where it is another: figures from before there was a choice are of the last weights.
+    best = {"weights": chosen_by(config)} if sample.weights == "best" else {}
+    return {
+        **best,
+        "objective": config.objective.name,
+        "sampler": sample.sampler,
+        "steps": sample.steps,
+        "guidance_scale": sample.guidance_scale,
+        "guidance_channels": sample.guidance_channels or "all",
+        "labels": sample.labels,
+    }
+
+
+def chosen_by(config: TrialConfig) -> str:
+    """By what `best` weights are chosen, in words, for the identity of what is drawn from them."""
+    train, metric = config.train, config.train.best_by
+    if metric == "loss":
+        return f"best by {metric}, every {train.validate_every} steps"
+    return (
+        f"best by {metric} of {train.validation_samples} samples, "
+        f"every {train.steps_between_samples} steps"
+    )
