@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from harness.config.cluster import LocalCluster
 from harness.processes.jobs import Job, JobEvent, JobResult
-from harness.processes.pool import resolve_workers, run_jobs, visible_gpus
+from harness.cluster.machine import resolve_workers
+from harness.machine.gpus import visible_gpus
+from harness.processes.pool import run_jobs
 from models.errors import UserError
 
 

@@ -26,7 +26,7 @@ def sampling_facts(config: TrialConfig) -> dict[str, Any]:
 def chosen_by(config: TrialConfig) -> str:
     """By what `best` weights are chosen, in words, for the identity of what is drawn from them."""
     train, metric = config.train, config.train.best_by
-    if metric == "loss":
+    if metric == "validation_loss":
         return f"best by {metric}, every {train.validate_every} steps"
     return (
         f"best by {metric} of {train.validation_samples} samples, "

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from harness.cluster.interruption import Interruption
-from harness.cluster.machine import resolve_workers
 from harness.cluster.wire import Message, encode
 from harness.machine.gpus import visible_gpus
 from harness.processes.jobs import (
@@ -27,7 +26,6 @@ from harness.processes.jobs import (
 from harness.processes.progress import Progress
 from harness.processes.worker_process import WorkerProcess, WorkerSettings, describe_exit
 
-__all__ = ["resolve_workers", "run_jobs", "visible_gpus"]
 
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.1
