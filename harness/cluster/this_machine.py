@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.config.cluster import LocalCluster
-from harness.processes.jobs import Job, JobEvent, JobResult
 from harness.cluster.machine import resolve_workers
+from harness.config.cluster import LocalCluster
 from harness.machine.gpus import visible_gpus
+from harness.processes.jobs import Job, JobEvent, JobResult
 from harness.processes.pool import run_jobs
 from models.errors import UserError
 

@@ -26,7 +26,6 @@ from harness.processes.jobs import (
 from harness.processes.progress import Progress
 from harness.processes.worker_process import WorkerProcess, WorkerSettings, describe_exit
 
-
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.1
 

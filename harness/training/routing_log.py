@@ -15,10 +15,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from models.attention.parts.dynamic import ChosenDifference, StaticDifference
 from models.attention.parts.power_kernel import ChosenPower
 from models.attention.parts.routing_health import RouterHealth, RoutingRecorder
 from models.backbone import Backbone
-from models.differential import ChosenDifference, StaticDifference
 from models.diffusion_module import DiffusionModule
 from models.distributed import whole
 

@@ -16,11 +16,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
-from models.attention.parts.dynamic import ProjectorBank
+from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape, ValueConvolution
+from models.attention.parts.dynamic import ChosenDifference, ProjectorBank, StaticDifference
 from models.attention.parts.norm import WidthNorm
 from models.attention.parts.power_kernel import ChosenPower, FixedPower, ReluKernel, share_exponents
 from models.attention.parts.products import (
+    checked_heads,
     full_precision,
     linear_product,
     linear_product_flops,
@@ -29,11 +30,7 @@ from models.attention.parts.products import (
     similarity_sums,
     split_heads,
 )
-from models.attention.parts.routing import RouterGradient, RouterLearning
-from models.differential import ChosenDifference, StaticDifference
-from models.factors import InitialFactors
-from models.head_count import checked_heads
-from models.value_convolution import ValueConvolution
+from models.attention.parts.routing import InitialFactors, RouterGradient, RouterLearning
 
 QUESTION = "dynamic differential linear attention: does mending over-smoothed weights pay?"
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from models.attention.base import AttentionConfig, AttentionShape
 from models.attention.parts.linear import KernelAttention
 from models.attention.parts.power_kernel import FixedPower
-from models.head_count import checked_head_dim
+from models.attention.parts.products import checked_head_dim
 
 QUESTION = "focused linear attention as in FLatten: do sharper kernels close the gap?"
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.attention.base import AttentionConfig, AttentionShape
 from models.attention.parts.linear import KernelAttention
-from models.head_count import checked_head_dim
+from models.attention.parts.products import checked_head_dim
 
 QUESTION = "ReLU linear attention with few heads as in LiT: are many heads needed?"
 

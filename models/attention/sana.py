@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.attention.base import AttentionConfig, AttentionShape
 from models.attention.parts.linear import KernelAttention
-from models.head_count import checked_heads
+from models.attention.parts.products import checked_heads
 
 QUESTION = "ReLU linear attention as in SANA: how much is lost against softmax?"
 

@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
+from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape, ValueConvolution
 from models.attention.parts.norm import WidthNorm
-from models.attention.parts.products import full_precision, merge_heads, similarities, split_heads
-from models.head_count import checked_head_dim
-from models.value_convolution import ValueConvolution
+from models.attention.parts.products import (
+    checked_head_dim,
+    full_precision,
+    merge_heads,
+    similarities,
+    split_heads,
+)
 
 QUESTION = "softmax attention as in DiT: what does quadratic cost buy?"
 

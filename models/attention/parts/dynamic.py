@@ -3,6 +3,10 @@
 `Q'_i = X_i W^(u_i)` with `u_i = argmax_m (X_i R)_m`. All n projections are computed and one is
 kept: the straight-through gradient needs the others, and dense products are what hardware is good
 at. The cost is counted in full.
+
+The token differential operator: subtract each token's redundancy (DyDiLA).
+
+`Q^_i = Q~_i - lambda_i Q'~_i`.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention.parts.routing import Router, RouterLearning
+from models.attention.parts.routing import InitialFactors, LearnsFactor, Router, RouterLearning
 from models.initialization import SelfInitialized
 
 
@@ -49,3 +53,50 @@ class ProjectorBank(nn.Module, SelfInitialized):
         """Multiply-adds for one token, router included."""
         routing = self.projectors if self.router is not None else 0
         return self.width * (self.projectors * self.width + routing)
+
+
+class StaticDifference(nn.Module, SelfInitialized, LearnsFactor):
+    """One learnable lambda for all tokens."""
+
+    options = 0
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.initial = initial
+        self.factor = nn.Parameter(torch.empty(()))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        nn.init.constant_(self.factor, self.initial)
+
+    @property
+    def learned_factor(self) -> nn.Parameter:
+        return self.factor
+
+    def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
+        return plain - self.factor.to(plain.dtype) * redundant
+
+
+class ChosenDifference(nn.Module, SelfInitialized, LearnsFactor):
+    """One of n learnable lambdas, chosen for each row by routing on `[Q~_i, Q'~_i]`.
+
+    `options` is the number of router logits a row costs, for counting FLOPs.
+    """
+
+    def __init__(self, head_dim: int, initial: InitialFactors, learning: RouterLearning) -> None:
+        super().__init__()
+        self.options = initial.options
+        self.initial = initial
+        self.router = Router(2 * head_dim, initial.options, learning)
+        self.factors = nn.Parameter(torch.empty(initial.options))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        self.factors.copy_(self.initial.values())
+
+    @property
+    def learned_factor(self) -> nn.Parameter:
+        return self.factors
+
+    def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
+        choice = self.router(torch.cat([plain, redundant], dim=-1))
+        factor = choice.of_values(self.factors.to(plain.dtype))
+        return plain - choice.gated(factor[..., None] * redundant)

@@ -11,7 +11,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from models.attention.base import AttentionBlock, AttentionShape
+from models.attention.base import AttentionBlock, AttentionShape, ValueConvolution
 from models.attention.parts.norm import WidthNorm
 from models.attention.parts.products import (
     full_precision,
@@ -22,7 +22,6 @@ from models.attention.parts.products import (
     similarity_sums,
     split_heads,
 )
-from models.value_convolution import ValueConvolution
 
 
 class KernelAttention(AttentionBlock):

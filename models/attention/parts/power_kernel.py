@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.attention.parts.routing import Router, RouterLearning
-from models.factors import InitialFactors, LearnsFactor
+from models.attention.parts.routing import InitialFactors, LearnsFactor, Router, RouterLearning
 from models.initialization import SelfInitialized
 
 

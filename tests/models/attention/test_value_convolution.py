@@ -8,10 +8,9 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.attention.base import AttentionShape, ValueConvolutionConfig
+from models.attention.base import AttentionShape, ValueConvolution, ValueConvolutionConfig
 from models.errors import UserError
 from models.initialization import initialize
-from models.value_convolution import ValueConvolution
 
 GRID = (4, 6)
 WIDTH = 8

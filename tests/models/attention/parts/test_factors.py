@@ -7,8 +7,8 @@ import torch
 
 from harness.config.schema import TrialConfig
 from harness.training.build import build_backbone, build_module
+from models.attention.parts.routing import factor_parameters
 from models.diffusion_module import DiffusionModule
-from models.factors import factor_parameters
 
 SHAPE = (1, 8, 8)
 

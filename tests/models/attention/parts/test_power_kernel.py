@@ -12,8 +12,7 @@ from models.attention.parts.power_kernel import (
     power_kernel,
     share_exponents,
 )
-from models.attention.parts.routing import RouterLearning
-from models.factors import InitialFactors
+from models.attention.parts.routing import InitialFactors, RouterLearning
 from models.initialization import initialize
 
 LEARNING = RouterLearning("straight_through", 0.0)
