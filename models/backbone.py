@@ -1,4 +1,9 @@
-"""The one diffusion transformer that all variants share (DiT, Peebles and Xie 2023)."""
+"""The one diffusion transformer that all variants share (DiT, Peebles and Xie 2023).
+
+The transformer block with adaLN-Zero modulation (DiT, section 3.2).
+
+The named sizes of the diffusion transformer.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +12,55 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.attention import build_attention
 from models.attention.base import AttentionConfig, AttentionShape, ValueConvolutionConfig
-from models.block import Block, Modulation, modulate
 from models.embeddings import LabelEmbedding, TimestepEmbedding, position_embedding
 from models.errors import UserError
 from models.feedforward import FeedForwardKind, build_feedforward
 from models.initialization import SelfInitialized, initialize
+
+
+def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """`x (1 + scale) + shift`, with tokens (B, N, D) and shift and scale (B, D)."""
+    return torch.addcmul(shift[:, None], tokens, 1 + scale[:, None])
+
+
+class Modulation(nn.Module, SelfInitialized):
+    """The condition (B, D) to `parts` vectors (B, D) each, all zero at first."""
+
+    def __init__(self, width: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.linear = nn.Linear(width, parts * width)
+
+    def initialize(self, generator: torch.Generator) -> None:
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(F.silu(condition)).chunk(self.parts, dim=-1)
+
+
+class Block(nn.Module):
+    """(B, N, D) and a condition (B, D) to (B, N, D); receives its attention ready-made."""
+
+    def __init__(self, width: int, attention: nn.Module, feedforward: nn.Module) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.attention = attention
+        self.feedforward_norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.feedforward = feedforward
+        self.modulation = Modulation(width, 6)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(condition)
+        attended = self.attention(modulate(self.attention_norm(tokens), shift, scale))
+        tokens = tokens + gate[:, None] * attended
+        fed = self.feedforward(modulate(self.feedforward_norm(tokens), mlp_shift, mlp_scale))
+        return tokens + mlp_gate[:, None] * fed
+
 
 Positions = Literal["sincos", "none"]
 
@@ -170,3 +215,23 @@ class Backbone(nn.Module):
         grid = patches.unflatten(1, (rows, columns)).unflatten(-1, (size, size, -1))
         # (B, rows, columns, p, q, C) -> (B, C, rows * p, columns * q)
         return grid.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+@dataclass(frozen=True)
+class BackboneSize:
+    """Depth in blocks, width in channels, heads of softmax attention."""
+
+    depth: int
+    width: int
+    heads: int
+
+
+BACKBONE_SIZES = {
+    # Ours, for a laptop; the head dimension of 32 is SANA's.
+    "tiny": BackboneSize(depth=4, width=64, heads=2),
+    # DiT (Peebles and Xie 2023), table 1.
+    "S": BackboneSize(depth=12, width=384, heads=6),
+    "B": BackboneSize(depth=12, width=768, heads=12),
+    "L": BackboneSize(depth=24, width=1024, heads=16),
+    "XL": BackboneSize(depth=28, width=1152, heads=16),
+}

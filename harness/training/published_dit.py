@@ -16,8 +16,7 @@ from harness.machine.files import atomic_path
 from harness.training.export import export_model, load_exported
 from models.attention.base import ValueConvolutionConfig
 from models.attention.softmax import Config as SoftmaxConfig
-from models.backbone import Backbone, BackboneConfig
-from models.backbone_sizes import BACKBONE_SIZES
+from models.backbone import BACKBONE_SIZES, Backbone, BackboneConfig
 from models.dit_checkpoint import dit_state, load_dit_state
 from models.errors import UserError
 

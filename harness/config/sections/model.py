@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from harness.config.sections.section import Section
 from models.attention import variant_names
 from models.attention.base import ValueConvolutionConfig
-from models.backbone_sizes import BACKBONE_SIZES
+from models.backbone import BACKBONE_SIZES
 
 if TYPE_CHECKING:
     VariantName = str

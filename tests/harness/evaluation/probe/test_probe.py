@@ -38,8 +38,7 @@ from harness.evaluation.probe_figure import probe_png
 from harness.evaluation.probe_table import layers, mean, probe_csv, select, timesteps
 from models.attention import load_variant
 from models.attention.base import ValueConvolutionConfig
-from models.backbone import Backbone, BackboneConfig
-from models.block import modulate
+from models.backbone import Backbone, BackboneConfig, modulate
 from models.objectives import TrainingObjective, build_objective, objective_config
 
 MANY_TOKENS = Path(__file__).with_name("probe_many_tokens.py")
