@@ -22,11 +22,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from models.attention.parts.load_balance import balance_loss, is_balanced, option_shares
 from models.attention.parts.routing import factor_parameters
 from models.backbone import Backbone
-from models.distributed import mean_over_processes, whole
+from models.distributed import let_go, mean_over_processes, shard, whole
 from models.errors import UserError
 from models.objectives import TrainingObjective
 from models.randomness import generator
-from models.sharding import let_go, shard
 
 
 class Batch(NamedTuple):

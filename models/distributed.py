@@ -1,11 +1,18 @@
-"""Means over the processes that train one network together."""
+"""Means over the processes that train one network together.
+
+Sharing the weights of a network out among processes (FSDP2).
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
+
+from models.backbone import Backbone
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
@@ -37,3 +44,26 @@ def whole(tensor: Tensor) -> Tensor:
     joined = tensor.full_tensor()
     assert isinstance(joined, torch.Tensor)
     return joined
+
+
+def shard(backbone: Backbone, mesh: DeviceMesh) -> None:
+    """Give each process a part of every parameter; a block's are gathered while it is computed.
+
+    Source: `torch.distributed.fsdp.fully_shard`. The network's forward and backward passes become
+    ones that all processes of the mesh must take together. Does nothing a second time.
+    """
+    if isinstance(backbone, FSDPModule):
+        return
+    for block in backbone.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(backbone, mesh=mesh)
+
+
+def let_go(backbone: Backbone) -> None:
+    """Drop the whole parameters that a forward pass without gradients left behind.
+
+    A pass with gradients would use them again, and none would reach the parts (seen in PyTorch
+    2.14). Does nothing where nothing is shared out.
+    """
+    if isinstance(backbone, FSDPModule):
+        backbone.reshard()
