@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from harness.tracking.allowed_names import LONGEST_NAME, check_name
 from harness.tracking.events import (
     JOURNAL_FILE,
     Artifact,
@@ -36,7 +35,7 @@ from harness.tracking.events import (
     read_events,
 )
 from harness.tracking.links import run_link
-from harness.vocabulary.names import TAG_ENDED_BECAUSE, TAG_PARENT
+from harness.vocabulary.names import LONGEST_NAME, TAG_ENDED_BECAUSE, TAG_PARENT, check_name
 from models.errors import Preempted
 
 TAG_NON_FINITE = "harness.non_finite"

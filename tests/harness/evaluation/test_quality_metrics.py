@@ -9,8 +9,8 @@ from harness.evaluation.metrics.kernel_distance import KernelDistance
 from harness.evaluation.quality import Metric, Quality
 from harness.evaluation.reference import Reference
 from harness.quality_metrics import quality_metrics
-from harness.tracking.allowed_names import check_name
 from harness.vocabulary import names
+from harness.vocabulary.names import check_name
 from tests.support.pixel_extractor import PixelExtractor
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1)).astype(np.uint8)

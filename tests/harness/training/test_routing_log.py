@@ -16,12 +16,12 @@ from harness.data.batches import DrawnImages
 from harness.data.datasets import load_data_set
 from harness.data.order import BatchOrder, DrawOrder
 from harness.processes.progress import ignore_progress
-from harness.tracking.allowed_names import check_name
 from harness.training.build import build_backbone, build_module
 from harness.training.hardware import choose_device
 from harness.training.routing_log import factor_metrics
 from harness.training.train import train
 from harness.vocabulary import names
+from harness.vocabulary.names import check_name
 from models.backbone import Backbone
 
 OURS = ("routing/", "gamma/", "lambda/")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tracking.allowed_names import check_name
+from harness.vocabulary.names import check_name
 
 NAMES = [
     "train_loss",

@@ -11,7 +11,7 @@ from harness.evaluation.probe.probe import (
     SIMILARITY,
     ProbeRow,
 )
-from harness.tracking.allowed_names import check_name
+from harness.vocabulary.names import check_name
 
 
 def test_means_are_logged_over_all_and_of_each_layer_and_timestep() -> None:
