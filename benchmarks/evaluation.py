@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cpu_threads import THREAD_VARIABLES
+from harness.machine.environment import THREAD_VARIABLES
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.errors import UserError
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.cpu_threads import THREAD_VARIABLES, usable_cores
+from harness.machine.environment import THREAD_VARIABLES, usable_cores
 from harness.processes.group import ProcessGroup
 from harness.processes.meeting import Meeting, place_from_environment
 from harness.processes.progress import ProgressListener

@@ -68,10 +68,10 @@ def add(commands: Commands) -> None:
 def _make_manifest(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.cpu_threads import usable_cores
     from harness.data.make_manifest import make_manifest
     from harness.data.manifest import write_manifest
     from harness.data.sources import open_source
+    from harness.machine.environment import usable_cores
     from harness.terminal.progress import ProgressView
 
     before = _present(options.out, options.force)
@@ -104,7 +104,7 @@ def _present(out: Path, force: bool) -> Manifest | None:
         UserError: something else stands there, or nothing can.
     """
     from harness.data.manifest import read_manifest
-    from harness.writable import check_writable
+    from harness.machine.files import check_writable
     from models.errors import UserError
 
     check_writable(out)

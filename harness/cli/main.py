@@ -14,7 +14,7 @@ from harness.cli import listing as list_experiments
 from harness.cli import trained as probe
 from harness.commands import cancel, config, convert, export, report, retry, status
 from harness.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
-from harness.disk_space import full_disk_as_user_error
+from harness.machine.files import full_disk_as_user_error
 from models.errors import UserError
 
 _COMMANDS = (

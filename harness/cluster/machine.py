@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from harness.cpu_threads import usable_cores
+from harness.machine.environment import usable_cores
 from harness.machine.gpus import visible_gpus
 from models.errors import UserError
 

@@ -72,8 +72,8 @@ def _benchmark(options: argparse.Namespace) -> int:
     from harness.evaluation.extractors.weights_file import check_there, file_sha256
     from harness.evaluation.frechet_benchmark import measure_frechet
     from harness.evaluation.random_inception import write_random_inception
+    from harness.machine.environment import process_device
     from harness.machine.files import write_text
-    from harness.process_device import process_device
     from harness.terminal.progress import ProgressView
 
     for option, least in (("count", 2), ("batch_size", 1), ("rounds", 1), ("threads", 1)):

@@ -34,10 +34,10 @@ def add(commands: Commands) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.cpu_threads import usable_cores
     from harness.data.manifest import read_manifest
     from harness.data.sources import open_source
     from harness.data.verify import check_contents, check_sizes
+    from harness.machine.environment import usable_cores
     from harness.terminal.progress import ProgressView
 
     manifest = read_manifest(options.manifest)

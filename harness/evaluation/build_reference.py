@@ -16,10 +16,9 @@ from harness.evaluation.features import FeatureBatch, feature_batches
 from harness.evaluation.gathered_moments import GatheredMoments
 from harness.evaluation.image_inputs import HashedRows
 from harness.evaluation.reference_file import FORMAT, PROVENANCE
-from harness.image_rows import ImageRows
+from harness.machine.environment import installed_versions
 from harness.machine.files import atomic_path
-from harness.machine.npz import begin_array
-from harness.package_versions import installed_versions
+from harness.machine.npz import ImageRows, begin_array
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener, ignore_progress
 from models.errors import UserError

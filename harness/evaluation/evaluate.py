@@ -10,7 +10,7 @@ from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Features, extract_features
 from harness.evaluation.quality import Quality, measure_quality
 from harness.evaluation.reference import Reference, drawn_without_order
-from harness.image_rows import ImageRows
+from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener, ignore_progress
 

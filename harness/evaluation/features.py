@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.gathered_moments import GatheredMoments
 from harness.evaluation.moments import FeatureMoments
-from harness.image_rows import ImageRows
+from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from harness.rounds import in_rounds, own_turns

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.evaluation.array_images import ArrayImages, open_array_images
 from harness.evaluation.image_folder import FolderImages
-from harness.image_rows import ImageRows
+from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup
 from models.errors import UserError
 

@@ -21,8 +21,8 @@ from harness.evaluation.features import Features, extract_features, no_features
 from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
 from harness.evaluation.moments import FeatureMoments
 from harness.evaluation.reference_statistics import ReferenceStatistics
-from harness.image_rows import ImageRows
 from harness.machine.files import atomic_path
+from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator

@@ -1,18 +1,36 @@
-"""Arrays of an `.npz` that need not fit into memory."""
+"""Arrays of an `.npz` that need not fit into memory.
+
+Many images, a few at a time.
+
+Samples as the file that ADM's evaluator reads, for anyone to check the figures with.
+"""
 
 from __future__ import annotations
 
 import struct
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.image_rows import ImageRows
+from harness.machine.files import atomic_path
+
+
+class ImageRows(Protocol):
+    """Images (N, H, W, C) uint8 that are read as they are sliced; an array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.uint8]: ...
+
 
 _CHUNK = 2**20
+
 _IMAGES_AT_ONCE = 256
 """Images in memory while they are written."""
 
@@ -171,3 +189,14 @@ def begin_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -
     """Write the header of an array whose rows follow."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
+
+
+def export_adm(images: ImageRows, path: Path) -> None:
+    """Write `arr_0`, (N, H, W, 3) uint8; grey images are stored three times over.
+
+    Args:
+        images: (N, H, W, C) with 1 or 3 channels.
+        path: of the `.npz`.
+    """
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        write_colour_images(archive, "arr_0", images)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import harness
 from harness.cluster.wire import Inbox, Message, encode
-from harness.cpu_threads import THREAD_VARIABLES
+from harness.machine.environment import THREAD_VARIABLES
 from harness.processes.jobs import Job
 
 IMPORT_ROOT = Path(harness.__file__).resolve().parents[1]

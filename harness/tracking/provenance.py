@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cpu_threads import usable_cores
-from harness.package_versions import installed_versions
+from harness.machine.environment import installed_versions, usable_cores
 from harness.vocabulary import names
 
 PACKAGES = (

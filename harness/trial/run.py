@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from harness.disk_space import full_disk_as_user_error
 from harness.floor import measure_floor
+from harness.machine.files import full_disk_as_user_error
 from harness.processes.lock import trial_lock
 from harness.processes.meeting import Meeting, place_from_environment
 from harness.processes.progress import Progress, ProgressListener, ignore_progress

@@ -11,7 +11,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from harness.cluster.slurm.records import JOB_NAME
 from harness.config.cluster import SlurmCluster
-from harness.cpu_threads import THREAD_VARIABLES
+from harness.machine.environment import THREAD_VARIABLES
 from harness.processes.worker_process import IMPORT_ROOT
 
 STOP_SIGNAL = "USR1"

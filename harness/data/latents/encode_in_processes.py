@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cpu_threads import usable_cores
 from harness.data.latents.autoencoder import load_autoencoder
 from harness.data.latents.cache import open_cache
 from harness.data.latents.description import StorageType
 from harness.data.latents.encode import Encoded, encode
 from harness.data.manifest import read_manifest
 from harness.data.sources import open_source
-from harness.process_device import process_device
+from harness.machine.environment import process_device, usable_cores
 from harness.processes.jobs import Job, JobEnded, JobEvent, JobProgressed
 from harness.processes.pool import run_jobs
 from harness.processes.progress import ProgressListener

@@ -36,8 +36,7 @@ from harness.evaluation.reference_file import (
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.evaluation.standalone.outputs import check_outputs, write_outputs
 from harness.evaluation.standalone.spec import EvaluateOrder
-from harness.package_versions import installed_versions
-from harness.process_device import process_device
+from harness.machine.environment import installed_versions, process_device
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener, ignore_progress
 from harness.vocabulary import names

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.evaluate_classes import NamedClasses, classes_csv
-from harness.evaluation.export_adm import export_adm
 from harness.evaluation.standalone.spec import EvaluateOrder
-from harness.image_rows import ImageRows
-from harness.machine.files import write_text
-from harness.writable import check_writable
+from harness.machine.files import check_writable, write_text
+from harness.machine.npz import ImageRows, export_adm
 from models.errors import UserError
 
 

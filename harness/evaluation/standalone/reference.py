@@ -20,10 +20,10 @@ from harness.evaluation.features import finite_features
 from harness.evaluation.image_inputs import ImageInput, open_images
 from harness.evaluation.reference import PictureRows
 from harness.local_ranks import check_processes, group_of_environment, run_local_ranks
-from harness.process_device import process_device
+from harness.machine.environment import process_device
+from harness.machine.files import check_writable
 from harness.processes.group import ProcessGroup
 from harness.processes.progress import ProgressListener
-from harness.writable import check_writable
 from models.errors import UserError
 
 _SCALE = "scale:"

@@ -23,7 +23,7 @@ from harness.data.latents import encode_in_processes as encode_command
 from harness.data.latents.autoencoder import load_autoencoder
 from harness.data.latents.cache import open_cache
 from harness.data.manifest import Manifest, ManifestClass, ManifestImage, write_manifest
-from harness.process_device import process_device
+from harness.machine.environment import process_device
 from models.errors import UserError
 
 IMAGES = 24

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.disk_space import full_disk_as_user_error
+from harness.machine.files import full_disk_as_user_error
 from harness.processes.jobs import Job
 from harness.processes.pool import run_jobs
 from harness.training.checkpoints import resumable_checkpoint, step_of

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 
-from harness.cpu_threads import usable_cores
+from harness.machine.environment import usable_cores
 
 
 def test_usable_cores_respects_the_affinity_of_the_process() -> None:

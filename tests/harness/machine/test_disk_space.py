@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.disk_space import full_disk_as_user_error
+from harness.machine.files import full_disk_as_user_error
 from models.errors import UserError
 
 FULL = Path("/dev/full")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.writable import check_writable
+from harness.machine.files import check_writable
 from models.errors import UserError
 
 
