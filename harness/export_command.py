@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.config.sections.sample import Weights
+from harness.config.sections import Weights
 from harness.config.serialisation import from_yaml_file
 from harness.tracking.find import find_trial
 from harness.training.export import export_model, weight_shapes

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.config.schema import TrialConfig
-from harness.config.sections.train import BestBy
+from harness.config.sections import BestBy
 from harness.data.decoder import Decoder, load_decoder
 from harness.data.images import DataSet
 from harness.evaluation.evaluate import quality_identity

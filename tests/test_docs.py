@@ -9,7 +9,7 @@ import pytest
 
 from harness.config.catalogue import names
 from harness.config.load import load_ablation
-from harness.config.sections.train import TrainConfig
+from harness.config.sections import TrainConfig
 from harness.machine.environment import EXPERIMENTS, ROOT
 from models.attention.dydila import Config
 

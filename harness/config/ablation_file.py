@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from harness.config.layers import SAFE_NAME
-from harness.config.merge import nest
+from harness.config.layers import SAFE_NAME, nest
 from harness.config.mistakes import Mistake, nearest_name
 from harness.config.validation import validate
 from harness.config.yaml_source import Node, read_yaml

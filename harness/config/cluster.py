@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import annotated_types
 from pydantic import Field, field_validator, model_validator
 
-from harness.config.sections.section import Section
+from harness.config.sections import Section
 
 OWN_OPTIONS = {
     "account": "cluster.account",

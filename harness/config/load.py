@@ -1,4 +1,9 @@
-"""An ablation becomes its trials: every variant with every seed, fully resolved and hashed."""
+"""An ablation becomes its trials: every variant with every seed, fully resolved and hashed.
+
+What the layers of a trial's configuration may hold, whoever resolves them.
+
+The data set of a scale, without an ablation.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +16,38 @@ from pydantic import BaseModel, Field
 from harness.config.ablation_file import AblationFile, read_ablation_file
 from harness.config.catalogue import find_file
 from harness.config.cluster import ClusterConfig
-from harness.config.layers import load_layers
-from harness.config.merge import overrides_layer
+from harness.config.layers import load_layers, overrides_layer
 from harness.config.mistakes import COMMAND_LINE, ConfigError, Mistake
 from harness.config.schema import TrialConfig
-from harness.config.sections.data import DataConfig
+from harness.config.sections import DataConfig
 from harness.config.trial_hash import training_hash, trial_hash
-from harness.config.trial_layers import CLUSTER, SEED, refuse_seeds, trial_overrides
 from harness.config.validation import check_keys, validate
 from harness.config.yaml_source import Node
+
+CLUSTER = "cluster"
+
+SEED = "seed"
+
+
+def trial_overrides(overrides: Sequence[str], mistakes: list[Mistake]) -> Node:
+    """The overrides as a layer, without those of `cluster.`, which are left to `load_cluster`."""
+    layer = overrides_layer(overrides, mistakes)
+    return Node({k: node for k, node in layer.entries().items() if k != CLUSTER}, layer.origin)
+
+
+def refuse_seeds(layers: Sequence[Node], expected: str, mistakes: list[Mistake]) -> None:
+    """A layer holds for all trials, and each trial has its own seed.
+
+    Args:
+        layers: to be looked through.
+        expected: where seeds are given instead, for the message.
+        mistakes: where it goes.
+    """
+    for layer in layers:
+        seed = layer.find((SEED,))
+        if seed is not None:
+            problem = "each trial has its own seed"
+            mistakes.append(Mistake(seed.origin, SEED, problem, expected))
 
 
 @dataclass(frozen=True)
@@ -181,3 +209,31 @@ def _in_its_file(mistake: Mistake) -> Mistake:
     prefix = f"{CLUSTER}."
     nearest = None if mistake.nearest is None else mistake.nearest.removeprefix(prefix)
     return replace(mistake, key=mistake.key.removeprefix(prefix), nearest=nearest)
+
+
+class _WithData(BaseModel):
+    """The keys as the command line names them."""
+
+    data: DataConfig
+
+
+def load_data_config(scale: str, overrides: Sequence[str], experiments_dir: Path) -> DataConfig:
+    """Read which images a scale trains on.
+
+    Args:
+        scale: of a file in `experiments/scale`.
+        overrides: `data.path=...` and the like.
+        experiments_dir: the folder of YAML files.
+
+    Raises:
+        ConfigError: with all mistakes in the file and the overrides.
+    """
+    mistakes: list[Mistake] = []
+    layer = overrides_layer(overrides, mistakes)
+    check_keys(_WithData, layer, mistakes)
+    path = find_file("scale", scale, experiments_dir, mistakes)
+    below = None if path is None else load_layers(path, experiments_dir, mistakes)
+    config = None if below is None else validate(_WithData, [*below, layer], mistakes)
+    if config is None or mistakes:
+        raise ConfigError(mistakes)
+    return config.data

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field, model_validator
 
-from harness.config.sections.data import DataConfig
-from harness.config.sections.evaluate import EvaluateConfig
-from harness.config.sections.model import ModelConfig
-from harness.config.sections.sample import SampleConfig
-from harness.config.sections.section import Section
-from harness.config.sections.train import TrainConfig
+from harness.config.sections import (
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    SampleConfig,
+    Section,
+    TrainConfig,
+)
 from models.attention import build_attention, load_variant, variant_names
 from models.attention.base import AttentionConfig, AttentionShape
 from models.errors import UserError

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from harness.config.merge import nest
+from harness.config.layers import nest
 from harness.config.mistakes import Mistake
 from harness.config.validation import validate
 from harness.config.yaml_source import Node, read_yaml

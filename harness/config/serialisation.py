@@ -9,11 +9,10 @@ from typing import Any
 
 import yaml
 
-from harness.config.core_schema import Scalar, read_plain_scalar
 from harness.config.mistakes import ConfigError, Mistake
 from harness.config.schema import TrialConfig
 from harness.config.validation import validate
-from harness.config.yaml_source import read_yaml
+from harness.config.yaml_source import Scalar, read_plain_scalar, read_yaml
 
 
 def to_plain(config: TrialConfig) -> dict[str, Any]:

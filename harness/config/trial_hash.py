@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from harness.config.schema import TrialConfig
-from harness.config.sections.section import NEUTRAL, WITHOUT_EFFECT
+from harness.config.sections import NEUTRAL, WITHOUT_EFFECT
 
 HASH_VERSION = 1
 """Bump it when code changes so that equal configurations give other results: every trial is then

@@ -1,18 +1,200 @@
-"""A merged configuration against the schema, with every error as a mistake of the user's."""
+"""A merged configuration against the schema, with every error as a mistake of the user's.
+
+What a field of the schema accepts, in words: the second half of every message about it.
+
+From a pydantic error's location to the key that the user wrote.
+"""
 
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
+import annotated_types
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-from harness.config.expectation import allowed_values, members_by_name
-from harness.config.merge import merge
+from harness.config.layers import merge
 from harness.config.mistakes import Mistake, Origin, nearest_name
-from harness.config.place import Place, all_keys, find_place, union_tags
 from harness.config.yaml_source import Node, quoted
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    types.NoneType: "null",
+}
+
+_PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
+
+
+def is_union(annotation: Any) -> bool:
+    """Whether an annotation is `A | B`."""
+    return get_origin(annotation) in (Union, types.UnionType)
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether an annotation is a model, whose fields are the keys of a section."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def allowed_values(annotation: Any) -> tuple[Any, ...]:
+    """The values that the literals of an annotation name."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    if is_union(annotation) or get_origin(annotation) is Annotated:
+        return tuple(value for part in get_args(annotation) for value in allowed_values(part))
+    return ()
+
+
+def expected_words(annotation: Any, constraints: Sequence[Any] = ()) -> str:
+    """What an annotation accepts, such as "a whole number >= 1 or null"."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *metadata = get_args(annotation)
+        for item in metadata:
+            if isinstance(item, annotated_types.DocInfo):
+                return item.documentation
+        return expected_words(inner, [*constraints, *_flat(metadata)])
+    if is_union(annotation):
+        parts = (expected_words(part, constraints) for part in get_args(annotation))
+        return " or ".join(dict.fromkeys(parts))
+    if origin is Literal:
+        values = [str(value) for value in get_args(annotation)]
+        return values[0] if len(values) == 1 else f"one of {', '.join(values)}"
+    if origin is tuple:
+        return _list_words(get_args(annotation)) + _bounds(constraints)
+    if origin is dict or is_section(annotation):
+        return "a section of keys" + _bounds(constraints)
+    bounds = "" if annotation is types.NoneType else _bounds(constraints)
+    return _WORDS.get(annotation, str(annotation)) + bounds
+
+
+def members_by_name(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The models that a union chooses from by a `name` or the like, sorted by that name."""
+    tag = str(field.discriminator)
+    members = (part for part in get_args(field.annotation) if is_section(part))
+    named = {
+        str(value): member
+        for member in members
+        for value in allowed_values(member.model_fields[tag].annotation)
+    }
+    return dict(sorted(named.items()))
+
+
+def _list_words(items: Sequence[Any]) -> str:
+    item = get_args(items[0])[0] if get_origin(items[0]) is Annotated else items[0]
+    plural = _PLURALS.get(item, "values")
+    return f"a list of {plural}" if items[-1] is Ellipsis else f"a list of {len(items)} {plural}"
+
+
+def _flat(metadata: Sequence[Any]) -> list[Any]:
+    """Constraints as `annotated_types` has them, out of pydantic's `Field(...)` too."""
+    return [
+        constraint
+        for item in metadata
+        for constraint in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
+
+
+def _bounds(constraints: Sequence[Any]) -> str:
+    words = []
+    for constraint in constraints:
+        match constraint:
+            case annotated_types.Ge(ge=bound):
+                words.append(f">= {bound}")
+            case annotated_types.Gt(gt=bound):
+                words.append(f"> {bound}")
+            case annotated_types.Le(le=bound):
+                words.append(f"<= {bound}")
+            case annotated_types.Lt(lt=bound):
+                words.append(f"< {bound}")
+            case annotated_types.MultipleOf(multiple_of=unit):
+                words.append(f"a multiple of {unit}")
+    not_empty = any(isinstance(constraint, annotated_types.MinLen) for constraint in constraints)
+    return (f" {' and '.join(words)}" if words else "") + (", not empty" if not_empty else "")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One key of a section, found in the schema."""
+
+    path: tuple[str, ...]
+    """The keys that lead to it in YAML. The tags that pydantic puts in are left out, and so is
+    what lies inside a value: the index in a list, the branch of `int | "auto"`."""
+    section: type[BaseModel]
+    """The innermost section on the way."""
+    field: FieldInfo | None
+    """The field that the last key names; None where the section has no such field."""
+    annotation: Any
+    """What the place holds; None where nothing is known about it."""
+    tag: str | None
+    """The name that chose the section out of a union, such as that of an attention variant."""
+    inside_value: bool
+    """Whether the location goes on into the value itself."""
+
+    def expected(self) -> str:
+        """What the place accepts, in words."""
+        field = self.field
+        if field is None or field.annotation is not self.annotation:
+            return expected_words(self.annotation)
+        words = expected_words(self.annotation, field.metadata)
+        if field.discriminator is None:
+            return words
+        return f"{words} with {field.discriminator}: one of {', '.join(members_by_name(field))}"
+
+
+def find_place(schema: type[BaseModel], location: Sequence[int | str]) -> Place:
+    """Follow a location of pydantic's through a schema."""
+    path: list[str] = []
+    section: type[BaseModel] = schema
+    field: FieldInfo | None = None
+    annotation: Any = schema
+    tag: str | None = None
+    for part in location:
+        if is_section(annotation):
+            section = annotation
+            field = section.model_fields.get(str(part))
+            annotation = field.annotation if field is not None else None
+            path.append(str(part))
+        elif field is not None and field.discriminator is not None:
+            tag = str(part)
+            annotation = members_by_name(field).get(tag)
+        elif get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+            path.append(str(part))
+        else:
+            return Place(tuple(path), section, field, annotation, tag, inside_value=True)
+    return Place(tuple(path), section, field, annotation, tag, inside_value=False)
+
+
+def all_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all keys, those of every member of a union included."""
+    for name, field in schema.model_fields.items():
+        key = f"{prefix}{name}"
+        yield key
+        union = field.discriminator is not None
+        members: list[Any] = [*members_by_name(field).values()] if union else [field.annotation]
+        for member in members:
+            if is_section(member):
+                yield from all_keys(member, f"{key}.")
+
+
+def union_tags(schema: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """The sections whose fields depend on a name in them: dotted key to the key of that name."""
+    tags: dict[str, str] = {}
+    for name, field in schema.model_fields.items():
+        if field.discriminator is not None:
+            tags[f"{prefix}{name}"] = str(field.discriminator)
+        elif is_section(field.annotation):
+            section: Any = field.annotation
+            tags |= union_tags(section, f"{prefix}{name}.")
+    return tags
+
 
 Schema = TypeVar("Schema", bound=BaseModel)
 

@@ -2,12 +2,17 @@
 
 Refused, each as a mistake: duplicate keys (PyYAML lets the last one win), tags, merge keys `<<`,
 keys that are not plain words, aliases that contain themselves.
+
+Plain scalars as YAML 1.2's core schema reads them (YAML 1.2.2, section 10.3.2).
+
+PyYAML follows YAML 1.1, where `1e-4` is text and `no`, `off` and `on` are booleans.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +20,45 @@ from typing import Any
 
 import yaml
 
-from harness.config.core_schema import Scalar, read_plain_scalar
 from harness.config.mistakes import Mistake, Origin
+
+Scalar = str | int | float | bool | None
+
+_CONSTANTS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+}
+
+_INTEGERS = {
+    10: re.compile(r"[-+]?[0-9]+"),
+    8: re.compile(r"0o[0-7]+"),
+    16: re.compile(r"0x[0-9a-fA-F]+"),
+}
+
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+
+def read_plain_scalar(text: str) -> Scalar:
+    """The value of an unquoted scalar.
+
+    Raises:
+        ValueError: an integer of more digits than Python converts (4300).
+    """
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    for base, pattern in _INTEGERS.items():
+        if pattern.fullmatch(text):
+            return int(text, base)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
 
 # Far more than the schema has, and far fewer than would exhaust memory or the stack.
 _MOST_NODES = 10_000
+
 _MOST_LEVELS = 20
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.config.load import Ablation
-from harness.config.sections.data import DataConfig
+from harness.config.sections import DataConfig
 from harness.data.datasets import data_content
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.config.sections.data import DataConfig
+from harness.config.sections import DataConfig
 from harness.data.pixels import to_uint8
 from models.errors import UserError
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.config.sections.sample import SampleConfig
+from harness.config.sections import SampleConfig
 from harness.data.pixels import to_uint8
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import Progress, ProgressListener, ignore_progress

@@ -9,11 +9,9 @@ from typing import Any
 
 from harness.config.ablation_file import read_ablation_file
 from harness.config.catalogue import find_file
-from harness.config.core_schema import Scalar
-from harness.config.layers import load_layers
-from harness.config.merge import merge, nest
+from harness.config.layers import load_layers, merge, nest
+from harness.config.load import SEED, refuse_seeds, trial_overrides
 from harness.config.mistakes import ConfigError, Mistake, Origin, nearest_name
-from harness.config.place import all_keys, find_place, union_tags
 from harness.config.schema import TrialConfig
 from harness.config.search_file import (
     ObjectiveConfig,
@@ -22,10 +20,9 @@ from harness.config.search_file import (
     SearchFile,
     read_search_file,
 )
-from harness.config.sections.section import WITHOUT_EFFECT
-from harness.config.trial_layers import SEED, refuse_seeds, trial_overrides
-from harness.config.validation import check_keys, validate
-from harness.config.yaml_source import Node, quoted
+from harness.config.sections import WITHOUT_EFFECT
+from harness.config.validation import all_keys, check_keys, find_place, union_tags, validate
+from harness.config.yaml_source import Node, Scalar, quoted
 from harness.search.space import Dimension
 
 Point = Mapping[str, Scalar]

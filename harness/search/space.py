@@ -17,9 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from harness.config.core_schema import Scalar
 from harness.config.mistakes import Mistake, nearest_name
-from harness.config.yaml_source import Node, parse_value, quoted
+from harness.config.yaml_source import Node, Scalar, parse_value, quoted
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.config.sections.train import TrainConfig
+from harness.config.sections import TrainConfig
 from models.errors import UserError
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor
 
-from harness.config.sections.train import BestBy
+from harness.config.sections import BestBy
 from harness.machine.files import atomic_path, write_bytes, write_text
 from harness.processes.group import current_group
 from models.backbone import Backbone

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 
 from harness.config.schema import TrialConfig
-from harness.config.sections.sample import Weights
+from harness.config.sections import Weights
 from harness.config.serialisation import to_plain
 from harness.machine.files import atomic_path, write_text
 from models.attention import load_variant, variant_names

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from filelock import FileLock
 
-from harness.config.sections.train import TrainConfig
+from harness.config.sections import TrainConfig
 from harness.machine.files import write_text
 from models.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from harness.config.sections.train import BestBy
+from harness.config.sections import BestBy
 from harness.training.best_weights import BestWeights
 from models.backbone import Backbone
 from models.diffusion_module import DiffusionModule

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from harness.config.sections.train import TrainConfig
+from harness.config.sections import TrainConfig
 from harness.machine.files import write_text
 from harness.processes.group import ProcessGroup
 from models.diffusion_module import DiffusionModule, NonFiniteLossError

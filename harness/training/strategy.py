@@ -12,7 +12,7 @@ from pytorch_lightning.strategies import (
     Strategy,
 )
 
-from harness.config.sections.train import TrainConfig
+from harness.config.sections import TrainConfig
 from harness.processes.group import TIMEOUT, ProcessGroup
 
 

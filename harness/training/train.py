@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 from safetensors.torch import load_model, save_model
 
 from harness.config.schema import TrialConfig
-from harness.config.sections.sample import Weights
+from harness.config.sections import Weights
 from harness.data.batches import DrawnImages, TrainingData
 from harness.data.images import DataSet
 from harness.data.order import BatchOrder, DrawOrder

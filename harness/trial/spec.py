@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.config.load import Trial
 from harness.config.schema import TrialConfig
-from harness.config.sections.section import Section
+from harness.config.sections import Section
 
 RESULT = "result.json"
 FLOOR = "real against real"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from harness.config.schema import TrialConfig
-from harness.config.sections.sample import Weights
+from harness.config.sections import Weights
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet

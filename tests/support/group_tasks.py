@@ -13,7 +13,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from harness.config.sections.sample import SampleConfig
+from harness.config.sections import SampleConfig
 from harness.evaluation.build_reference import Layout, build_reference
 from harness.evaluation.evaluate import evaluate_samples
 from harness.evaluation.features import extract_features

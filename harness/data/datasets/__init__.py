@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from harness.config.sections.data import DataConfig
+from harness.config.sections import DataConfig
 from harness.data.images import DataSet
 from models.errors import UserError
 

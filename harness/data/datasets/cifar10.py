@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness.config.sections.data import DataConfig
+from harness.config.sections import DataConfig
 from harness.data.cifar_batches import BATCHES, FOLDER, read_batches
 from harness.data.class_folders import read_class_folders
 from harness.data.content_hash import hash_of_files

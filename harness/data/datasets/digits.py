@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from harness.config.sections.data import DataConfig
+from harness.config.sections import DataConfig
 from harness.data.datasets.base import hold_out
 from harness.data.images import DataSet
 from harness.data.labelled_images import LabelledImages

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from pathlib import Path
 
-from harness.config.sections.data import DataConfig
+from harness.config.sections import DataConfig
 from harness.data.content_hash import hash_of_facts
 from harness.data.datasets.base import hold_out
 from harness.data.decoding import DECODING

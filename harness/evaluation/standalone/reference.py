@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from harness.config.data_config import load_data_config
+from harness.config.load import load_data_config
 from harness.data.datasets import load_data_set
 from harness.data.manifest import read_manifest
 from harness.data.manifest_images import EncodedImages

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from harness.config.core_schema import read_plain_scalar
+from harness.config.yaml_source import read_plain_scalar
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.layers import load_layers
-from harness.config.merge import merge
+from harness.config.layers import load_layers, merge
 from harness.config.mistakes import Mistake
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.config.merge import merge, nest, overrides_layer
+from harness.config.layers import merge, nest, overrides_layer
 from harness.config.mistakes import COMMAND_LINE, Mistake, Origin
 from harness.config.yaml_source import Node
 

@@ -10,17 +10,13 @@ import pytest
 
 from harness.cli.listing import list_ablations, list_scales
 from harness.config.catalogue import names
-from harness.config.core_schema import Scalar
 from harness.config.load import load_ablation, load_cluster
 from harness.config.mistakes import Mistake
-from harness.config.place import all_keys
 from harness.config.schema import TrialConfig
-from harness.config.sections.data import DataConfig
-from harness.config.sections.evaluate import EvaluateConfig
-from harness.config.sections.sample import SampleConfig
-from harness.config.sections.train import TrainConfig
+from harness.config.sections import DataConfig, EvaluateConfig, SampleConfig, TrainConfig
 from harness.config.serialisation import flatten
-from harness.config.yaml_source import read_yaml
+from harness.config.validation import all_keys
+from harness.config.yaml_source import Scalar, read_yaml
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 ABLATIONS = names("ablation", EXPERIMENTS)

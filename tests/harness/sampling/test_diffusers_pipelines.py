@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
-from harness.config.sections.sample import SampleConfig
+from harness.config.sections import SampleConfig
 from harness.sampling.sample import draw_samples
 from models.objectives.ddpm import Config
 from models.randomness import generator

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.config.schema import TrialConfig
-from harness.config.sections.sample import SampleConfig
+from harness.config.sections import SampleConfig
 from harness.data.pixels import to_uint8
 from harness.processes.progress import Progress
 from harness.sampling.sample import Samples, draw_samples, sample_labels

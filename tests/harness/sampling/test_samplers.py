@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.config.sections.sample import SampleConfig
+from harness.config.sections import SampleConfig
 from harness.sampling.samplers import build_sampler, sampler_names
 from models.errors import UserError
 from models.objectives.base import ObjectiveConfig

@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor, nn
 
 from harness.config.schema import TrialConfig
-from harness.config.sections.sample import SampleConfig
+from harness.config.sections import SampleConfig
 from harness.sampling.sample import draw_samples
 from harness.sampling.sinks import FileSink
 from models.objectives.flow import Config as FlowConfig

@@ -14,7 +14,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_file
 
 from harness.config.schema import TrialConfig
-from harness.config.sections.train import BestBy
+from harness.config.sections import BestBy
 from harness.data.datasets import load_data_set
 from harness.processes.progress import ignore_progress
 from harness.training.best_weights import LOWER_IS_BETTER, Best, BestWeights, read_best

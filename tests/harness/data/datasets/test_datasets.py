@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from typing import get_args
 
-from harness.config.sections.data import DataConfig
+from harness.config.sections import DataConfig
 from harness.data import datasets
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from harness.config.sections.data import DataConfig
+from harness.config.sections import DataConfig
 from harness.data.batches import DrawnImages
 from harness.data.datasets import load_data_set
 from harness.data.order import Draw

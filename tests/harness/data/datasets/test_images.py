@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
-from harness.config.sections.data import DataConfig
+from harness.config.sections import DataConfig
 from harness.data.batches import loader_of
 from harness.data.datasets import data_content, load_data_set
 from harness.data.decoder import load_decoder

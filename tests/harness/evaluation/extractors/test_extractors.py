@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 import torch
 
-from harness.config.sections.evaluate import Extractor
+from harness.config.sections import Extractor
 from harness.evaluation.extractors import check_extractor, extractor_names, load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from models.errors import UserError

@@ -1,1 +1,0 @@
-"""The sections of a trial's configuration, one file each."""
