@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 
 from harness.evaluation.standalone.evaluate import Evaluation, Watch, evaluate_images, silent_watch
 from harness.evaluation.standalone.spec import EvaluateOrder
-from harness.local_ranks import check_processes, group_of_environment, run_local_ranks
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.ranks import check_processes, group_of_environment, run_local_ranks
 
 _RANK = "harness.evaluate_ranks:evaluate_as_rank"
 _UNITS = {"bootstrap": "resamples", "extrapolation": "resamples"}

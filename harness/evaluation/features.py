@@ -17,9 +17,8 @@ from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.gathered_moments import GatheredMoments
 from harness.evaluation.moments import FeatureMoments
 from harness.machine.npz import ImageRows
-from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
-from harness.rounds import in_rounds, own_turns
 from models.errors import UserError
 
 

@@ -1,6 +1,12 @@
 """The processes that work on one task together, and what they tell one another.
 
 A task that runs alone is a group of one; code that takes a group needs no second path for it.
+
+Work shared out among processes in rounds, its results in the order in which one would give them.
+
+In round r of a group of n, the process of rank k works on item r n + k, and the leading process
+gathers what all of them found. So it sees every item exactly once and in order, however many
+processes there are, and never holds more than one round.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ TIMEOUT = timedelta(minutes=30)
 Far more than what one does alone while they wait (a checkpoint on a slow disk, a figure of all
 samples), and far less than a night that a hanging process would hold its GPUs.
 """
+
 LOST_TOUCH = "lost touch with the others"
 
 
@@ -130,3 +137,50 @@ def current_group() -> ProcessGroup:
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
     return ProcessGroup(dist.get_rank(), dist.get_world_size())
+
+
+Found = TypeVar("Found")
+
+
+def own_turns(count: int, group: ProcessGroup) -> range:
+    """Which of `count` items this process works on."""
+    return range(group.rank, count, group.size)
+
+
+def in_rounds(own: Iterator[Found], count: int, group: ProcessGroup) -> Iterator[list[Found]]:
+    """Work, and gather.
+
+    Args:
+        own: works on the items of `own_turns`, one after another, and gives what it found.
+        count: of the items of all processes.
+        group: all of its processes must iterate to the end.
+
+    Returns:
+        On the leading process, what all found in each round, in the order of the items. On the
+        others nothing, but they work as they are iterated.
+
+    Raises:
+        UserError: what `own` raises, on the process where it does and on the leading one; or
+            another process ended.
+    """
+    if group.size == 1:
+        for found in own:
+            yield [found]
+        return
+    for first in range(0, count, group.size):
+        mine: list[Found] = []
+        mistake: UserError | None = None
+        if first + group.rank < count:
+            try:
+                mine.append(next(own))
+            except UserError as error:
+                mistake = error
+        told = group.gather((mine, mistake))
+        if mistake is not None:
+            raise mistake
+        if told is None:
+            continue
+        for _, theirs in told:
+            if theirs is not None:
+                raise theirs
+        yield [found for part, _ in told for found in part]

@@ -2,11 +2,14 @@
 
 Whoever starts them says where: torchrun and this package's local launcher by torchrun's variables
 (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), SLURM by its own.
+
+Talk between the processes of one machine, which is nobody else's business.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +20,23 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from harness.loopback import talk_on_this_machine_only
 from harness.processes.group import ALONE, TIMEOUT, ProcessGroup
 from models.errors import UserError
 
+_INTERFACE = "GLOO_SOCKET_IFNAME"
+
+
+def talk_on_this_machine_only() -> None:
+    """Gloo listens on the interface that the machine's name stands for; this makes it loopback."""
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    if loopback:
+        os.environ.setdefault(_INTERFACE, loopback[0])
+
+
 _BEGUN, _ENDED = "begun", "ended"
+
 _LOOK_AGAIN = timedelta(seconds=20)
+
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 

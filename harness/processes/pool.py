@@ -11,8 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from harness.cluster.interruption import Interruption
-from harness.cluster.wire import Message, encode
 from harness.machine.gpus import visible_gpus
 from harness.processes.jobs import (
     Job,
@@ -24,6 +22,8 @@ from harness.processes.jobs import (
     JobStarted,
 )
 from harness.processes.progress import Progress
+from harness.processes.signals import Interruption
+from harness.processes.worker import Message, encode
 from harness.processes.worker_process import WorkerProcess, WorkerSettings, describe_exit
 
 GRACE_SECONDS = 5.0

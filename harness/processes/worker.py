@@ -5,6 +5,11 @@ that Ctrl-C in the terminal reaches the parent alone, which decides what happens
 the running job (its `finally` blocks run). When the parent is gone, the kernel sends SIGTERM
 (Linux), and the end of the socket tells the same anywhere; what does not end in time is killed
 together with all processes that it started.
+
+Messages between the pool and its workers: one JSON object a line over a socket pair.
+
+JSON rather than pickle, so that what a job takes and returns can also be written to a file, and so
+that a message that is cut off by the death of its sender is recognised by the missing line end.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import atexit
 import ctypes
 import faulthandler
 import importlib
+import json
 import os
 import signal
 import socket
@@ -27,13 +33,58 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
-from harness.cluster.wire import Inbox, Message, encode
 from harness.processes.progress import Progress, ProgressListener
 from models.errors import UserError
 
+Message = dict[str, Any]
+
+RECEIVE_BYTES = 1 << 16
+
+
+def encode(message: Message) -> bytes:
+    """Raises TypeError or ValueError where the message cannot be written as JSON."""
+    return json.dumps(message).encode() + b"\n"
+
+
+class Inbox:
+    """Collects bytes from a socket and hands out whole messages.
+
+    `closed` says that the other side is gone.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._rest = b""
+        self.closed = False
+
+    def wait(self) -> list[Message]:
+        """Waits for bytes; returns the messages that they complete, often none."""
+        return self._receive(0)
+
+    def drain(self) -> list[Message]:
+        """All messages that have arrived, without waiting."""
+        messages: list[Message] = []
+        with suppress(BlockingIOError):
+            while not self.closed:
+                messages += self._receive(socket.MSG_DONTWAIT)
+        return messages
+
+    def _receive(self, flags: int) -> list[Message]:
+        try:
+            received = self._connection.recv(RECEIVE_BYTES, flags)
+        except ConnectionError:
+            received = b""
+        self.closed = not received
+        *lines, self._rest = (self._rest + received).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
 ORPHAN_GRACE_SECONDS = 3.0
+
 REPORT_INTERVAL_SECONDS = 0.1
+
 REASON_CHARACTERS = 300
+
 PR_SET_PDEATHSIG = 1
 """From Linux' <sys/prctl.h>."""
 

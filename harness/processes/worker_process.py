@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness.cluster.wire import Inbox, Message, encode
 from harness.machine.environment import THREAD_VARIABLES
 from harness.processes.jobs import Job
+from harness.processes.worker import Inbox, Message, encode
 
 IMPORT_ROOT = Path(harness.__file__).resolve().parents[1]
 

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from harness.config.sections import SampleConfig
 from harness.data.pixels import to_uint8
-from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
-from harness.rounds import in_rounds, own_turns
 from harness.sampling.guidance import Denoiser, GuidedDenoiser
 from harness.sampling.samplers import build_sampler
 from harness.sampling.sinks import MemorySink, SampleSink

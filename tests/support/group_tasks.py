@@ -20,9 +20,8 @@ from harness.evaluation.features import extract_features
 from harness.evaluation.image_folder import FolderImages
 from harness.evaluation.image_inputs import HashedRows
 from harness.evaluation.reference import RealImages, load_reference
-from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress
-from harness.rounds import in_rounds, own_turns
 from harness.sampling.sample import draw_samples
 from harness.sampling.samplers import diffusion as ddpm
 from harness.sampling.samplers import flow as flow_euler

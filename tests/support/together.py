@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from harness.loopback import talk_on_this_machine_only
 from harness.processes.group import ProcessGroup, current_group
+from harness.processes.meeting import talk_on_this_machine_only
 
 # Imported once; every process is a fork of one that has nothing but imports behind it.
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -15,8 +15,8 @@ from harness.data.datasets import load_data_set
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
-from harness.local_ranks import group_of_environment
 from harness.processes.progress import ProgressListener
+from harness.processes.ranks import group_of_environment
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
 from harness.training.train import train

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.cluster.interruption import Interruption
 from harness.cluster.launcher import Detached
 from harness.cluster.slurm.commands import SlurmError
 from harness.cluster.slurm.queue import QueuedJob, describe_ending, read_queue
@@ -13,6 +12,7 @@ from harness.cluster.slurm.records import JobRecord, read_outcome
 from harness.config.cluster import SlurmCluster
 from harness.processes.jobs import Job, JobEnded, JobEvent, JobProgressed, JobResult, JobStarted
 from harness.processes.progress import Progress
+from harness.processes.signals import Interruption
 from harness.processes.status import read_status
 
 FILES_SECONDS = 1.0

@@ -19,11 +19,11 @@ from harness.evaluation.extractors import load_extractor
 from harness.evaluation.features import finite_features
 from harness.evaluation.image_inputs import ImageInput, open_images
 from harness.evaluation.reference import PictureRows
-from harness.local_ranks import check_processes, group_of_environment, run_local_ranks
 from harness.machine.environment import process_device
 from harness.machine.files import check_writable
 from harness.processes.group import ProcessGroup
 from harness.processes.progress import ProgressListener
+from harness.processes.ranks import check_processes, group_of_environment, run_local_ranks
 from models.errors import UserError
 
 _SCALE = "scale:"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.cluster.wire import Inbox
 from harness.processes import worker
 from harness.processes.progress import Progress
+from harness.processes.worker import Inbox
 
 
 @pytest.fixture(autouse=True)
