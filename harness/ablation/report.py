@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.config.load import Ablation
 from harness.machine.environment import ROOT
-from harness.tracking.pending import publish_pending, wait_published
+from harness.tracking.publisher import publish_pending, wait_published
 from harness.tracking.runs import AblationMember, AblationRun, ablation_folders, list_trials_again
 from harness.tracking.store import Store, open_store
 from models.errors import UserError

@@ -19,8 +19,8 @@ from harness.machine.environment import ROOT
 from harness.processes.jobs import Job, JobResult
 from harness.terminal.jobs import JobDisplay
 from harness.tracking.journal import end_left_run, ending_of
-from harness.tracking.pending import publish_pending
 from harness.tracking.provenance import collect
+from harness.tracking.publisher import publish_pending
 from harness.tracking.runs import AblationMember, AblationRun, ablation_folder
 from harness.tracking.store import open_store
 from harness.training.batch_shares import check_batch

@@ -35,9 +35,9 @@ from harness.search.spec import order_of
 from harness.search.study import current, prepare_study, still_running, to_begin
 from harness.tracking.events import first_event
 from harness.tracking.journal import end_left_run, ending_of
-from harness.tracking.pending import publish_pending
 from harness.tracking.provenance import collect
-from harness.tracking.search_run import SearchRun
+from harness.tracking.publisher import publish_pending
+from harness.tracking.runs import SearchRun
 from harness.tracking.store import open_store
 from harness.trial.spec import finished_result
 from models.errors import UserError

@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial
 
-from harness.tracking.mlflow_client import first_line, without_credentials
+from harness.tracking.store import first_line, without_credentials
 from models.errors import UserError
 
 STUDY_FILE = "study.log"

@@ -3,19 +3,25 @@
 Everything sent can be sent again without harm: MLflow drops a metric equal in key, step, time and
 value, and a parameter equal in value; tags and artifacts are replaced. So the offset is saved after
 the store has taken an event, and a crash in between costs nothing.
+
+Metrics, parameters and tags of consecutive events, in portions that MLflow takes at once.
+
+Which part of a journal has reached which store: `tracking.json` beside the journal.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from harness.tracking.batch import LONGEST_TAG, Batch
+from harness.machine.files import write_bytes
 from harness.tracking.events import (
     JOURNAL_FILE,
     Artifact,
@@ -23,23 +29,185 @@ from harness.tracking.events import (
     Damaged,
     End,
     Event,
+    Metrics,
+    Params,
     Resume,
+    Tags,
     Text,
     first_event,
     read_events,
+    resolve_links,
 )
-from harness.tracking.links import resolve_links
-from harness.tracking.mlflow_client import error_code, first_line
-from harness.tracking.published import Published, load_published, save_published
-from harness.tracking.store import Store
+from harness.tracking.store import Store, error_code, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
+
+
+# MLflow 3.17, mlflow/utils/validation.py: at most 1000 metrics, 100 parameters and 100 tags in one
+# request, and 1000 of all together.
+METRICS_AT_ONCE = 800
+
+PARAMS_AT_ONCE = 100
+
+TAGS_AT_ONCE = 100
+
+LONGEST_PARAM = 6000
+
+LONGEST_TAG = 8000
+
+_CUT = " ... (cut)"
+
+_Item = TypeVar("_Item")
+
+
+@dataclass
+class Batch:
+    """Collects events until one comes that is of another kind, or until it is full."""
+
+    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    """Key, value, time in ms, step."""
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def take(self, event: Event | Damaged) -> bool:
+        """Whether the event was taken in. An empty batch takes in any metrics, params or tags."""
+        if len(self.metrics) >= METRICS_AT_ONCE:
+            return False
+        if isinstance(event, Metrics):
+            self.metrics += [(k, v, event.time, event.step) for k, v in event.values.items()]
+        elif isinstance(event, Params):
+            self.params.update(event.params)
+        elif isinstance(event, Tags):
+            self.tags.update(event.tags)
+        else:
+            return False
+        return True
+
+    def is_empty(self) -> bool:
+        return not (self.metrics or self.params or self.tags)
+
+    def parts(self) -> Iterator[Batch]:
+        """The same in batches that each fit into one request."""
+        params = list(self.params.items())
+        tags = list(self.tags.items())
+        for part in range(
+            max(
+                math.ceil(len(self.metrics) / METRICS_AT_ONCE),
+                math.ceil(len(params) / PARAMS_AT_ONCE),
+                math.ceil(len(tags) / TAGS_AT_ONCE),
+            )
+        ):
+            yield Batch(
+                _chunk(self.metrics, METRICS_AT_ONCE, part),
+                dict(_chunk(params, PARAMS_AT_ONCE, part)),
+                dict(_chunk(tags, TAGS_AT_ONCE, part)),
+            )
+
+    def singles(self) -> Iterator[Batch]:
+        """The same in batches of one item."""
+        for metric in self.metrics:
+            yield Batch(metrics=[metric])
+        for key, value in self.params.items():
+            yield Batch(params={key: value})
+        for key, value in self.tags.items():
+            yield Batch(tags={key: value})
+
+    def description(self) -> str:
+        """What is in it, by name."""
+        metrics = [f"metric {key} of step {step}" for key, _, _, step in self.metrics]
+        params = [f"parameter {key}" for key in self.params]
+        return ", ".join(metrics + params + [f"tag {key}" for key in self.tags])
+
+    def entities(
+        self, resolve: Callable[[str], str]
+    ) -> tuple[list[Metric], list[Param], list[RunTag]]:
+        """For `MlflowClient.log_batch`. Over-long values are cut, visibly; empty tags left out.
+
+        Args:
+            resolve: puts run ids in the place of links, in tags; a tag that is nothing but a link
+                to a run that is gone becomes empty.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        tags = {key: resolve(value) for key, value in self.tags.items()}
+        return (
+            [Metric(key, value, time, step) for key, value, time, step in self.metrics],
+            [Param(key, _shortened(value, LONGEST_PARAM)) for key, value in self.params.items()],
+            [RunTag(k, _shortened(value, LONGEST_TAG)) for k, value in tags.items() if value],
+        )
+
+
+def _chunk(items: list[_Item], size: int, number: int) -> list[_Item]:
+    return items[number * size : (number + 1) * size]
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - len(_CUT)] + _CUT
+
+
+PUBLISHED_FILE = "tracking.json"
+
+
+@dataclass(frozen=True)
+class Published:
+    """How far one journal has been sent to one store."""
+
+    experiment_id: str
+    run_id: str
+    offset: int
+    """Bytes of the journal that have been sent."""
+    postponed: tuple[int, ...] = ()
+    """Offsets of artifacts that the store could not take yet, all of them below `offset`."""
+
+
+def load_published(folder: Path, store_name: str) -> Published | None:
+    """What is known of the journal in `folder` and the store, or None where it was never sent.
+
+    An unreadable file counts as never sent: sending again is harmless.
+    """
+    entry = _load_all(folder).get(store_name)
+    try:
+        return Published(**{**entry, "postponed": tuple(entry["postponed"])}) if entry else None
+    except (TypeError, KeyError):
+        return None
+
+
+def save_published(folder: Path, store_name: str, published: Published | None) -> None:
+    """Replace the entry of one store, atomically; None removes it."""
+    entries = _load_all(folder)
+    entries.pop(store_name, None)
+    if published is not None:
+        entries[store_name] = asdict(published)
+    write_bytes(folder / PUBLISHED_FILE, json.dumps(entries, indent=1).encode())
+
+
+def is_complete(folder: Path, store_name: str) -> bool:
+    """Whether everything in the folder's journal was sent to the store. Reads local files only."""
+    published = load_published(folder, store_name)
+    if published is None or published.postponed:
+        return False
+    try:
+        return published.offset == (folder / JOURNAL_FILE).stat().st_size
+    except FileNotFoundError:
+        return True
+
+
+def _load_all(folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        entries = json.loads((folder / PUBLISHED_FILE).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
 
 TAG_JOURNAL = "harness.journal"
 """Which journal a run was filled from."""
+
 TAG_NOT_SENT = "harness.not_sent"
 """What of the journal the store refused or the folder lacks, and why."""
+
 LOCK_FILE = ".tracking.lock"
 
 

@@ -1,12 +1,21 @@
-"""What a journal holds: one JSON object a line, and the types these lines are read into."""
+"""What a journal holds: one JSON object a line, and the types these lines are read into.
+
+Texts that name the run of another journal, whatever its id is in the store at hand.
+
+A run's id differs from store to store and is unknown while a server is down. A journal therefore
+names another run by a link to that run's folder, and the publisher puts the id in its place.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote, unquote
 
 JOURNAL_FILE = "tracking.jsonl"
 
@@ -90,6 +99,7 @@ class Damaged:
 
 
 Event = Begin | Resume | Params | Metrics | Tags | Artifact | Text | End
+
 _KINDS: dict[str, type[Event]] = {
     "begin": Begin,
     "resume": Resume,
@@ -100,6 +110,7 @@ _KINDS: dict[str, type[Event]] = {
     "text": Text,
     "end": End,
 }
+
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
@@ -144,3 +155,17 @@ def first_event(folder: Path) -> Begin | None:
     except FileNotFoundError:
         return None
     return event if isinstance(event, Begin) else None
+
+
+_LINK = re.compile(r"run-id-of\(([^()\s]*)\)")
+
+
+def run_link(target: Path, source: Path) -> str:
+    """A link, for use in the journal of folder `source`, to the run of folder `target`."""
+    relative = Path(os.path.relpath(target.resolve(), source.resolve())).as_posix()
+    return f"run-id-of({quote(relative)})"
+
+
+def resolve_links(text: str, source: Path, run_id_of: Callable[[Path], str]) -> str:
+    """`text` with every link replaced by the run id that `run_id_of` gives for its folder."""
+    return _LINK.sub(lambda link: run_id_of((source / unquote(link[1])).resolve()), text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.machine.environment import ROOT
-from harness.tracking.pending import find_journals, run_id_of
+from harness.tracking.publisher import find_journals, run_id_of
 from harness.tracking.store import open_store
 from harness.vocabulary import names
 from models.errors import UserError

@@ -33,8 +33,8 @@ from harness.tracking.events import (
     encode,
     first_event,
     read_events,
+    run_link,
 )
-from harness.tracking.links import run_link
 from harness.vocabulary.names import LONGEST_NAME, TAG_ENDED_BECAUSE, TAG_PARENT, check_name
 from models.errors import Preempted
 

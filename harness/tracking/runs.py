@@ -1,6 +1,13 @@
 """The parent run of an ablation, which its trials' runs hang below.
 
 A repeated command goes on with the run of the same set of trials.
+
+A run that the runs of trials hang below: what an ablation's and a search's have in common.
+
+It is recorded as a trial is: a journal in its folder, a publisher behind it. So it works while no
+server answers, and a repeated command goes on with the same run.
+
+The parent run of a search, which the runs of its trials hang below.
 """
 
 from __future__ import annotations
@@ -8,17 +15,65 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.machine.files import write_bytes
-from harness.tracking.events import JOURNAL_FILE, Begin, End, Resume, Text, read_events
-from harness.tracking.journal import Journal
-from harness.tracking.links import run_link
-from harness.tracking.parent_run import TAG_NOTE, ParentRun
+from harness.tracking.events import JOURNAL_FILE, Begin, End, Resume, Text, read_events, run_link
+from harness.tracking.journal import Journal, Status
+from harness.tracking.publisher import Publisher
+from harness.tracking.store import Store
 from harness.vocabulary import names
+
+TAG_NOTE = "mlflow.note.content"
+"""Markdown that MLflow's page of a run shows as its description."""
+
+
+class ParentRun:
+    """The journal of a run with others below it. Its `folder` is what a trial's `Journal.start`
+    takes as the parent."""
+
+    def __init__(self, folder: Path, store: Store, on_notice: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.journal = Journal(folder)
+        self._publisher = Publisher(folder, store, on_notice)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id, or None until the store has one."""
+        return self._publisher.run_id
+
+    def begin(
+        self, scale: str, name: str, tags: Mapping[str, str], params: Mapping[str, object]
+    ) -> None:
+        """Begin, or go on with, the run and send it in the background.
+
+        Args:
+            scale: the scale's name, which is MLflow's experiment.
+            name: of the run.
+            tags: as `Journal.start` takes them.
+            params: the same.
+        """
+        self.journal.start(experiment=scale, run_name=name, tags=tags, params=params)
+        self._publisher.start()
+
+    def leave(self, timeout: float = 10.0) -> None:
+        """Stop recording a run that goes on without this process, and send what there is."""
+        self._publisher.close(timeout)
+        self.journal.close()
+
+    def end(self, status: Status, reason: str, timeout: float = 10.0) -> bool:
+        """End the run and send what is left, for at most `timeout` seconds.
+
+        Returns:
+            Whether the store has everything.
+        """
+        self.journal.end(status, reason)
+        complete = self._publisher.close(timeout)
+        self.journal.close()
+        return complete
 
 
 @dataclass(frozen=True)
@@ -164,3 +219,45 @@ def _list(journal: Journal, listing: Mapping[str, Any]) -> None:
         floor = json.loads(floor_file.read_text(encoding="utf-8"))
     figures = {"floor": floor.get("metrics", {}), "floor_identity": floor.get("identity", {})}
     journal.text(names.ARTIFACT_TRIALS, json.dumps({**listing, **figures}, indent=1))
+
+
+class SearchRun(ParentRun):
+    """Records a search."""
+
+    def start(
+        self,
+        *,
+        scale: str,
+        search: str,
+        question: str,
+        provenance: Mapping[str, str],
+        params: Mapping[str, object],
+    ) -> None:
+        """Begin, or go on with, the run and send it in the background.
+
+        Args:
+            scale: the scale's name, which is MLflow's experiment.
+            search: the search's name, which is the run's.
+            question: what the search asks, in words.
+            provenance: from `Provenance.tags()`.
+            params: what is searched over, and how.
+        """
+        tags = {
+            names.TAG_KIND: names.KIND_SEARCH,
+            names.TAG_SEARCH: search,
+            names.TAG_SCALE: scale,
+            names.TAG_QUESTION: question,
+        }
+        self.begin(scale, search, {**provenance, **tags}, params)
+
+    def value(self, metric: str, number: int, value: float) -> None:
+        """Record a trial's value; its number is MLflow's step."""
+        self.journal.metrics({metric: value}, number)
+
+    def note(self, question: str, table: str) -> None:
+        """Describe the run on its MLflow page, in Markdown."""
+        self.journal.tags({TAG_NOTE: f"**{question}**\n\n{table.strip()}"})
+
+    def artifact(self, path: Path) -> None:
+        """Record a file of the folder."""
+        self.journal.artifact(path)

@@ -1,8 +1,13 @@
-"""The MLflow store of this project: MLflow's own default, or the one that the user names."""
+"""The MLflow store of this project: MLflow's own default, or the one that the user names.
+
+MLflow as a quiet library: fast to give up, nothing printed, nothing reported home.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +15,74 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from harness.tracking.mlflow_client import (
-    error_code,
-    first_line,
-    mlflow_client,
-    without_credentials,
-)
 from models.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+
+SETTINGS = {
+    # By default an unreachable server blocks one call for 246 s. The publisher repeats by itself,
+    # and a repeat within MLflow could create a run twice.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""Environment variables, for this process and those that it starts; the user's own win."""
+
+
+def configure_mlflow() -> None:
+    """Import MLflow with the settings above. Takes about 3 seconds the first time."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
+
+    # A locked SQLite file is logged with a traceback although the publisher tries again.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
+def mlflow_client(uri: str) -> MlflowClient:
+    """A client of one tracking URI, which leaves MLflow's global URI alone."""
+    configure_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def error_code(error: Exception) -> str:
+    """MLflow's code of an error, such as RESOURCE_DOES_NOT_EXIST; empty for other exceptions."""
+    from mlflow.exceptions import MlflowException
+
+    return str(error.error_code) if isinstance(error, MlflowException) else ""
+
+
+def without_credentials(text: str) -> str:
+    """`text` without the user and password of any URL in it."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def first_line(error: Exception) -> str:
+    """An error in one short line, fit to be shown: MLflow's own texts repeat the whole URL."""
+    lines = str(error).strip().splitlines() or [""]
+    return without_credentials(f"{type(error).__name__}: {lines[0]}")[:300]
+
+
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
+
 _KIND = "mlflow.experimentKind"
+
 _MODEL_TRAINING = "custom_model_development"
 """Without it MLflow's pages take an experiment for one on language models."""
+
 _SETUP_SECONDS = 900.0
 """Others wait while one makes the tables of a fresh database: minutes on a slow or shared disk."""
+
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+
 _USE_INSTEAD = (
     f"Set {URI_VARIABLE} to a server (http://127.0.0.1:5000) or a database file "
     "(sqlite:////absolute/path/mlflow.db), or unset it to use mlflow.db in this repository."

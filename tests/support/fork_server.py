@@ -29,7 +29,7 @@ from harness.data.datasets import load_data_set
 from harness.processes.progress import Progress
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
-from harness.tracking.mlflow_client import configure_mlflow
+from harness.tracking.store import configure_mlflow
 from harness.training.train import train
 from harness.trial.run import run_trial
 from harness.trial.spec import TrialOrder

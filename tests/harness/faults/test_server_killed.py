@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking.pending import publish_pending
-from harness.tracking.published import load_published
+from harness.tracking.delivery import load_published
+from harness.tracking.publisher import publish_pending
 from tests.support.mlflow_server import Server
 from tests.support.processes import (
     ForkServer,

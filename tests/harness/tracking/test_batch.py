@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from harness.tracking.batch import Batch
+from harness.tracking.delivery import Batch
 from harness.tracking.events import End, Metrics, Params, Tags
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking.pending import find_journals, run_id_of
+from harness.tracking.publisher import find_journals, run_id_of
 from harness.tracking.store import Store
 from tests.support.mlflow_server import Server
 

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from harness.tracking.delivery import Delivery
-from harness.tracking.events import JOURNAL_FILE
+from harness.tracking.delivery import (
+    PUBLISHED_FILE,
+    Delivery,
+    is_complete,
+    load_published,
+    save_published,
+)
+from harness.tracking.events import JOURNAL_FILE, run_link
 from harness.tracking.journal import Journal
-from harness.tracking.links import run_link
-from harness.tracking.published import PUBLISHED_FILE, is_complete, load_published, save_published
 from harness.tracking.store import Store
 
 WriteTrial = Callable[..., Path]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.tracking.links import resolve_links, run_link
+from harness.tracking.events import resolve_links, run_link
 
 
 def test_links_survive_odd_folder_names_and_a_moved_tree(tmp_path: Path) -> None:

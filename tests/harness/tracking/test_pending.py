@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.tracking.delivery import Delivery
+from harness.tracking.delivery import Delivery, is_complete
 from harness.tracking.journal import Journal
-from harness.tracking.pending import find_journals, publish_pending, run_id_of, wait_published
-from harness.tracking.published import is_complete
+from harness.tracking.publisher import find_journals, publish_pending, run_id_of, wait_published
 from harness.tracking.store import Store
 
 REPOSITORY = Path(__file__).parents[3]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.tracking.published import (
+from harness.tracking.delivery import (
     PUBLISHED_FILE,
     Published,
     is_complete,

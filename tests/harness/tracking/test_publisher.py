@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking.delivery import Delivery
+from harness.tracking.delivery import Delivery, is_complete
 from harness.tracking.journal import Journal
-from harness.tracking.pending import publish_pending
-from harness.tracking.published import is_complete
-from harness.tracking.publisher import Publisher
+from harness.tracking.publisher import Publisher, publish_pending
 from harness.tracking.store import Store
 from tests.support.mlflow_server import Server
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.tracking.pending import publish_pending, run_id_of, wait_published
+from harness.tracking.publisher import publish_pending, run_id_of, wait_published
 from harness.tracking.runs import (
     AblationMember,
     AblationRun,

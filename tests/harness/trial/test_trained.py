@@ -19,7 +19,7 @@ from harness.machine.environment import ROOT
 from harness.machine.files import write_text
 from harness.processes.progress import ignore_progress
 from harness.tracking.journal import Journal
-from harness.tracking.pending import publish_pending, run_id_of
+from harness.tracking.publisher import publish_pending, run_id_of
 from harness.tracking.store import open_store
 from harness.training.train import train
 
