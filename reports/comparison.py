@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from reports.columns import Column, Direction, Kind, columns_for
 from reports.identity import floor_mismatch
-from reports.load import AblationRuns
-from reports.machine import machine_differences
+from reports.load import AblationRuns, machine_differences
 from reports.statistics import (
     PairedDifference,
     Place,

@@ -16,8 +16,7 @@ from reports.identity import (
     sample_count,
     short_hash,
 )
-from reports.load import AblationRuns
-from reports.machine import machine_differences
+from reports.load import AblationRuns, machine_differences
 
 ENOUGH_SAMPLES = 10_000
 CAPTION_FIELDS = ("objective", "sampler", "steps", "guidance_scale", "weights")

@@ -1,4 +1,7 @@
-"""An ablation's trials out of MLflow, as one data frame and a list of what is missing."""
+"""An ablation's trials out of MLflow, as one data frame and a list of what is missing.
+
+Whether speeds and memory of an ablation's trials can be compared at all.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
 
 INFINITY_IN_SQL = 1.7e308
 """MLflow stores infinity as the largest double."""
@@ -238,3 +242,19 @@ def _frame(finished: Sequence[tuple[ListedTrial, Run]]) -> tuple[pd.DataFrame, t
             | {"variant": trial.variant, "seed": trial.seed, "run_id": run.info.run_id}
         )
     return pd.DataFrame(rows), tuple(metrics)
+
+
+MACHINE_TAGS = {
+    names.TAG_DEVICE: "on different devices",
+    names.TAG_SIDE_BY_SIDE: "with different numbers of trials side by side",
+    names.TAG_PROCESSES: "with different numbers of processes a trial",
+}
+
+
+def machine_differences(runs: AblationRuns) -> tuple[str, ...]:
+    """In words, what differs between the machines of the finished trials; empty where alike."""
+    return tuple(
+        f"{difference} ({', '.join(runs.tag(tag))})"
+        for tag, difference in MACHINE_TAGS.items()
+        if len(runs.tag(tag)) > 1
+    )

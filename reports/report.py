@@ -72,19 +72,22 @@ def write_report(
     # imports this module to say what it can do.
     from reports.comparison import compare
     from reports.facts import provenance_notes, reading_notes
-    from reports.figures.curves import load_curves, load_validation_curves
-    from reports.figures.layers import draw_attention_probe
+    from reports.figures.curves import (
+        ROUTING_METRICS,
+        draw_routing_health,
+        draw_validation_samples,
+        load_curves,
+        load_validation_curves,
+        load_validation_samples,
+    )
+    from reports.figures.layers import draw_attention_probe, probe_by_layer
     from reports.figures.quality import draw_tradeoff, draw_training_curves
-    from reports.figures.samples import draw_samples
-    from reports.grids import load_grids
+    from reports.figures.samples import draw_samples, load_grids
     from reports.load import load_ablation
-    from reports.probe_by_layer import probe_by_layer
-    from reports.routing_figure import ROUTING_METRICS, draw_routing_health
     from reports.tables.console import console_table
     from reports.tables.csv import csv_table
     from reports.tables.latex import latex_table
     from reports.tables.markdown import markdown_table
-    from reports.validation_figure import draw_validation_samples, load_validation_samples
 
     runs = load_ablation(tracking_uri, ablation, scale, run_id)
     comparison = compare(runs)

@@ -13,11 +13,10 @@ from rich.console import Console
 
 from harness.vocabulary import names
 from models.errors import UserError
-from reports.figures.curves import load_validation_curves
-from reports.grids import load_grids
+from reports.figures.curves import ROUTING_METRICS, load_validation_curves
+from reports.figures.samples import load_grids
 from reports.load import load_ablation
 from reports.report import write_report
-from reports.routing_figure import ROUTING_METRICS
 
 FD = names.frechet_distance("efficientnet_lite0")
 CURVE = [(0, 2.0), (50, 1.0), (100, 0.5)]

@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 
 from harness.vocabulary import names
-from reports.figures.curves import load_curves
+from reports.figures.curves import ROUTING_METRICS, draw_routing_health, load_curves
 from reports.load import load_ablation
-from reports.routing_figure import ROUTING_METRICS, draw_routing_health
 
 
 def curves(*rows: tuple[str, int, str, int, float]) -> pd.DataFrame:

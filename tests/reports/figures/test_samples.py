@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reports.figures.samples import MOST_CLASSES, draw_samples
-from reports.grids import Grid
+from reports.figures.samples import MOST_CLASSES, Grid, draw_samples
 
 
 def shades(

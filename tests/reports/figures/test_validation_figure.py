@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from harness.vocabulary import names
-from reports.load import load_ablation
-from reports.report import write_report
-from reports.validation_figure import (
+from reports.figures.curves import (
     ValidationCurves,
     draw_validation_samples,
     load_validation_samples,
 )
+from reports.load import load_ablation
+from reports.report import write_report
 
 FD, KD = names.frechet_distance("efficientnet_lite0"), names.kernel_distance("efficientnet_lite0")
 IDENTITY = {"extractor": "efficientnet_lite0", "samples": 60}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from reports.latex_text import latex_text
+from reports.tables.latex import latex_text
 
 
 @pytest.mark.parametrize(
