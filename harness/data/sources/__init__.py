@@ -8,13 +8,17 @@ from pathlib import Path
 
 from harness.data.sources.base import Entry, Source
 from harness.data.sources.class_layout import is_image_name
-from harness.data.sources.class_tar import ClassTarSource
 from harness.data.sources.folder import FolderSource, walk
-from harness.data.sources.imagenet_tar import INNER_SUFFIX, ImageNetTarSource
+from harness.data.sources.labels import training_files
 from harness.data.sources.parquet import SUFFIX as PARQUET_SUFFIX
 from harness.data.sources.parquet import ParquetSource
-from harness.data.sources.shard_files import training_files
-from harness.data.sources.tar import is_tar, tar_members
+from harness.data.sources.tar import (
+    INNER_SUFFIX,
+    ClassTarSource,
+    ImageNetTarSource,
+    is_tar,
+    tar_members,
+)
 from harness.data.sources.webdataset import SHARD_SUFFIX, WebDatasetSource, has_samples
 from harness.data.sources.zip_archive import ZipSource
 from models.errors import UserError

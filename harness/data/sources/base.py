@@ -1,11 +1,21 @@
-"""What a source of encoded image files offers, whatever it is packed in."""
+"""What a source of encoded image files offers, whatever it is packed in.
+
+What all kinds of sources share: listing once, finding by id, and errors of one line.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +62,134 @@ class Source(ABC):
             KeyError: there is no such image.
             UserError: the source was damaged or changed under way.
         """
+
+
+LARGEST_FILE = 256 * 2**20
+"""Bytes. An image file above it is refused unread: an archive may claim any size."""
+
+
+@dataclass(frozen=True)
+class EntryIndex:
+    """What a source holds, and where."""
+
+    class_ids: tuple[str, ...]
+    """By label."""
+    entries: tuple[Entry, ...]
+    """N of them, sorted by label and id."""
+    places: NDArray[np.int64]
+    """(N, K): K numbers by which the kind of source finds each entry."""
+    wrapping: str = ""
+    """The folders around all class folders, with slashes."""
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Where in `entries` an id stands."""
+        return {entry.id: row for row, entry in enumerate(self.entries)}
+
+
+class IndexedSource(Source):
+    """A source that is listed at the first question; its kinds say how to list and to read."""
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        return self._index.class_ids
+
+    def entries(self) -> Sequence[Entry]:
+        return self._index.entries
+
+    def read(self, entry_id: str) -> bytes:
+        row = self._index.rows[entry_id]
+        entry = self._index.entries[row]
+        try:
+            if entry.size > LARGEST_FILE:
+                raise ValueError(f"{entry.size} bytes, more than {LARGEST_FILE}")
+            content = self._content(entry, self._index.places[row].tolist())
+            if len(content) != entry.size:
+                raise ValueError(f"{len(content)} bytes instead of {entry.size}")
+        except (OSError, ValueError) as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"{entry_id} in {self.path} cannot be read ({text}): restore it, or pack it again"
+            ) from error
+        return content
+
+    @cached_property
+    def _index(self) -> EntryIndex:
+        try:
+            return self._list()
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be listed: {error}") from error
+
+    @abstractmethod
+    def _list(self) -> EntryIndex:
+        """Find all images.
+
+        Raises:
+            OSError: something cannot be opened.
+            UserError: the source is damaged, or holds no image of a class.
+        """
+
+    @abstractmethod
+    def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
+        """The bytes of one entry.
+
+        Raises:
+            OSError: it cannot be opened.
+            ValueError: it is damaged; the text says how.
+        """
+
+
+def index_entries(
+    source: Source,
+    class_ids: tuple[str, ...],
+    found: Sequence[Entry],
+    places: NDArray[np.int64],
+    wrapping: str = "",
+) -> EntryIndex:
+    """Sort what was found.
+
+    Args:
+        source: named in messages.
+        class_ids: C of them, by label.
+        found: N entries in any order.
+        places: (N, K), of the same ones.
+        wrapping: as in `EntryIndex`.
+
+    Raises:
+        UserError: an id is there twice, a name is not text, or a class has no image.
+    """
+    counts = np.bincount(
+        np.fromiter((entry.label for entry in found), np.int64, len(found)),
+        minlength=len(class_ids),
+    )
+    empty = [name for name, count in zip(class_ids, counts, strict=True) if not count]
+    if empty:
+        more = f", and {len(empty) - 1} more classes hold none" if len(empty) > 1 else ""
+        raise UserError(
+            f"{source.path}: class {empty[0]} holds no image{more}: add its images, or remove the "
+            "class"
+        )
+    if len({entry.id for entry in found}) < len(found):
+        ((twice, count),) = Counter(entry.id for entry in found).most_common(1)
+        raise UserError(
+            f"{source.path} holds {twice} {count} times: pack it again, with each image once"
+        )
+    for entry in found:
+        if not _is_text(entry.id):
+            raise UserError(
+                f"{source.path}: the name {entry.id!a} is not valid UTF-8: rename the file"
+            )
+    order = sorted(range(len(found)), key=lambda row: (found[row].label, found[row].id))
+    entries = tuple(found[row] for row in order)
+    return EntryIndex(class_ids, entries, places[np.array(order, dtype=np.int64)], wrapping)
+
+
+def _is_text(name: str) -> bool:
+    """Whether it has none of the surrogates that stand for bytes that are no text."""
+    if name.isascii():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from harness.data.sources.base import Entry, Source
-from harness.data.sources.indexed_source import EntryIndex, index_entries
+from harness.data.sources.base import Entry, EntryIndex, Source, index_entries
 from models.errors import UserError
 
 _SUFFIXES = (

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.sources.base import Entry
-from harness.data.sources.byte_range import read_range
+from harness.data.sources.base import Entry, EntryIndex, IndexedSource, index_entries
 from harness.data.sources.class_layout import visible_parts
-from harness.data.sources.indexed_source import EntryIndex, IndexedSource, index_entries
+from harness.data.sources.folder import read_range
 from harness.data.sources.labels import StoredLabel, number_labels
 from harness.data.sources.tar import TarMember, tar_members
 from models.errors import UserError

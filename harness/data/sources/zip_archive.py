@@ -12,10 +12,9 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.data.sources.base import Entry
-from harness.data.sources.byte_range import read_exactly
+from harness.data.sources.base import LARGEST_FILE, Entry, EntryIndex, IndexedSource
 from harness.data.sources.class_layout import index_class_folders
-from harness.data.sources.indexed_source import LARGEST_FILE, EntryIndex, IndexedSource
+from harness.data.sources.folder import read_exactly
 from models.errors import UserError
 
 _HEADER = struct.Struct("<4s22xHH")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.data.sources import open_source
-from harness.data.sources.row_groups import RowGroups
+from harness.data.sources.parquet import RowGroups
 from models.errors import UserError
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

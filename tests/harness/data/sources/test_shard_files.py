@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.sources.shard_files import training_files
+from harness.data.sources.labels import training_files
 from models.errors import UserError
 
 FOLDER = Path("data")
