@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from harness.config.schema import TrialConfig
 from harness.config.sections import BestBy
-from harness.data.decoder import Decoder, load_decoder
+from harness.data.datasets import Decoder, load_decoder
 from harness.data.images import DataSet
 from harness.evaluation.evaluate import quality_identity
 from harness.evaluation.extractors.base import FeatureExtractor

@@ -14,7 +14,7 @@ from harness.cluster.launchers import make_launcher
 from harness.config.cluster import ClusterConfig
 from harness.config.load import Ablation, Trial
 from harness.config.serialisation import to_plain
-from harness.data.content import bind_content
+from harness.data.datasets import bind_content
 from harness.machine.environment import ROOT
 from harness.processes.jobs import Job, JobResult
 from harness.terminal.jobs import JobDisplay

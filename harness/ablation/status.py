@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.cluster.slurm.cancel import cancel_jobs
 from harness.cluster.slurm.records import read_record
 from harness.config.load import Ablation
-from harness.data.content import bind_content
+from harness.data.datasets import bind_content
 from harness.processes.lock import describe_holder, is_locked
 from harness.trial.spec import FLOOR, RESULT, floor_file, trial_folder, trial_key
 from harness.trial_state import QUEUE_TIMEOUT_SECONDS, StateReader, TrialState

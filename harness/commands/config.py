@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
 
 def _config(options: argparse.Namespace) -> int:
     from harness.config.serialisation import to_yaml
-    from harness.data.content import bind_content
+    from harness.data.datasets import bind_content
     from models.errors import UserError
 
     ablation, _ = load_selection(options)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.config.schema import TrialConfig
-from harness.data.decoder import load_decoder
+from harness.data.datasets import load_decoder
 from harness.data.images import DataSet
 from harness.evaluation.throughput import images_per_second
 from harness.machine.files import atomic_path, write_text

@@ -5,15 +5,26 @@ reading an image that the data set is there and fits the configuration.
 `content(config: DataConfig) -> str | None` is a hash of all that the network will see, or None
 where a library carries the images. `load(config: DataConfig) -> DataSet` sees the same as `check`,
 of images when it opens them.
+
+A hash of the very data that trials are trained on, so that it is part of their own hashes.
+
+From what a network draws to images.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
+import torch
+from torch import Tensor
+
+from harness.config.load import Ablation
 from harness.config.sections import DataConfig
 from harness.data.images import DataSet
+from harness.data.pixels import to_uint8
 from models.errors import UserError
 
 
@@ -57,3 +68,47 @@ def _met_content(module: ModuleType, config: DataConfig) -> str | None:
 
 def _module(config: DataConfig) -> ModuleType:
     return importlib.import_module(f"{__name__}.{config.name}")
+
+
+def bind_content(ablation: Ablation) -> Ablation:
+    """Fill in `data.content` of every trial from what its paths name.
+
+    Raises:
+        UserError: the data are missing, or are not those of a content that was written down.
+    """
+    known: dict[DataConfig, str | None] = {}
+
+    def content_of(config: DataConfig) -> str | None:
+        if config not in known:
+            known[config] = data_content(config)
+        return known[config]
+
+    return ablation.with_content(content_of)
+
+
+Decoder = Callable[[Tensor], Tensor]
+"""(B, C, h, w) of the network to (B, 3, H, W) or (B, 1, H, W) uint8."""
+
+
+def load_decoder(config: DataConfig, device: torch.device) -> Decoder:
+    """The decoder of a data set: rounding, where the network sees pixels.
+
+    Raises:
+        UserError: the autoencoder is missing, or is not the one that the latents come from.
+    """
+    if config.latents is None:
+        return to_uint8
+    from harness.data.latents.autoencoder import load_autoencoder
+    from harness.data.latents.cache import open_cache
+
+    if config.autoencoder is None:
+        raise UserError("data.autoencoder is null, but samples of latents must be decoded")
+    cache = open_cache(Path(config.latents).expanduser())
+    autoencoder = load_autoencoder(config.autoencoder, device)
+    if autoencoder.identity != cache.autoencoder_identity:
+        raise UserError(
+            f"data.autoencoder {config.autoencoder} has the identity "
+            f"{autoencoder.identity[:12]}, but the latents in {config.latents} come from "
+            f"{cache.autoencoder_identity[:12]}: name the autoencoder that they were encoded with"
+        )
+    return autoencoder.decode

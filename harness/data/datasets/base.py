@@ -1,6 +1,14 @@
-"""Keeping some images out of training, the same ones in every trial."""
+"""Keeping some images out of training, the same ones in every trial.
+
+Short hashes of data, for `data.content`.
+"""
 
 from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -39,3 +47,21 @@ def hold_out(images: ImageSet, count: int, title: str) -> DataSet:
     held_out = ranked[:count].sort().values
     train = ranked[count:].sort().values
     return DataSet(images.subset(train), images.subset(held_out), title)
+
+
+_DIGITS = 16
+
+
+def hash_of_facts(facts: object) -> str:
+    """16 hex digits over what can be written as JSON."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+def hash_of_files(files: Iterable[tuple[str, Path]]) -> str:
+    """16 hex digits over names and contents, in the order given."""
+    digest = hashlib.sha256()
+    for name, path in files:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        digest.update(name.encode() + b"\0" + content)
+    return digest.hexdigest()[:_DIGITS]

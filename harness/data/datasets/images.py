@@ -6,8 +6,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from harness.config.sections import DataConfig
-from harness.data.content_hash import hash_of_facts
-from harness.data.datasets.base import hold_out
+from harness.data.datasets.base import hash_of_facts, hold_out
 from harness.data.decoding import DECODING
 from harness.data.images import DataSet, ImageSet
 from harness.data.latent_images import LatentImages

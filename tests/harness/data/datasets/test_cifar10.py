@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 
 from harness.config.sections import DataConfig
-from harness.data.cifar_batches import FOLDER, read_batches
 from harness.data.datasets import data_content, load_data_set
-from harness.data.datasets.cifar10 import ENVIRONMENT
+from harness.data.datasets.cifar10 import ENVIRONMENT, FOLDER, read_batches
 from models.errors import UserError
 
 Build = Callable[..., Path]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from harness.data.cifar_batches import BATCHES, FOLDER, read_batches
+from harness.data.datasets.cifar10 import BATCHES, FOLDER, read_batches
 from models.errors import UserError
 
 Build = Callable[..., Path]

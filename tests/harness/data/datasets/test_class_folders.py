@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from harness.data.class_folders import read_class_folders
+from harness.data.datasets.cifar10 import read_class_folders
 from models.errors import UserError
 
 Build = Callable[..., Path]

@@ -18,8 +18,7 @@ from PIL import Image
 
 from harness.config.sections import DataConfig
 from harness.data.batches import loader_of
-from harness.data.datasets import data_content, load_data_set
-from harness.data.decoder import load_decoder
+from harness.data.datasets import data_content, load_data_set, load_decoder
 from harness.data.decoding import decode_image
 from harness.data.images import ImageSet, unflipped
 from harness.data.latents.autoencoder import load_autoencoder
