@@ -10,8 +10,7 @@ from harness.data.datasets.base import hash_of_facts, hold_out
 from harness.data.decoding import DECODING
 from harness.data.images import DataSet, ImageSet
 from harness.data.latent_images import LatentImages
-from harness.data.latents.cache import LatentCache, open_cache
-from harness.data.latents.description import DESCRIPTION
+from harness.data.latents.cache import DESCRIPTION, LatentCache, open_cache
 from harness.data.manifest import Manifest, read_manifest
 from harness.data.manifest_images import EncodedImages
 from harness.data.sources import open_source

@@ -1,18 +1,246 @@
-"""Latents as they lie in a folder, read row by row."""
+"""Latents as they lie in a folder, read row by row.
+
+The latents of an autoencoder: their shape, their scale, and how one is sampled.
+
+What a cache of latents says of itself, in `cache.json`.
+
+Which shard holds which image.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from harness.data.latents.description import STORAGE, CacheDescription, read_description
 from harness.data.latents.shard import Shard, ShardFacts, shard_name
-from harness.data.latents.sharding import Sharding
 from harness.data.manifest import Manifest, read_manifest
 from models.errors import UserError
+
+_LEAST_LOG_VARIANCE, _GREATEST_LOG_VARIANCE = -30.0, 20.0
+"""As in diffusers' `DiagonalGaussianDistribution`."""
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """What an autoencoder says of its latents."""
+
+    identity: str
+    """SHA-256 of configuration and weights, in hex."""
+    class_name: str
+    """Of the autoencoder, in diffusers."""
+    latent_channels: int
+    """C."""
+    downsampling: int
+    """Pixels a side of one latent."""
+    scaling_factor: float
+    """A network sees (latent - shift_factor) * scaling_factor."""
+    shift_factor: float
+    """In the autoencoder's own units."""
+    stochastic: bool
+    """Whether it gives mean and log-variance of a latent, or the latent itself."""
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """C, h and w of the latent of a square image.
+
+        Raises:
+            UserError: the side is not a multiple of the downsampling.
+        """
+        if resolution < 1 or resolution % self.downsampling:
+            raise UserError(
+                f"the resolution is {resolution}, but this {self.class_name} needs a multiple of "
+                f"{self.downsampling}"
+            )
+        side = resolution // self.downsampling
+        return self.latent_channels, side, side
+
+    def moments_shape(self, resolution: int) -> tuple[int, int, int]:
+        """C', h and w of what is encoded: C' is 2C where the autoencoder is stochastic, or C.
+
+        Raises:
+            UserError: as `latent_shape`.
+        """
+        channels, rows, columns = self.latent_shape(resolution)
+        return channels * (2 if self.stochastic else 1), rows, columns
+
+    def sample(self, moments: Tensor, generator: torch.Generator) -> Tensor:
+        """A latent as a network sees it.
+
+        Args:
+            moments: (..., C', h, w), mean and log-variance, or the latent itself, unscaled.
+            generator: of the moments' device; draws nothing where there is nothing to draw.
+
+        Returns:
+            (..., C, h, w).
+        """
+        if not self.stochastic:
+            return self._scaled(moments)
+        mean, log_variance = moments.chunk(2, dim=-3)
+        log_variance = log_variance.clamp(_LEAST_LOG_VARIANCE, _GREATEST_LOG_VARIANCE)
+        noise = torch.randn(
+            mean.shape, generator=generator, dtype=mean.dtype, device=generator.device
+        )
+        return self._scaled(mean + torch.exp(0.5 * log_variance) * noise)
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """What a network sees, as the autoencoder's decoder takes it."""
+        return latents / self.scaling_factor + self.shift_factor
+
+    def _scaled(self, latents: Tensor) -> Tensor:
+        return (latents - self.shift_factor) * self.scaling_factor
+
+
+DESCRIPTION = "cache.json"
+
+FORMAT: Literal[1] = 1
+
+StorageType: TypeAlias = Literal["float16", "float32"]
+
+STORAGE: dict[StorageType, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
+
+_SHOWN_DIGITS = 12
+
+
+class CacheDescription(BaseModel):
+    """Of what images a cache holds the latents, and how they were made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    format: Literal[1] = FORMAT
+    manifest_name: str
+    manifest_hash: str
+    resolution: int
+    """Pixels a side."""
+    decoding: str
+    """The version of how files become pixels."""
+    dtype: StorageType
+    shard_sizes: tuple[int, ...]
+    """Images in each shard."""
+    autoencoder: LatentSpace
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of everything that can change a latent, in hex."""
+        facts = (
+            self.format,
+            self.manifest_hash,
+            self.resolution,
+            self.decoding,
+            self.dtype,
+            asdict(self.autoencoder),
+        )
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def check_same(self, wanted: CacheDescription, folder: Path) -> None:
+        """See that latents made as `wanted` belong into this cache. Shards may be of any size.
+
+        Raises:
+            UserError: they do not, with both values of each difference.
+        """
+        ours, theirs = self._facts(), wanted._facts()
+        differences = [
+            f"{name} {_shown(ours[name])} instead of {_shown(theirs[name])}"
+            for name in ours
+            if ours[name] != theirs[name]
+        ]
+        if differences:
+            raise UserError(
+                f"{folder} holds latents of {', '.join(differences)}: name an empty folder, or "
+                "encode as they were begun"
+            )
+
+    def _facts(self) -> dict[str, Any]:
+        """What must agree, with names for a message; those that follow from others stand last."""
+        space = {
+            f"the autoencoder's {field.name}": getattr(self.autoencoder, field.name)
+            for field in fields(LatentSpace)
+        }
+        return {
+            "the manifest": self.manifest_hash,
+            "the resolution": self.resolution,
+            "the decoding": self.decoding,
+            "the dtype": self.dtype,
+            **space,
+        }
+
+
+def read_description(folder: Path) -> CacheDescription:
+    """The description in the folder of a cache.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another format.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise UserError(
+            f"{folder} holds no latents, as it lacks {DESCRIPTION}; "
+            "`python -m harness data encode` writes them"
+        )
+    try:
+        return CacheDescription.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        raise UserError(
+            f"{path} does not describe latents of format {FORMAT}, the only one known: "
+            f"{where}: {first['msg']}"
+        ) from error
+
+
+def _shown(value: object) -> str:
+    """Hashes are cut, as they are where else the user meets them."""
+    text = str(value)
+    is_hash = len(text) == hashlib.sha256().digest_size * 2
+    return f"{text[:_SHOWN_DIGITS]}..." if is_hash else text
+
+
+class Sharding:
+    """Images in shards, by their ids alone: the order in which they are listed does not matter.
+
+    Args:
+        ids: by row of the manifest.
+        shards: how many.
+    """
+
+    rows: tuple[NDArray[np.int64], ...]
+    """Of each shard, sorted by id."""
+    shard: NDArray[np.int64]
+    """Of each row."""
+    place: NDArray[np.int64]
+    """Of each row, within its shard."""
+
+    def __init__(self, ids: Sequence[str], shards: int) -> None:
+        held: list[list[int]] = [[] for _ in range(shards)]
+        for row, image_id in enumerate(ids):
+            held[_shard_of(image_id, shards)].append(row)
+        for rows in held:
+            rows.sort(key=ids.__getitem__)
+        self.rows = tuple(np.array(rows, dtype=np.int64) for rows in held)
+        self.shard = np.empty(len(ids), dtype=np.int64)
+        self.place = np.empty(len(ids), dtype=np.int64)
+        for number, rows_held in enumerate(self.rows):
+            self.shard[rows_held] = number
+            self.place[rows_held] = np.arange(len(rows_held))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Images in each shard."""
+        return tuple(len(rows) for rows in self.rows)
+
+
+def _shard_of(image_id: str, shards: int) -> int:
+    digest = hashlib.sha256(image_id.encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") % shards
+
 
 MANIFEST = "manifest.json"
 

@@ -6,16 +6,19 @@ never made again. A shard is always encoded from its first image in batches of o
 one filled up, so that its bytes depend on neither interruptions nor the number of processes.
 They are not bitwise the same on another device or with another version of PyTorch, and may differ
 in the last bit with another batch size, for which libraries may choose other kernels.
+
+Making the folder of a cache, or joining one that was begun before.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +30,90 @@ from torch import Tensor
 from harness.data.checked_image import read_checked_image
 from harness.data.decoding import DECODING
 from harness.data.latents.autoencoder import Autoencoder
-from harness.data.latents.begin import LOCKS, begin_cache, describe
-from harness.data.latents.cache import LatentCache
-from harness.data.latents.description import STORAGE, StorageType
+from harness.data.latents.cache import (
+    DESCRIPTION,
+    MANIFEST,
+    STORAGE,
+    CacheDescription,
+    LatentCache,
+    LatentSpace,
+    Sharding,
+    StorageType,
+    read_description,
+)
 from harness.data.latents.shard import shard_name, write_shard
-from harness.data.manifest import Manifest, ManifestImage
+from harness.data.manifest import Manifest, ManifestImage, write_manifest
 from harness.data.sources.base import Source
 from harness.data.verify import check_sizes
+from harness.machine.files import write_text
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.errors import UserError
 
+LOCKS = ".locks"
+"""A folder with a file for each shard that was worked on; the kernel frees a lock whose holder
+dies, and the files stay, as removing one could let two processes hold the same lock."""
+
+
+def describe(
+    manifest: Manifest,
+    autoencoder: LatentSpace,
+    *,
+    resolution: int,
+    decoding: str,
+    dtype: StorageType,
+    images_per_shard: int,
+) -> CacheDescription:
+    """What a new cache says of itself.
+
+    Raises:
+        UserError: the resolution does not fit the autoencoder.
+    """
+    autoencoder.latent_shape(resolution)
+    ids = [image.id for image in manifest.images]
+    shards = math.ceil(len(ids) / images_per_shard)
+    facts = {field.name: getattr(autoencoder, field.name) for field in fields(LatentSpace)}
+    return CacheDescription(
+        manifest_name=manifest.name,
+        manifest_hash=manifest.hash,
+        resolution=resolution,
+        decoding=decoding,
+        dtype=dtype,
+        shard_sizes=Sharding(ids, shards).sizes,
+        autoencoder=LatentSpace(**facts),
+    )
+
+
+def begin_cache(folder: Path, wanted: CacheDescription, manifest: Manifest) -> LatentCache:
+    """The cache in a folder: a new one, or the one that is there, which keeps its own shards.
+
+    Any number of processes may begin at once; where they want different things, one wins.
+
+    Raises:
+        UserError: the folder holds something else, and nothing was written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a folder for the latents")
+    # Listed before the description is looked for, which is there before any shard is.
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not (folder / DESCRIPTION).is_file():
+        foreign = sorted(name for name in present - {MANIFEST} if not name.startswith("."))
+        if foreign:
+            raise UserError(
+                f"{folder} holds {foreign[0]}, but no {DESCRIPTION}: name an empty folder for the "
+                "latents, or the one of a cache"
+            )
+        (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCKS / f"{DESCRIPTION}.lock"):
+            if not (folder / DESCRIPTION).is_file():
+                write_manifest(folder / MANIFEST, manifest)
+                write_text(folder / DESCRIPTION, wanted.model_dump_json(indent=2) + "\n")
+    description = read_description(folder)
+    description.check_same(wanted, folder)
+    return LatentCache(folder, description, manifest)
+
+
 STAGE = "encode"
+
 _POLL_SECONDS = 0.5
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.latents.autoencoder import load_autoencoder
-from harness.data.latents.cache import open_cache
-from harness.data.latents.description import StorageType
+from harness.data.latents.cache import StorageType, open_cache
 from harness.data.latents.encode import Encoded, encode
 from harness.data.manifest import read_manifest
 from harness.data.sources import open_source

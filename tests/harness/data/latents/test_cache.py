@@ -17,10 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from harness.data.latents.begin import begin_cache, describe
-from harness.data.latents.cache import LatentCache, open_cache
+from harness.data.latents.cache import LatentCache, LatentSpace, open_cache
+from harness.data.latents.encode import begin_cache, describe
 from harness.data.latents.shard import write_shard
-from harness.data.latents.space import LatentSpace
 from models.errors import UserError
 
 IMAGES = 60

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 
-from harness.data.latents.sharding import Sharding
+from harness.data.latents.cache import Sharding
 
 IDS = [f"n{number % 7:08}/image-{number}é.JPEG" for number in range(1000)]
 

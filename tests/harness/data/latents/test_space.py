@@ -7,7 +7,7 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
-from harness.data.latents.space import LatentSpace
+from harness.data.latents.cache import LatentSpace
 
 KL = LatentSpace("0" * 64, "AutoencoderKL", 4, 8, 0.3611, 0.1159, stochastic=True)
 DC = replace(KL, class_name="AutoencoderDC", stochastic=False)
