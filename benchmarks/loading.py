@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from harness.data.batches import loader_of
+from harness.data.batches import BatchOrder, DrawOrder, loader_of
 from harness.data.images import ImageSet
 from harness.data.manifest import Manifest
-from harness.data.order import BatchOrder, DrawOrder
 from harness.data.sources.base import Source
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 

@@ -37,10 +37,9 @@ def _benchmark(options: argparse.Namespace) -> int:
 
     from benchmarks.loading import measure_loading, unpack
     from harness.data.images import ImageSet
-    from harness.data.latent_images import LatentImages
     from harness.data.latents.cache import open_cache
     from harness.data.manifest import read_manifest
-    from harness.data.manifest_images import EncodedImages
+    from harness.data.manifest_images import EncodedImages, LatentImages
     from harness.data.sources import open_source
     from harness.data.verify import check_sizes
     from harness.terminal.progress import ProgressView

@@ -47,8 +47,7 @@ def add(commands: Commands) -> None:
 def _describe(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.data.contact_sheet import contact_sheet
-    from harness.data.inspect import SAMPLED, describe
+    from harness.data.inspect import SAMPLED, contact_sheet, describe
     from harness.data.manifest import read_manifest
     from harness.data.sources import open_source
     from models.errors import UserError

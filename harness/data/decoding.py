@@ -11,10 +11,13 @@ than there,
   though all viewers show it upright;
 - more than 8 bits a channel are scaled. Pillow's own conversion clips them, so that nearly all of
   a grey image becomes white.
+
+An image of a manifest as pixels, once its bytes are proven to be those of the manifest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import warnings
@@ -27,19 +30,28 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 from PIL.ImageFile import ImageFile
 
+from harness.data.manifest import Manifest, ManifestImage
+from harness.data.sources.base import Source
+from models.errors import UserError
+
 DECODING = "adm-center-crop/v1"
 """Another name for other pixels: whoever changes what this module returns raises the version."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
 """Told by content, never by name. Formats that run other programs are left out, as EPS is."""
+
 _BEGINNINGS = re.compile(
     rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|....ftyp|GIF8|BM|II\*\0|MM\0\*|\0\0\0\x0cjP", re.DOTALL
 )
 """Of files of these formats, by which one is known that has lost all else."""
+
 _MOST_PIXELS = 2 * 89_478_485
 """Where Pillow refuses too, unless a library has told it otherwise."""
+
 _DAMAGED = "truncated or damaged"
+
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -169,3 +181,44 @@ def _cropped(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - resolution) // 2, (height - resolution) // 2
     return np.array(image.crop((left, top, left + resolution, top + resolution)))
+
+
+_SHOWN_DIGITS = 12
+
+
+def read_checked_image(
+    source: Source, manifest: Manifest, image: ManifestImage, resolution: int
+) -> NDArray[np.uint8]:
+    """Read, check and decode one image.
+
+    Args:
+        source: of the encoded files.
+        manifest: named in messages.
+        image: one of the manifest's.
+        resolution: R, pixels a side.
+
+    Returns:
+        (R, R, 3).
+
+    Raises:
+        UserError: the source lacks it, has another size or content there, or it cannot be decoded.
+    """
+    try:
+        content = source.read(image.id)
+    except KeyError:
+        raise UserError(
+            f"{source.path} lacks {image.id}, which the manifest {manifest.name} names: restore "
+            "it, or make a new manifest"
+        ) from None
+    found = hashlib.sha256(content).hexdigest()
+    if (len(content), found) != (image.size, image.sha256):
+        raise UserError(
+            f"{image.id} in {source.path} is not the image of the manifest {manifest.name}: it has "
+            f"{len(content)} bytes and the SHA-256 {found[:_SHOWN_DIGITS]}... instead of "
+            f"{image.size} and {image.sha256[:_SHOWN_DIGITS]}...; restore it, or make a new "
+            "manifest"
+        )
+    try:
+        return decode_image(content, resolution)
+    except UnreadableImageError as error:
+        raise UserError(f"{image.id} in {source.path} cannot be decoded: {error}") from error

@@ -1,7 +1,15 @@
-"""What training, validation and evaluation need of a set of images, wherever it is kept."""
+"""What training, validation and evaluation need of a set of images, wherever it is kept.
+
+Between the 256 levels of an image and the numbers of a network.
+
+Images whose pixels are what a network sees.
+
+Images with labels, in memory.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,3 +107,68 @@ class DataSet:
 def unflipped(index: Tensor) -> Tensor:
     """The flips that mirror none of the images of `index` (B,)."""
     return torch.zeros(len(index), dtype=torch.bool)
+
+
+def to_network(images: Tensor) -> Tensor:
+    """uint8 (B, C, H, W) to float32 in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1.0)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] to uint8, rounded to the nearest of the 256 levels and clipped.
+
+    `127.5 x + 128` rounded down is `127.5 x + 127.5` rounded to the nearest; it is the exact
+    inverse of `level / 127.5 - 1`.
+    """
+    return (127.5 * images + 128.0).clamp(0, 255).to(torch.uint8)
+
+
+class PixelSet(ImageSet, Pictures):
+    """A set that is its own pictures; whoever keeps them says how they are read."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.picture_shape
+
+    @property
+    def pictures(self) -> Pictures:
+        return self
+
+    def inputs(self, index: Tensor, flips: Tensor, noise_of: NoiseOf) -> Tensor:
+        images = self.pixels(index)
+        if flips.any():
+            images[flips] = images[flips].flip(-1)
+        return to_network(images)
+
+    @abstractmethod
+    def subset(self, index: Tensor) -> PixelSet: ...
+
+
+@dataclass(frozen=True)
+class LabelledImages(PixelSet):
+    """Some of a data set's images; the network sees their pixels."""
+
+    images: Tensor
+    """(N, C, H, W) uint8."""
+    labels: Tensor
+    """(N,) int64."""
+    class_names: tuple[str, ...]
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        _, channels, rows, columns = self.images.shape
+        return channels, rows, columns
+
+    def pixels(self, index: Tensor) -> Tensor:
+        return self.images[index]
+
+    def subset(self, index: Tensor) -> LabelledImages:
+        return LabelledImages(self.images[index], self.labels[index], self.class_names)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of pixels, shape, labels and class names, in hex."""
+        digest = hashlib.sha256()
+        digest.update(repr((tuple(self.images.shape), self.class_names)).encode())
+        digest.update(self.images.contiguous().numpy().tobytes())
+        digest.update(self.labels.contiguous().numpy().tobytes())
+        return digest.hexdigest()

@@ -2,6 +2,10 @@
 
 On disk it is JSON with an image a line. Its hash covers everything in it, so that results bear the
 very images that they come from.
+
+Draws that depend on names alone: everything has a fixed rank, and the first ones are taken.
+
+So the order in which names are given does not matter, and a larger draw contains the smaller one.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ FORMAT = 1
 """Of the file; raise it when a key changes."""
 
 _KEYS = ("format", "hash", "name", "seed", "per_class", "classes", "left_out", "images")
+
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -230,3 +235,13 @@ def _check_unique(what: str, ids: Sequence[str]) -> None:
 
 def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is not a number")
+
+
+def ranked(key: str, names: Iterable[str]) -> list[str]:
+    """All names, sorted by the SHA-256 of `KEY:NAME`."""
+
+    def rank(name: str) -> bytes:
+        # A file's name that is not UTF-8 arrives with surrogates in it.
+        return hashlib.sha256(f"{key}:{name}".encode(errors="surrogatepass")).digest()
+
+    return sorted(names, key=rank)

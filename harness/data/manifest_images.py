@@ -1,8 +1,12 @@
-"""Images of a manifest, decoded as they are asked for and checked against it as they are read."""
+"""Images of a manifest, decoded as they are asked for and checked against it as they are read.
+
+Images as latents of an autoencoder, sampled anew each time they are asked for.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
@@ -11,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.checked_image import read_checked_image
-from harness.data.decoding import DECODING
+from harness.data.decoding import DECODING, read_checked_image
+from harness.data.images import ImageSet, NoiseOf, Pictures, PixelSet
+from harness.data.latents.cache import LatentCache
 from harness.data.manifest import Manifest
-from harness.data.pixel_set import PixelSet
 from harness.data.sources.base import Source
 
 KEPT_IN_MEMORY = 512 * 2**20
@@ -97,3 +101,52 @@ class EncodedImages(PixelSet):
     def _read_one(self, row: int) -> NDArray[np.uint8]:
         image = self.manifest.images[row]
         return read_checked_image(self.source, self.manifest, image, self.resolution)
+
+
+class LatentImages(ImageSet):
+    """Rows of a latent cache.
+
+    Args:
+        cache: complete.
+        open_pictures: gives the images that the cache was made from, all of its manifest; called
+            only where images are looked at or measured.
+        rows: of the manifest, (N,); None takes all.
+    """
+
+    def __init__(
+        self,
+        cache: LatentCache,
+        open_pictures: Callable[[], Pictures],
+        rows: Tensor | None = None,
+    ) -> None:
+        self.cache = cache
+        self.open_pictures = open_pictures
+        manifest = cache.manifest
+        self.rows = torch.arange(len(manifest.images)) if rows is None else rows
+        every = torch.tensor([image.label for image in manifest.images], dtype=torch.int64)
+        self.labels = every[self.rows]
+        self.class_names = tuple(item.name for item in manifest.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.cache.latent_shape
+
+    @property
+    def pictures(self) -> Pictures:
+        return self._pictures
+
+    def inputs(self, index: Tensor, flips: Tensor, noise_of: NoiseOf) -> Tensor:
+        rows = self.rows[index].tolist()
+        return torch.stack(
+            [
+                self.cache.sample(self.cache.moments(row, flip), noise_of(place))
+                for place, (row, flip) in enumerate(zip(rows, flips.tolist(), strict=True))
+            ]
+        )
+
+    def subset(self, index: Tensor) -> LatentImages:
+        return LatentImages(self.cache, self.open_pictures, self.rows[index])
+
+    @cached_property
+    def _pictures(self) -> Pictures:
+        return self.open_pictures().subset(self.rows)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from harness.data.make_manifest import read_each
 from harness.data.manifest import Manifest, ManifestImage
-from harness.data.read_pool import read_each
 from harness.data.sources.base import Source
 from harness.processes.progress import Progress, ProgressListener
 from models.errors import UserError

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.config.sections import SampleConfig
-from harness.data.pixels import to_uint8
+from harness.data.images import to_uint8
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from harness.sampling.guidance import Denoiser, GuidedDenoiser

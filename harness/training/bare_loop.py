@@ -13,9 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from harness.config.schema import TrialConfig
-from harness.data.batches import draw_order, loader_of
+from harness.data.batches import BatchOrder, draw_order, loader_of
 from harness.data.images import ImageSet
-from harness.data.order import BatchOrder
 from harness.training.build import build_module
 from harness.training.hardware import Precision
 from models.diffusion_module import Batch

@@ -14,9 +14,8 @@ from safetensors.torch import load_model, save_model
 
 from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
-from harness.data.batches import DrawnImages, TrainingData
+from harness.data.batches import BatchOrder, DrawnImages, DrawOrder, TrainingData
 from harness.data.images import DataSet
-from harness.data.order import BatchOrder, DrawOrder
 from harness.machine.files import atomic_path, write_text
 from harness.processes.group import current_group, lost_touch_as_user_error
 from harness.processes.progress import ProgressListener

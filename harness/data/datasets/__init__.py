@@ -23,8 +23,7 @@ from torch import Tensor
 
 from harness.config.load import Ablation
 from harness.config.sections import DataConfig
-from harness.data.images import DataSet
-from harness.data.pixels import to_uint8
+from harness.data.images import DataSet, to_uint8
 from models.errors import UserError
 
 

@@ -28,8 +28,7 @@ from PIL import Image, UnidentifiedImageError
 
 from harness.config.sections import DataConfig
 from harness.data.datasets.base import hash_of_files, hold_out
-from harness.data.images import DataSet
-from harness.data.labelled_images import LabelledImages
+from harness.data.images import DataSet, LabelledImages
 from harness.data.sources.base import Source
 from harness.data.sources.folder import FolderSource
 from harness.data.sources.zip_archive import ZipSource

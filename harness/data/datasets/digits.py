@@ -11,8 +11,7 @@ import torch
 
 from harness.config.sections import DataConfig
 from harness.data.datasets.base import hold_out
-from harness.data.images import DataSet
-from harness.data.labelled_images import LabelledImages
+from harness.data.images import DataSet, LabelledImages
 from models.errors import UserError
 
 _SIDE = 8

@@ -9,10 +9,9 @@ from harness.config.sections import DataConfig
 from harness.data.datasets.base import hash_of_facts, hold_out
 from harness.data.decoding import DECODING
 from harness.data.images import DataSet, ImageSet
-from harness.data.latent_images import LatentImages
 from harness.data.latents.cache import DESCRIPTION, LatentCache, open_cache
 from harness.data.manifest import Manifest, read_manifest
-from harness.data.manifest_images import EncodedImages
+from harness.data.manifest_images import EncodedImages, LatentImages
 from harness.data.sources import open_source
 from harness.data.verify import check_sizes
 from models.errors import UserError

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.data.images import to_network, to_uint8
 from harness.data.latents.cache import LatentSpace
-from harness.data.pixels import to_network, to_uint8
 from models.errors import UserError
 
 CONFIG = "config.json"

@@ -27,8 +27,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.checked_image import read_checked_image
-from harness.data.decoding import DECODING
+from harness.data.decoding import DECODING, read_checked_image
 from harness.data.latents.autoencoder import Autoencoder
 from harness.data.latents.cache import (
     DESCRIPTION,

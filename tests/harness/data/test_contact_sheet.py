@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.data.contact_sheet import contact_sheet
+from harness.data.inspect import contact_sheet
 from harness.data.manifest import Manifest, ManifestClass
 from models.errors import UserError
 from tests.support.memory_source import MemorySource, make

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from harness.data.order import BatchOrder, Draw, DrawOrder
+from harness.data.batches import BatchOrder, Draw, DrawOrder
 
 ORDER = DrawOrder(images=23, batch_size=6, seed=3, horizontal_flip=True)
 

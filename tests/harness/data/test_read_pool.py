@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.data.read_pool import read_each
+from harness.data.make_manifest import read_each
 from harness.data.sources.folder import FolderSource
 from harness.machine.environment import ROOT
 from models.errors import UserError

@@ -10,8 +10,8 @@ import pytest
 
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
+from harness.data.batches import BatchOrder, DrawOrder
 from harness.data.datasets import load_data_set
-from harness.data.order import BatchOrder, DrawOrder
 from tests.support.processes import STEPS, TINY, ForkServer, recorded_metrics
 
 BAD_STEPS = (3, 9)

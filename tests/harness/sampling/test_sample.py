@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness.config.schema import TrialConfig
 from harness.config.sections import SampleConfig
-from harness.data.pixels import to_uint8
+from harness.data.images import to_uint8
 from harness.processes.progress import Progress
 from harness.sampling.sample import Samples, draw_samples, sample_labels
 from harness.training.build import build_backbone

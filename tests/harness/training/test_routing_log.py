@@ -12,9 +12,8 @@ from safetensors.torch import load_file
 
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
-from harness.data.batches import DrawnImages
+from harness.data.batches import BatchOrder, DrawnImages, DrawOrder
 from harness.data.datasets import load_data_set
-from harness.data.order import BatchOrder, DrawOrder
 from harness.processes.progress import ignore_progress
 from harness.training.build import build_backbone, build_module
 from harness.training.hardware import choose_device

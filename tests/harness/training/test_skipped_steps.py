@@ -14,9 +14,9 @@ from safetensors.torch import load_file, load_model
 
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
+from harness.data.batches import BatchOrder, DrawOrder
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
-from harness.data.order import BatchOrder, DrawOrder
 from harness.processes.progress import Progress, ignore_progress
 from harness.processes.ranks import run_ranks
 from harness.training.bare_loop import BareLoop

@@ -11,10 +11,9 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from harness.config.schema import TrialConfig
-from harness.data.batches import DrawnImages
+from harness.data.batches import BatchOrder, DrawnImages, DrawOrder
 from harness.data.datasets import load_data_set
-from harness.data.order import BatchOrder, DrawOrder
-from harness.data.pixels import to_network
+from harness.data.images import to_network
 from harness.processes.progress import Progress, ignore_progress
 from harness.training.build import build_module
 from harness.training.hardware import Timing, choose_device, measure_step

@@ -6,10 +6,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from harness.config.sections import DataConfig
-from harness.data.batches import DrawnImages
+from harness.data.batches import Draw, DrawnImages
 from harness.data.datasets import load_data_set
-from harness.data.order import Draw
-from harness.data.pixels import to_network
+from harness.data.images import to_network
 from models.errors import UserError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from harness.data import checked_image
+from harness.data import decoding as checked_image
 from harness.data.latents.cache import open_cache
 from harness.data.latents.encode import encode
 from harness.data.manifest import Manifest, ManifestClass, ManifestImage

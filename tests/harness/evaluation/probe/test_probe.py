@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.data.labelled_images import LabelledImages
+from harness.data.images import LabelledImages
 from harness.evaluation.probe.probe import (
     DEAD_OPTIONS,
     EFFECTIVE_RANK,
