@@ -11,9 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from harness.cluster.slurm.commands import SlurmError
-from harness.cluster.slurm.queue import QueuedJob, describe_ending, read_queue
-from harness.cluster.slurm.records import JobRecord, TaskOutcome, read_outcome, read_record
+from harness.cluster.slurm.queue import (
+    JobRecord,
+    QueuedJob,
+    SlurmError,
+    TaskOutcome,
+    describe_ending,
+    read_outcome,
+    read_queue,
+    read_record,
+)
 from harness.processes.lock import is_locked
 from harness.processes.status import TrialStatus, read_status
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.ablation.report import record_report
+from harness.cluster import make_launcher
 from harness.cluster.launcher import Detached, Launcher, Plan
-from harness.cluster.launchers import make_launcher
 from harness.config.cluster import ClusterConfig
 from harness.config.load import Ablation, Trial
 from harness.config.serialisation import to_plain

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cluster.slurm.cancel import cancel_jobs
-from harness.cluster.slurm.records import read_record
+from harness.cluster.slurm.queue import cancel_jobs, read_record
 from harness.config.load import Ablation
 from harness.data.datasets import bind_content
 from harness.processes.lock import describe_holder, is_locked

@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from harness.cluster import make_launcher
 from harness.cluster.launcher import Detached
-from harness.cluster.launchers import make_launcher
 from harness.config.cluster import ClusterConfig
 from harness.machine.environment import ROOT
 from harness.search.attributes import MEMBERS, REASON

@@ -6,9 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from harness.cluster.launcher import Detached
-from harness.cluster.slurm.commands import SlurmError
-from harness.cluster.slurm.queue import QueuedJob, describe_ending, read_queue
-from harness.cluster.slurm.records import JobRecord, read_outcome
+from harness.cluster.slurm.queue import (
+    JobRecord,
+    QueuedJob,
+    SlurmError,
+    describe_ending,
+    read_outcome,
+    read_queue,
+)
 from harness.config.cluster import SlurmCluster
 from harness.processes.jobs import Job, JobEnded, JobEvent, JobProgressed, JobResult, JobStarted
 from harness.processes.progress import Progress

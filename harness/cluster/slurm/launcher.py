@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.cluster.launcher import Detached
-from harness.cluster.slurm.commands import require_slurm
 from harness.cluster.slurm.follow import Follower
 from harness.cluster.slurm.partitions import check_request
+from harness.cluster.slurm.queue import require_slurm
 from harness.cluster.slurm.submission import Submitted, Submitter
 from harness.config.cluster import SlurmCluster
 from harness.processes.jobs import Job, JobEvent, JobResult

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.cluster.slurm.commands import ask
+from harness.cluster.slurm.queue import ask
 from harness.config.cluster import SlurmCluster, seconds_of
 from models.errors import UserError
 

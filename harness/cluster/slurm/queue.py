@@ -1,15 +1,85 @@
-"""The user's jobs as `squeue` shows them."""
+"""The user's jobs as `squeue` shows them.
+
+Asking SLURM by its own commands.
+
+What is written down about a job beside what it works on; nothing here is keyed on job ids.
+
+`result.json` of a trial has `result.slurm.json`, which the launcher writes, and
+`result.slurm-task.json`, which the job writes.
+
+Ending jobs for good.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
-from harness.cluster.slurm.commands import ask
+from harness.machine.files import write_text
+from models.errors import UserError
+
+NEEDED = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
+
+
+class SlurmError(UserError):
+    """A command of SLURM failed, or did not answer in time."""
+
+
+def require_slurm() -> None:
+    """Check that SLURM's commands are here.
+
+    Raises:
+        UserError: one is missing.
+    """
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        raise UserError(
+            f"{missing[0]} is not installed here, so no job can be submitted: run the command on a "
+            "machine of a SLURM cluster that submits jobs, or without --cluster (CLUSTER=local)"
+        )
+
+
+def ask(command: Iterable[str], timeout: float) -> str:
+    """What a command prints.
+
+    Raises:
+        SlurmError: it failed, with the first line of its own message, or took longer than `timeout`
+            seconds.
+    """
+    words = list(command)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        raise SlurmError(f"{words[0]} gave no answer within {timeout:.0f} s") from None
+    except OSError as error:
+        raise SlurmError(f"{words[0]} cannot be run: {error}") from None
+    if done.returncode != 0:
+        raise SlurmError(f"{words[0]} failed: {own_words(done.stderr, done.returncode)}")
+    return done.stdout
+
+
+def own_words(message: str, return_code: int = 1) -> str:
+    """The line of an error message that says what is wrong, without the command's own prefix."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if not lines:
+        return f"exit code {return_code}"
+    telling = next((line for line in reversed(lines) if "error:" in line), lines[-1])
+    return telling.split("error:", 1)[-1].strip()
+
 
 _FORMAT = "%i|%j|%T|%L|%r"
+
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
+
 _RUNNING = ("RUNNING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT")
+
 _ENDING = "COMPLETING"
+
 _ENDINGS = {
     "TIMEOUT": "its time was over before it could save: cluster.signal_seconds may be too short",
     "OUT_OF_MEMORY": "memory ran out: cluster.memory may be too small",
@@ -85,3 +155,129 @@ def describe_ending(found: QueuedJob | None) -> str:
     if known is not None:
         return known
     return "the job ended without a word" + (f" ({found.reason})" if found.reason else "")
+
+
+JOB_NAME = "harness-{submission}"
+
+OutcomeState = Literal["running", "requeued", "stopped", "failed", "done"]
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """The latest job that was submitted for something."""
+
+    job: str
+    """SLURM's id, `12` or `12_3`."""
+    submission: str
+    """Of the launcher's call that submitted it; part of the job's name."""
+    submitted: float
+    """Seconds since the epoch."""
+    cancelled: bool = False
+    """By our own command: the job must not put itself back into the queue."""
+
+    def find(self, queue: Mapping[str, QueuedJob]) -> QueuedJob | None:
+        """The job in the queue. Ids start anew when a cluster is set up anew; names do not."""
+        found = queue.get(self.job)
+        if found is None or found.name != JOB_NAME.format(submission=self.submission):
+            return None
+        return found
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """What a job last said about itself."""
+
+    job: str
+    submission: str
+    state: OutcomeState
+    """`stopped`: it saved and left its fate to SLURM."""
+    requeues: int
+    """How often it was put back into the queue so far."""
+    updated: float
+    reason: str = ""
+    caused_by_user: bool = False
+    lost: int = 0
+    """How many of its last turns in a row ended because one of its processes was gone."""
+
+
+def record_file(result: Path) -> Path:
+    """Where the record of the job that makes `result` is."""
+    return result.with_name(f"{result.stem}.slurm.json")
+
+
+def outcome_file(result: Path) -> Path:
+    """Where the job that makes `result` writes how it is."""
+    return result.with_name(f"{result.stem}.slurm-task.json")
+
+
+def read_record(result: Path) -> JobRecord | None:
+    """The record, or None where nothing was submitted."""
+    fields = _read(record_file(result))
+    try:
+        return None if fields is None else JobRecord(**fields)
+    except TypeError:
+        return None
+
+
+def write_record(result: Path, record: JobRecord) -> None:
+    """Replace the record."""
+    write_text(record_file(result), json.dumps(asdict(record)) + "\n")
+
+
+def read_outcome(result: Path, record: JobRecord) -> TaskOutcome | None:
+    """What the recorded job said, or None where it has not begun."""
+    fields = _read(outcome_file(result))
+    try:
+        outcome = None if fields is None else TaskOutcome(**fields)
+    except TypeError:
+        return None
+    if outcome is None or (outcome.job, outcome.submission) != (record.job, record.submission):
+        return None
+    return outcome
+
+
+def write_outcome(result: Path, outcome: TaskOutcome) -> None:
+    """Replace the outcome."""
+    write_text(outcome_file(result), json.dumps(asdict(outcome)) + "\n")
+
+
+def is_active(result: Path, record: JobRecord, queue: Mapping[str, QueuedJob]) -> bool:
+    """Whether the recorded job is still going to do its work."""
+    found = record.find(queue)
+    if found is None or not found.active:
+        return False
+    if not found.is_ending:
+        return not record.cancelled
+    outcome = read_outcome(result, record)
+    return not record.cancelled and (outcome is None or outcome.state != "failed")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def cancel_jobs(results: Sequence[Path], timeout: float) -> dict[Path, str]:
+    """End the jobs that are queued or running to make these results.
+
+    Returns:
+        The ids of the jobs that were cancelled, by the result.
+
+    Raises:
+        SlurmError: SLURM gives no answer.
+    """
+    queue = read_queue(timeout)
+    ids: dict[Path, str] = {}
+    for result in results:
+        record = read_record(result)
+        found = None if record is None else record.find(queue)
+        if record is not None and found is not None and found.active:
+            # First, so that the job, which is asked to save and stop, does not put itself back.
+            write_record(result, replace(record, cancelled=True))
+            ids[result] = record.job
+    if ids:
+        ask(["scancel", *ids.values()], timeout)
+    return ids

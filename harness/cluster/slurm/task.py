@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cluster.slurm.commands import SlurmError, ask
-from harness.cluster.slurm.records import (
+from harness.cluster.slurm.queue import (
     JobRecord,
     OutcomeState,
+    SlurmError,
     TaskOutcome,
+    ask,
     read_outcome,
     read_record,
     write_outcome,

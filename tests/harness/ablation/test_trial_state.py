@@ -13,8 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.slurm.queue import QueuedJob, parse_queue
-from harness.cluster.slurm.records import JobRecord, TaskOutcome, write_outcome, write_record
+from harness.cluster.slurm.queue import (
+    JobRecord,
+    QueuedJob,
+    TaskOutcome,
+    parse_queue,
+    write_outcome,
+    write_record,
+)
 from harness.machine.environment import ROOT
 from harness.processes.lock import LOCK_FILE, is_locked
 from harness.processes.status import STATUS_FILE

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.machine import resolve_workers
+from harness.cluster.this_machine import resolve_workers
 from harness.config.cluster import LocalCluster
 from harness.machine.gpus import parse_gpu_list, select_visible, visible_gpus
 from models.errors import UserError

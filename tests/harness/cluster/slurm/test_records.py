@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.slurm.queue import QueuedJob, parse_queue
-from harness.cluster.slurm.records import (
+from harness.cluster.slurm.queue import (
     JobRecord,
     OutcomeState,
+    QueuedJob,
     TaskOutcome,
     is_active,
     outcome_file,
+    parse_queue,
     read_outcome,
     read_record,
     record_file,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.slurm.script import executor, script_text
+from harness.cluster.slurm.submission import executor, script_text
 from harness.config.cluster import SlurmCluster
 from harness.config.load import load_cluster
 from harness.machine.environment import EXPERIMENTS
