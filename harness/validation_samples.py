@@ -30,7 +30,7 @@ from harness.processes.group import current_group
 from harness.processes.progress import Progress, ProgressListener
 from harness.sampling.grid import class_grid, save_grid_png, shown_classes
 from harness.sampling.sample import NonFiniteSamplesError, draw_samples
-from harness.training.sample_validation import SampleFigures
+from harness.training.validation import SampleFigures
 from harness.vocabulary import names
 from models.backbone import Backbone
 from models.errors import UserError

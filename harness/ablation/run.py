@@ -23,7 +23,7 @@ from harness.tracking.provenance import collect
 from harness.tracking.publisher import publish_pending
 from harness.tracking.runs import AblationMember, AblationRun, ablation_folder
 from harness.tracking.store import open_store
-from harness.training.batch_shares import check_batch
+from harness.training.build import check_batch
 from harness.trial.spec import (
     FLOOR,
     RESULT,

@@ -1,4 +1,9 @@
-"""Which device and precision `auto` stands for."""
+"""Which device and precision `auto` stands for.
+
+Compiling the blocks of a network with torch.compile.
+
+How Lightning spreads a training over the processes of a group.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +12,31 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 from filelock import FileLock
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from pytorch_lightning.strategies import (
+    DDPStrategy,
+    ModelParallelStrategy,
+    Strategy,
+)
 
 from harness.config.sections import TrainConfig
 from harness.machine.files import write_text
+from harness.processes.group import TIMEOUT, ProcessGroup
+from models.backbone import Backbone
 from models.errors import UserError
 
 Precision = Literal["32-true", "bf16-mixed"]
 
 _ROUNDS = 5
+
 _WORTHWHILE = 1.1
+
 _LOSS_TOLERANCE = 0.05
 
 
@@ -106,3 +122,111 @@ def measure_step(step: Callable[[], torch.Tensor]) -> Timing:
             seconds[bf16].append(time.perf_counter() - began)
     float32, half = (statistics.median(seconds[bf16][1:]) for bf16 in (False, True))
     return Timing(float32, half, losses[False], losses[True])
+
+
+def compile_blocks(backbone: Backbone, device: torch.device) -> None:
+    """Compile each block, in place, so that names of parameters stay as they are.
+
+    All blocks have the same code, so the compiler runs once and not once a block.
+
+    Raises:
+        UserError: nothing can be compiled on this machine.
+    """
+    _check_compiler(device)
+    for block in backbone.blocks:
+        block.compile(dynamic=False)
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compile something tiny: a failure in the middle of a network has pages of text."""
+
+    def double(values: torch.Tensor) -> torch.Tensor:
+        return (values + values).relu()
+
+    try:
+        torch.compile(double)(torch.ones(8, device=device))
+    except Exception as error:
+        cause = error
+        if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):
+            cause = error.inner_exception
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+        needed = "Triton" if device.type == "cuda" else "a C++ compiler such as g++"
+        raise UserError(
+            f"train.compile is true, but torch.compile does not work here (it needs {needed}): "
+            f"{lines[0] if lines else type(cause).__name__}; install what is missing, or set "
+            "train.compile=false"
+        ) from error
+
+
+class ConnectedGroup(ClusterEnvironment):
+    """Tells Lightning about processes that are connected already, each with one device.
+
+    To Lightning, each process is a node of its own. So it takes the one device that it is told,
+    whatever numbers the devices of the others have, and it neither starts processes nor looks for a
+    scheduler: those are not its business.
+    """
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self.group = group
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        raise RuntimeError("the processes are connected already")
+
+    @property
+    def main_port(self) -> int:
+        raise RuntimeError("the processes are connected already")
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.group.size
+
+    def set_world_size(self, size: int) -> None:
+        assert size == self.group.size
+
+    def global_rank(self) -> int:
+        return self.group.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        assert rank == self.group.rank
+
+    def local_rank(self) -> int:
+        return 0
+
+    def node_rank(self) -> int:
+        return self.group.rank
+
+
+def build_strategy(
+    settings: TrainConfig,
+    group: ProcessGroup,
+    timeout: timedelta = TIMEOUT,
+) -> Strategy | Literal["auto"]:
+    """For `train.strategy`, which a process that trains alone has no use for."""
+    if group.size == 1:
+        return "auto"
+    environment = ConnectedGroup(group)
+    if settings.strategy == "fsdp":
+        strategy = ModelParallelStrategy(
+            data_parallel_size=group.size,
+            tensor_parallel_size=1,
+            # One file of whole tensors, which any number of processes can resume from.
+            save_distributed_checkpoint=False,
+            timeout=timeout,
+        )
+        strategy.cluster_environment = environment
+        return strategy
+    # No buffer changes in training.
+    return DDPStrategy(cluster_environment=environment, broadcast_buffers=False, timeout=timeout)
+
+
+def shards(settings: TrainConfig, group: ProcessGroup) -> bool:
+    """Whether the weights are shared out among the processes."""
+    return settings.strategy == "fsdp" and group.size > 1

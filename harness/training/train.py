@@ -20,19 +20,34 @@ from harness.machine.files import atomic_path, write_text
 from harness.processes.group import current_group, lost_touch_as_user_error
 from harness.processes.progress import ProgressListener
 from harness.processes.signals import StopRequest
-from harness.training.batch_shares import check_batch
-from harness.training.best_weights import BEST_WEIGHTS, BestWeights
-from harness.training.build import build_backbone, build_module
-from harness.training.checkpoints import Checkpoints, WriteInPlace, resumable_checkpoint, step_of
-from harness.training.compilation import compile_blocks
-from harness.training.hardware import Precision, choose_precision
+from harness.training.build import build_backbone, build_module, check_batch
+from harness.training.checkpoints import (
+    Checkpoints,
+    Preemption,
+    WriteInPlace,
+    resumable_checkpoint,
+    step_of,
+)
+from harness.training.hardware import (
+    ConnectedGroup,
+    Precision,
+    build_strategy,
+    choose_precision,
+    compile_blocks,
+    shards,
+)
 from harness.training.pace import Pace
-from harness.training.preemption import Preemption
 from harness.training.routing_log import RoutingLog
-from harness.training.sample_validation import SampleMeasure, SampleValidation
 from harness.training.skipped_steps import SkippedSteps, leave_out, steps_left_out
-from harness.training.strategy import ConnectedGroup, build_strategy, shards
-from harness.training.validation import METRIC, Validation, held_out_loss
+from harness.training.validation import (
+    BEST_WEIGHTS,
+    METRIC,
+    BestWeights,
+    SampleMeasure,
+    SampleValidation,
+    Validation,
+    held_out_loss,
+)
 from models.backbone import Backbone
 from models.diffusion_module import Batch, DiffusionModule, NonFiniteLossError
 from models.errors import UserError

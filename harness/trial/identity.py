@@ -11,7 +11,7 @@ from harness.config.facts import sampling_facts
 from harness.config.schema import TrialConfig
 from harness.evaluation.quality import Quality
 from harness.tracking.provenance import collect
-from harness.training.best_weights import Best
+from harness.training.validation import Best
 from harness.trial.reference import measured_identity
 from harness.trial.spec import TrialOrder
 from harness.validation_samples import validation_identity

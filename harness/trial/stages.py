@@ -39,10 +39,10 @@ from harness.tracking.journal import Journal, ending_of
 from harness.tracking.lightning_logger import JournalLogger, MetricsListener
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
-from harness.training.best_weights import BEST, read_best
 from harness.training.hardware import Precision, choose_device
 from harness.training.skipped_steps import shown
 from harness.training.train import load_trained, resolve_precision, train
+from harness.training.validation import BEST, read_best
 from harness.trial.identity import figures_identity, order_tags, validation_tags
 from harness.trial.reference import extractor_files, real_features
 from harness.trial.samples import save_grid, trial_samples

@@ -17,10 +17,9 @@ from harness.config.schema import TrialConfig
 from harness.config.sections import BestBy
 from harness.data.datasets import load_data_set
 from harness.processes.progress import ignore_progress
-from harness.training.best_weights import LOWER_IS_BETTER, Best, BestWeights, read_best
 from harness.training.build import build_backbone
-from harness.training.sample_validation import SampleFigures
 from harness.training.train import load_trained, train
+from harness.training.validation import LOWER_IS_BETTER, Best, BestWeights, SampleFigures, read_best
 from models.backbone import Backbone
 from models.errors import UserError
 

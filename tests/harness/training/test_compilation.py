@@ -12,7 +12,7 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.processes.progress import ignore_progress
 from harness.training.build import build_backbone
-from harness.training.compilation import compile_blocks
+from harness.training.hardware import compile_blocks
 from models.errors import UserError
 from tests.support import rank_trainings
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.training.published_dit import dit_state, load_dit_state
 from models.attention.base import ValueConvolutionConfig
 from models.attention.sana import Config as SanaConfig
 from models.backbone import Backbone, BackboneConfig
-from models.dit_checkpoint import dit_state, load_dit_state
 from models.errors import UserError
 
 Build = Callable[..., BackboneConfig]

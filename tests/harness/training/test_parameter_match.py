@@ -8,8 +8,7 @@ import pytest
 from harness.config.load import load_ablation
 from harness.config.schema import TrialConfig
 from harness.machine.environment import EXPERIMENTS
-from harness.training.build import backbone_config, build_backbone
-from harness.training.parameter_match import match_parameters
+from harness.training.build import backbone_config, build_backbone, match_parameters
 from models.attention import load_variant, variant_names
 from models.attention.base import ValueConvolutionConfig
 from models.backbone import Backbone, BackboneConfig

@@ -19,7 +19,7 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.processes.progress import ignore_progress
 from harness.processes.ranks import run_ranks
-from harness.training.batch_shares import check_batch
+from harness.training.build import check_batch
 from models.errors import UserError
 from tests.support import rank_trainings
 

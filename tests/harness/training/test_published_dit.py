@@ -14,12 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.training.export import export_model, load_exported
-from harness.training.published_dit import convert, read_published
+from harness.training.published_dit import convert, dit_state, read_published
 from models.attention.base import ValueConvolutionConfig
 from models.attention.sana import Config as SanaConfig
 from models.attention.softmax import Config as SoftmaxConfig
 from models.backbone import Backbone, BackboneConfig
-from models.dit_checkpoint import dit_state
 from models.errors import UserError
 
 

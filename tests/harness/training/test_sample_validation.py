@@ -13,8 +13,8 @@ from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
 from harness.processes.progress import ignore_progress
 from harness.training import pace
-from harness.training.sample_validation import SampleFigures
 from harness.training.train import finished_training, train
+from harness.training.validation import SampleFigures
 from models.backbone import Backbone
 
 

@@ -20,8 +20,8 @@ from harness.machine.files import write_text
 from harness.processes.progress import ignore_progress
 from harness.training.build import build_backbone
 from harness.training.export import load_exported
-from harness.training.sample_validation import SampleFigures
 from harness.training.train import TrainingSummary, load_trained, train
+from harness.training.validation import SampleFigures
 from models.backbone import Backbone
 
 TRIAL = "smoke/sana/seed0-0123456789ab"

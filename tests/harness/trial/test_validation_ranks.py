@@ -13,7 +13,7 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
 from harness.processes.progress import ignore_progress
 from harness.processes.ranks import run_local_ranks
-from harness.training.best_weights import read_best
+from harness.training.validation import read_best
 
 TARGET = "validate_on_ranks:train_and_validate"
 

@@ -26,10 +26,9 @@ from harness.quality_metrics import quality_metrics
 from harness.sampling.sample import draw_samples
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
-from harness.training.best_weights import read_best
 from harness.training.build import build_backbone
-from harness.training.sample_validation import SampleFigures
 from harness.training.train import load_trained, train
+from harness.training.validation import SampleFigures, read_best
 from harness.validation_samples import NOISE_SEED, ValidationSamples
 from harness.vocabulary.names import on_validation_samples, validation_metric_of
 from models.backbone import Backbone
