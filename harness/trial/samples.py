@@ -18,8 +18,7 @@ from harness.processes.group import ProcessGroup
 from harness.processes.progress import ProgressListener
 from harness.sampling.grid import class_grid, save_grid_png, shown_classes
 from harness.sampling.sample import draw_samples
-from harness.sampling.samples_file import load_samples, save_samples
-from harness.sampling.sinks import FileSink
+from harness.sampling.sinks import FileSink, load_samples, save_samples
 from harness.trial.spec import TrialOrder
 from harness.vocabulary import names
 from harness.vocabulary.names import SAMPLES

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.sampling.guidance import GuidedDenoiser
+from harness.sampling.sample import GuidedDenoiser
 from models.errors import UserError
 
 NULL = 3

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.sampling.samples_file import load_samples, save_samples
+from harness.sampling.sinks import load_samples, save_samples
 from models.errors import UserError
 
 
