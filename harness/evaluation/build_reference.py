@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import FeatureBatch, feature_batches
-from harness.evaluation.gathered_moments import GatheredMoments
 from harness.evaluation.image_inputs import HashedRows
+from harness.evaluation.metrics.frechet import GatheredMoments
 from harness.evaluation.reference_file import FORMAT, PROVENANCE
 from harness.machine.environment import installed_versions
 from harness.machine.files import atomic_path

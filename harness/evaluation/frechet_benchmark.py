@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.evaluation.metrics.frechet import frechet_distance
-from harness.evaluation.moments import FeatureMoments
+from harness.evaluation.metrics.frechet import FeatureMoments, frechet_distance
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator
 

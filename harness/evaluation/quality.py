@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from harness.evaluation.features import Features
-from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
-from harness.evaluation.metrics.frechet import gaussian_distance
+from harness.evaluation.metrics.frechet import fitted_gaussian, gaussian_distance, spatial_gaussian
 from harness.evaluation.metrics.inception_score import InceptionScore, inception_score
 from harness.evaluation.metrics.kernel_distance import KernelDistance, kernel_distance
 from harness.evaluation.metrics.neighbours import NeighbourScores, neighbour_scores

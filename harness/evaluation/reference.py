@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from harness.data.images import Pictures
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Features, extract_features, no_features
-from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
-from harness.evaluation.moments import FeatureMoments
+from harness.evaluation.metrics.frechet import FeatureMoments, fitted_gaussian, spatial_gaussian
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.machine.files import atomic_path
 from harness.machine.npz import ImageRows

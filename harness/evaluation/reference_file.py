@@ -26,9 +26,13 @@ from harness.evaluation.array_images import open_array_images
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.extractors.weights_file import file_sha256
 from harness.evaluation.features import Features, extract_features
-from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
 from harness.evaluation.image_inputs import ImageInput, open_images
-from harness.evaluation.metrics.frechet import Gaussian, gaussian_of_moments
+from harness.evaluation.metrics.frechet import (
+    Gaussian,
+    fitted_gaussian,
+    gaussian_of_moments,
+    spatial_gaussian,
+)
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.machine.npz import array_shape
 from harness.processes.group import ALONE, ProcessGroup

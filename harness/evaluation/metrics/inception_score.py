@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from harness.evaluation.feature_matrix import Matrix, check_features
+from harness.evaluation.metrics.frechet import Matrix, check_features
 
 _ROWS_AT_ONCE = 1024
 """Probabilities in memory: 8 MiB for 1,008 classes."""

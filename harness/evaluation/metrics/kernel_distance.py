@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.evaluation.feature_matrix import Matrix, check_features, check_widths
+from harness.evaluation.metrics.frechet import Matrix, check_features, check_widths
 
 _DEGREE = 3
 _OFFSET = 1.0

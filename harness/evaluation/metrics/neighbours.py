@@ -5,17 +5,198 @@ the share of generated images within some ball of a real one, recall the share o
 some ball of a generated one (Kynkaanniemi et al. 2019). Density counts the balls of real images
 that a generated one lies in, over k; coverage is the share of real balls that hold a generated
 image (Naeem et al. 2020). Density can be above 1; the others lie in [0, 1].
+
+Which points lie within which balls, by block, with ties decided exactly.
+
+Squared distances come from one matrix product a block, `|x|^2 + |y|^2 - 2 x . y`, whose rounding
+would decide at random where a point lies exactly on a sphere, as copies of training images do. The
+few pairs that are closer to a sphere than the rounding are measured again, by differences.
+
+Features stay as they are given, in float32 as a rule, and are brought to float64 a block at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from math import isqrt
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from harness.evaluation.feature_matrix import Matrix, check_widths
-from harness.evaluation.pairwise import Points, squared_radii
+from harness.evaluation.metrics.frechet import Matrix, check_features, check_widths
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
+
+ENTRIES_AT_ONCE = 2**22
+"""Distances in memory at one time: 32 MiB, as much for each step of a comparison, and for the
+features of each side at 2,048 dimensions."""
+
+
+class Points:
+    """(N, D) features with what their distances are computed from."""
+
+    def __init__(self, features: Matrix, name: str, *, origin: Tensor | None, least: int) -> None:
+        """Take features, which are not copied.
+
+        Args:
+            features: (N, D).
+            name: for messages.
+            origin: (D,) float64, subtracted so that products are no larger than distances need;
+                their own mean where None. Distances are taken between points of one origin.
+            least: points needed.
+
+        Raises:
+            ValueError: too few points, or a row that is not finite.
+        """
+        check_features(features, name, least=least)
+        self._features = features
+        if origin is None:
+            sums = [self.exact(rows).sum(dim=0) for rows in self.slices()]
+            origin = torch.stack(sums).sum(dim=0) / len(self)
+        self.origin = origin
+        self.squares = torch.cat(
+            [self.centred(rows).square_().sum(dim=1) for rows in self.slices()]
+        )
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    @property
+    def dimensions(self) -> int:
+        """D."""
+        return self._features.shape[1]
+
+    def exact(self, rows: slice | Tensor) -> Tensor:
+        """(B, D) float64, as they were given."""
+        chosen = rows.numpy() if isinstance(rows, Tensor) else rows
+        return torch.from_numpy(self._features[chosen].astype(np.float64))
+
+    def centred(self, rows: slice) -> Tensor:
+        """(B, D) float64, without the origin."""
+        return self.exact(rows).sub_(self.origin)
+
+    def slices(self) -> Iterator[slice]:
+        """Consecutive rows, whose distances to as many others are computed at once."""
+        at_once = max(1, isqrt(ENTRIES_AT_ONCE))
+        for start in range(0, len(self), at_once):
+            yield slice(start, min(start + at_once, len(self)))
+
+    def blocks(self, others: Points) -> Iterator[Block]:
+        """The distances to all of the others, all of those of some rows one after another.
+
+        To the points themselves, only those from the diagonal on: the rest is the same.
+        """
+        for rows in self.slices():
+            centred = self.centred(rows)
+            for columns in others.slices():
+                if others is not self or columns.start >= rows.start:
+                    yield Block(self, others, rows, columns, centred)
+
+
+class Block:
+    """The distances between some points and some others."""
+
+    def __init__(
+        self, points: Points, others: Points, rows: slice, columns: slice, centred: Tensor
+    ) -> None:
+        self.points, self.others, self.rows, self.columns = points, others, rows, columns
+        sums = points.squares[rows, None] + others.squares[columns]
+        self.squared = torch.addmm(sums, centred, others.centred(columns).T, alpha=-2)
+        """(B, C), up to `error`."""
+        eps = float(np.finfo(np.float64).eps)
+        self.error = sums.mul_(4 * eps * (points.dimensions + 4))
+        """(B, C): the bound for a matrix product in any order, and the rounding of the sums."""
+
+    def within(self, squared_radii: Tensor) -> Tensor:
+        """(B, C) whether two points are no farther apart than a radius: spheres belong to balls.
+
+        Args:
+            squared_radii: (C,), of balls around the others, or (B, 1) around the points.
+        """
+        radii = squared_radii.expand(self.squared.shape)
+        inside = self.squared <= radii
+        unsure = ((self.squared - radii).abs_() <= self.error).nonzero()
+        at_once = max(1, ENTRIES_AT_ONCE // self.points.dimensions)
+        for row, column in (part.unbind(dim=1) for part in unsure.split(at_once)):
+            ours, theirs = row + self.rows.start, column + self.columns.start
+            exact = exact_distances(self.points, ours, self.others, theirs)
+            inside[row, column] = exact <= radii[row, column]
+        return inside
+
+
+def exact_distances(points: Points, rows: Tensor, others: Points, columns: Tensor) -> Tensor:
+    """(P,) squared distances of pairs, by differences."""
+    return (points.exact(rows) - others.exact(columns)).square_().sum(dim=1)
+
+
+def squared_radii(
+    points: Points,
+    orders: Sequence[int],
+    *,
+    on_progress: ProgressListener = ignore_progress,
+) -> tuple[Tensor, ...]:
+    """Of each point, the squared distances to its neighbours of some orders.
+
+    A point is no neighbour of itself; a copy of it is one, at distance zero. Distances are the same
+    both ways, so half of them are computed.
+
+    Args:
+        points: N of them.
+        orders: 1 is the nearest neighbour.
+        on_progress: told after each row of blocks, in points.
+
+    Returns:
+        (N,) for each order.
+
+    Raises:
+        ValueError: fewer points than an order.
+    """
+    for order in orders:
+        if not 1 <= order < len(points):
+            raise ValueError(f"{len(points)} points have no neighbour number {order}")
+    nearest = _Nearest(len(points), max(orders))
+    for block in points.blocks(points):
+        if block.columns == block.rows:
+            block.squared.fill_diagonal_(torch.inf)
+        else:
+            nearest.take(block.columns, block.rows, block.squared.T)
+        nearest.take(block.rows, block.columns, block.squared)
+        if block.columns.stop == len(points):
+            on_progress(Progress("neighbours", block.rows.stop, len(points)))
+    return tuple(
+        torch.cat(
+            [
+                exact_distances(
+                    points,
+                    torch.arange(rows.start, rows.stop),
+                    points,
+                    nearest.indices[rows, order - 1],
+                )
+                for rows in points.slices()
+            ]
+        )
+        for order in orders
+    )
+
+
+class _Nearest:
+    """The nearest neighbours so far, in order."""
+
+    def __init__(self, count: int, order: int) -> None:
+        self._squared = torch.full((count, order), torch.inf, dtype=torch.float64)
+        self.indices = torch.zeros((count, order), dtype=torch.int64)
+        """(N, K)."""
+
+    def take(self, rows: slice, columns: slice, squared: Tensor) -> None:
+        """Take in the distances (B, C) of some points to some others."""
+        order = self.indices.shape[1]
+        found = squared.topk(min(order, squared.shape[1]), dim=1, largest=False)
+        values = torch.cat([self._squared[rows], found.values], dim=1)
+        indices = torch.cat([self.indices[rows], found.indices + columns.start], dim=1)
+        best = values.topk(order, dim=1, largest=False, sorted=True)
+        self._squared[rows] = best.values
+        self.indices[rows] = indices.gather(1, best.indices)
 
 
 class NeighbourScores(NamedTuple):

@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.evaluation.feature_matrix import check_features, check_widths
-from harness.evaluation.gathered_moments import fitted_gaussian
-from harness.evaluation.metrics.frechet import gaussian_distance
+from harness.evaluation.metrics.frechet import (
+    check_features,
+    check_widths,
+    fitted_gaussian,
+    gaussian_distance,
+)
 from models.randomness import generator
 
 

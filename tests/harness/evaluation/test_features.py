@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.evaluation import gathered_moments
 from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 from harness.evaluation.features import extract_features
+from harness.evaluation.metrics import frechet as gathered_moments
 from harness.processes.progress import Progress
 
 

@@ -10,8 +10,12 @@ import pytest
 from harness.evaluation.build_reference import build_reference
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
-from harness.evaluation.gathered_moments import fitted_gaussian, spatial_gaussian
-from harness.evaluation.metrics.frechet import frechet_distance_of_features, gaussian_distance
+from harness.evaluation.metrics.frechet import (
+    fitted_gaussian,
+    frechet_distance_of_features,
+    gaussian_distance,
+    spatial_gaussian,
+)
 from harness.evaluation.quality import Metric, measure_quality
 from harness.evaluation.reference_file import is_reference, read_reference, reference_extractor
 from harness.evaluation.reference_statistics import ReferenceStatistics

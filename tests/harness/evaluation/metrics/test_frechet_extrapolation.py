@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy.stats import linregress
 
-from harness.evaluation.frechet_extrapolation import extrapolated_frechet
 from harness.evaluation.metrics.frechet import (
     Gaussian,
     frechet_distance_of_features,
     gaussian_of_features,
 )
+from harness.evaluation.metrics.uncertainty import extrapolated_frechet
 from models.randomness import generator
 
 WIDTH = 12

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness.evaluation.frechet_interval import bootstrap_interval
 from harness.evaluation.metrics.frechet import (
     Gaussian,
     frechet_distance_of_features,
     gaussian_of_features,
 )
+from harness.evaluation.metrics.uncertainty import bootstrap_interval
 from harness.processes.progress import Progress
 from models.randomness import generator
 

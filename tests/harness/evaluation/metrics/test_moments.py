@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.evaluation.metrics.frechet import frechet_distance, frechet_distance_of_features
-from harness.evaluation.moments import FeatureMoments
+from harness.evaluation.metrics.frechet import (
+    FeatureMoments,
+    frechet_distance,
+    frechet_distance_of_features,
+)
 
 
 def features(count: int = 301, width: int = 12, offset: float = 0.0) -> np.ndarray:

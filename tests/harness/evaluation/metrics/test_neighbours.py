@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.evaluation import pairwise
-from harness.evaluation.metrics.neighbours import neighbour_scores
-from harness.evaluation.pairwise import Block, Points, squared_radii
+from harness.evaluation.metrics import neighbours as pairwise
+from harness.evaluation.metrics.neighbours import Block, Points, neighbour_scores, squared_radii
 from harness.processes.progress import Progress
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from harness.evaluation.metrics.frechet import frechet_distance_of_features, gaussian_of_features
-from harness.evaluation.weighted_frechet import WeightedFrechet
+from harness.evaluation.metrics.uncertainty import WeightedFrechet
 
 
 @pytest.mark.parametrize("count", [40, 300])
