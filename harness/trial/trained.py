@@ -14,7 +14,14 @@ from harness.config.sections import Weights
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
-from harness.evaluation.probe.outputs import probe_trial, write_probe
+from harness.evaluation.probe.outputs import (
+    layers,
+    mean,
+    probe_trial,
+    select,
+    timesteps,
+    write_probe,
+)
 from harness.evaluation.probe.probe import (
     DEAD_OPTIONS,
     EFFECTIVE_RANK,
@@ -26,7 +33,6 @@ from harness.evaluation.probe.probe import (
     SIMILARITY,
     ProbeRow,
 )
-from harness.evaluation.probe_table import layers, mean, select, timesteps
 from harness.processes.progress import ignore_progress
 from harness.tracking.find import find_trial
 from harness.training.hardware import choose_device

@@ -1,8 +1,17 @@
-"""The probe of one trial: on which images, under which names, in which files."""
+"""The probe of one trial: on which images, under which names, in which files.
+
+The rows of the probe as CSV, and their means.
+
+The probe's figure of one network: a panel a metric, a line a timestep, over the layers.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from harness.config.schema import TrialConfig
@@ -16,13 +25,118 @@ from harness.evaluation.probe.probe import (
     choose_probe_images,
     probe_attention,
 )
-from harness.evaluation.probe_figure import probe_png
-from harness.evaluation.probe_table import layers, mean, probe_csv, select, timesteps
 from harness.machine.files import write_bytes, write_text
 from harness.processes.progress import ProgressListener
 from harness.vocabulary import names
 from models.backbone import Backbone
 from models.objectives import build_objective
+
+
+def probe_csv(rows: Sequence[ProbeRow]) -> str:
+    """All rows with all digits, a column a field of `ProbeRow`; what a row lacks is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(ProbeRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def select(
+    rows: Sequence[ProbeRow],
+    metric: str,
+    *,
+    layer: int | None = None,
+    timestep: float | None = None,
+) -> list[float]:
+    """The finite values of a metric; of all layers and timesteps where none is given."""
+    return [
+        row.value
+        for row in rows
+        if row.metric == metric
+        and layer in (None, row.layer)
+        and timestep in (None, row.timestep)
+        and math.isfinite(row.value)
+    ]
+
+
+def mean(values: Sequence[float]) -> float:
+    """NaN of nothing."""
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def layers(rows: Sequence[ProbeRow]) -> list[int]:
+    """Those that were measured, in order."""
+    return sorted({row.layer for row in rows})
+
+
+def timesteps(rows: Sequence[ProbeRow]) -> list[float]:
+    """Those that were measured, in order."""
+    return sorted({row.timestep for row in rows})
+
+
+_PANELS = {
+    ENTROPY: "row entropy / log N",
+    EFFECTIVE_RANK: "effective rank",
+    SIMILARITY: "token similarity",
+}
+
+_PANEL_SIZE = (2.6, 2.3)
+"""Inches."""
+
+_DOTS_PER_INCH = 200
+
+
+def probe_png(rows: Sequence[ProbeRow]) -> bytes:
+    """Lines are means over the heads, bands their range; early timesteps are dark, late ones light.
+
+    Args:
+        rows: of `probe_attention`, at least one.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    steps, places = timesteps(rows), layers(rows)
+    colors = mpl.colormaps["viridis"]
+    with mpl.rc_context({"font.size": 8, "axes.grid": True, "grid.alpha": 0.3}):
+        width, height = _PANEL_SIZE
+        figure = Figure(figsize=(width * len(_PANELS), height), layout="constrained")
+        panels = zip(figure.subplots(1, len(_PANELS)), _PANELS.items(), strict=True)
+        for axes, (metric, title) in panels:
+            for index, timestep in enumerate(steps):
+                found = [select(rows, metric, layer=layer, timestep=timestep) for layer in places]
+                color = colors(0.9 * index / max(len(steps) - 1, 1))
+                axes.plot(
+                    places,
+                    [mean(values) for values in found],
+                    marker="o",
+                    markersize=3,
+                    color=color,
+                    label=f"{timestep:.0f}",
+                )
+                axes.fill_between(
+                    places,
+                    [min(values, default=float("nan")) for values in found],
+                    [max(values, default=float("nan")) for values in found],
+                    color=color,
+                    alpha=0.12,
+                    linewidth=0,
+                )
+            axes.set(xlabel="layer", title=title)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+            axes.spines[["top", "right"]].set_visible(False)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(
+            handles,
+            labels,
+            title="timestep\n(bands: range of heads)",
+            loc="outside right center",
+            frameon=False,
+        )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
+    return buffer.getvalue()
+
 
 _NAMES = {
     ENTROPY: names.ATTENTION_ENTROPY,

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.data.images import LabelledImages
+from harness.evaluation.probe.outputs import layers, mean, probe_csv, probe_png, select, timesteps
 from harness.evaluation.probe.probe import (
     DEAD_OPTIONS,
     EFFECTIVE_RANK,
@@ -34,8 +35,6 @@ from harness.evaluation.probe.probe import (
     choose_probe_images,
     probe_attention,
 )
-from harness.evaluation.probe_figure import probe_png
-from harness.evaluation.probe_table import layers, mean, probe_csv, select, timesteps
 from models.attention import load_variant
 from models.attention.base import ValueConvolutionConfig
 from models.backbone import Backbone, BackboneConfig, modulate
