@@ -87,8 +87,8 @@ def add(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.evaluate_ranks import run_evaluation
     from harness.evaluation.quality import Metric
+    from harness.evaluation.standalone.evaluate import run_evaluation
     from harness.evaluation.standalone.spec import EvaluateOrder
     from harness.evaluation.standalone.table import print_evaluation
     from harness.processes.ranks import RankFailedError

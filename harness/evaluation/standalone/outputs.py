@@ -1,17 +1,99 @@
-"""The files that an evaluation is written to."""
+"""The files that an evaluation is written to.
+
+`evaluate --per-class`: the distance of each class, under the names of the classes.
+
+What is written and said of an evaluation: its JSON, and warnings.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.evaluate_classes import NamedClasses, classes_csv
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.evaluation.class_labels import ClassLabels
+from harness.evaluation.metrics.per_class import PerClassDistance, per_class_frechet
+from harness.evaluation.metrics.uncertainty import ENOUGH_SAMPLES, Uncertainty
+from harness.evaluation.quality import Quality
 from harness.evaluation.standalone.spec import EvaluateOrder
 from harness.machine.files import check_writable, write_text
 from harness.machine.npz import ImageRows, export_adm
+from harness.quality_metrics import quality_metrics
+from harness.vocabulary.names import frechet_distance
 from models.errors import UserError
+
+
+@dataclass(frozen=True)
+class NamedClasses:
+    """Distances, and what the classes are called."""
+
+    names: tuple[str, ...]
+    """By label."""
+    distances: PerClassDistance
+
+    @property
+    def by_name(self) -> dict[str, float]:
+        """The distance of each class that was measured."""
+        return {self.names[one]: value for one, value in self.distances.by_class.items()}
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why the others were not."""
+        return {self.names[one]: reason for one, reason in self.distances.left_out.items()}
+
+
+def measure_classes(
+    samples: NDArray[np.float32],
+    reference: NDArray[np.float32] | None,
+    labels: ClassLabels,
+    least: int,
+    reference_path: Path,
+) -> NamedClasses:
+    """Measure all classes with enough images.
+
+    Args:
+        samples: (N, D) features.
+        reference: (M, D); None where the reference holds none.
+        labels: of both.
+        least: images a class needs on both sides.
+        reference_path: for messages.
+
+    Raises:
+        UserError: the labels are not those of the features.
+    """
+    if reference is None or len(reference) != len(labels.reference):
+        there = "no" if reference is None else f"{len(reference):,}"
+        raise UserError(
+            f"{reference_path} holds {len(labels.reference):,} labels, but {there} features of "
+            "single images: name the images themselves as --reference"
+        )
+    distances = per_class_frechet(samples, labels.samples, reference, labels.reference, least=least)
+    return NamedClasses(labels.names, distances)
+
+
+def classes_csv(classes: NamedClasses, extractor: str) -> str:
+    """A line a class, those that were left out with the reason; counts are part of the header, as
+    distances of other counts belong in no column of these."""
+    found = classes.distances
+    column = (
+        f"{frechet_distance(extractor)} of {found.samples} samples and {found.reference} "
+        "reference images"
+    )
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["class", column, "left out"])
+    for name, value in classes.by_name.items():
+        writer.writerow([name, repr(value), ""])
+    for name, reason in classes.left_out.items():
+        writer.writerow([name, "", reason])
+    return out.getvalue()
 
 
 def check_outputs(order: EvaluateOrder) -> None:
@@ -59,3 +141,82 @@ def write_outputs(
         except OSError as error:
             failed[str(path)] = str(error)
     return failed
+
+
+def evaluation_warnings(quality: Quality, provenance: Mapping[str, Any]) -> list[str]:
+    """What a reader of the figures must know, a line each.
+
+    Args:
+        quality: the figures.
+        provenance: of the reference.
+    """
+    found = [f"{metric.value} left out: {why}" for metric, why in quality.left_out.items()]
+    count = quality.identity["samples"]
+    for what, number in (("samples", count), ("reference images", provenance.get("images"))):
+        if number is not None and number < ENOUGH_SAMPLES:
+            found.append(
+                f"{number:,} {what} are fewer than {ENOUGH_SAMPLES:,}: the figures are biased by "
+                "that, and compare with none of another number"
+            )
+    if provenance.get("assumed"):
+        found.append(_assumption(provenance))
+    theirs, ours = provenance.get("resolution"), quality.identity["resolution"]
+    if theirs not in (None, ours):
+        found.append(f"the samples are {ours}, but the reference is of images of {theirs}")
+    return found
+
+
+def _assumption(provenance: Mapping[str, Any]) -> str:
+    """What is taken for granted of a file from elsewhere."""
+    said = "extractor and resize of the reference are not recorded and are taken to be the standard"
+    if {"mu_s", "arr_0"} & set(provenance["arrays"]):
+        return f"{said} ones"
+    return (
+        f"{said} ones; a file with mu and sigma alone is as pytorch-fid or clean-fid write it, "
+        "which resize otherwise"
+    )
+
+
+def evaluation_report(
+    quality: Quality,
+    uncertainty: Uncertainty | None,
+    warnings: Sequence[str],
+    classes: NamedClasses | None = None,
+) -> dict[str, Any]:
+    """Figures by their names in MLflow, and all that they depend on, as JSON takes it."""
+    report: dict[str, Any] = {
+        "figures": quality_metrics(quality),
+        "identity": dict(quality.identity),
+        "left_out": {metric.value: why for metric, why in quality.left_out.items()},
+        "warnings": list(warnings),
+    }
+    if quality.kernel_distance is not None:
+        report["identity"]["kernel_subset_size"] = quality.kernel_distance.subset_size
+    if uncertainty is not None and uncertainty.interval is not None:
+        interval = uncertainty.interval
+        report["interval"] = {
+            "low": interval.centred[0],
+            "high": interval.centred[1],
+            "confidence": interval.confidence,
+            "resamples": interval.resamples,
+            "standard_error": interval.standard_error,
+        }
+    if uncertainty is not None and uncertainty.extrapolation is not None:
+        line = uncertainty.extrapolation
+        report["extrapolation"] = {
+            "value": line.value,
+            "standard_error": line.standard_error,
+            "sizes": list(line.sizes),
+            "distances": list(line.distances),
+            "rough": uncertainty.rough,
+        }
+    if classes is not None:
+        report["per_class"] = {
+            "metric": frechet_distance(str(quality.identity["extractor"])),
+            "mean": classes.distances.mean,
+            "samples_a_class": classes.distances.samples,
+            "reference_images_a_class": classes.distances.reference,
+            "by_class": classes.by_name,
+            "left_out": classes.left_out,
+        }
+    return report

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from harness.evaluate_classes import NamedClasses
     from harness.evaluation.standalone.evaluate import Evaluation
+    from harness.evaluation.standalone.outputs import NamedClasses
 
 _LOWER, _HIGHER = "\u2193", "\u2191"
 _STANDARD = "inception"

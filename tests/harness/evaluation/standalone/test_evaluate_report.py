@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.evaluate_report import evaluation_warnings
 from harness.evaluation.features import extract_features
 from harness.evaluation.quality import Metric, measure_quality
 from harness.evaluation.reference_file import read_reference
+from harness.evaluation.standalone.outputs import evaluation_warnings
 from tests.support.pixel_extractor import PixelExtractor
 
 
