@@ -9,12 +9,11 @@ from typing import Any
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
 from harness.data.images import Pictures
-from harness.evaluation.evaluate import real_against_real
 from harness.evaluation.extractors import load_extractor
+from harness.evaluation.quality import quality_metrics, real_against_real
 from harness.evaluation.reference import Reference
 from harness.machine.files import write_text
 from harness.processes.progress import ProgressListener
-from harness.quality_metrics import quality_metrics
 from harness.training.hardware import choose_device
 from harness.trial.reference import extractor_files, measured_identity, real_features
 from harness.trial.spec import TrialOrder, floor_file

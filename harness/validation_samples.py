@@ -20,12 +20,10 @@ from harness.config.schema import TrialConfig
 from harness.config.sections import BestBy
 from harness.data.datasets import Decoder, load_decoder
 from harness.data.images import DataSet
-from harness.evaluation.evaluate import quality_identity
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
-from harness.evaluation.quality import Metric, Quality, measure_quality
-from harness.evaluation.reference import Reference
-from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.evaluation.quality import Metric, Quality, measure_quality, quality_identity
+from harness.evaluation.reference import Reference, ReferenceStatistics
 from harness.processes.group import current_group
 from harness.processes.progress import Progress, ProgressListener
 from harness.sampling.grid import class_grid, save_grid_png, shown_classes

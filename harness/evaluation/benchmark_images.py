@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.evaluation.image_folder import FolderImages
+from harness.evaluation.image_inputs import FolderImages
 from models.errors import UserError
 
 PIXELS = 256

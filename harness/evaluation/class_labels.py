@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evaluation.image_folder import image_files
+from harness.evaluation.image_inputs import image_files
 from models.errors import UserError
 
 _LABELS = "arr_1"

@@ -1,8 +1,17 @@
-"""What one forward pass of a network costs, counted without computing anything."""
+"""What one forward pass of a network costs, counted without computing anything.
+
+The most memory that a stretch of a program held at one time.
+
+Images a second, from timings.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 
 import torch
 from torch import nn
@@ -49,3 +58,82 @@ def model_cost(backbone: nn.Module, image_shape: tuple[int, int, int], num_class
     flops = counter.get_total_flops()
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
     return Cost(parameters=parameters, macs=flops // 2, flops=flops)
+
+
+_STATUS = Path("/proc/self/status")
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+_RESET_PEAK = "5"
+
+
+@dataclass
+class PeakMemory:
+    """Filled in when the measured block ends."""
+
+    bytes: int | None
+    """None where it could not be measured."""
+    kind: str
+    """What was measured, or why nothing was. Figures of different kinds do not compare."""
+
+
+@contextmanager
+def measure_peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
+    """Measure the block's peak memory.
+
+    On a GPU these are the tensors that PyTorch had allocated there; on a CPU the resident memory of
+    the whole process, libraries included, which only Linux tells (man 5 proc: writing 5 to
+    `clear_refs` resets `VmHWM`). Blocks must not be nested: the inner one resets the outer's peak.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        peak = PeakMemory(None, "tensors allocated on the GPU")
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        peak.bytes = torch.cuda.max_memory_allocated(device)
+        return
+    peak = PeakMemory(None, "resident memory of the process")
+    try:
+        _CLEAR_REFS.write_text(_RESET_PEAK)
+    except OSError as error:
+        peak.kind = f"not measured: the peak cannot be reset ({error})"
+        yield peak
+        return
+    yield peak
+    peak.bytes = _resident_peak()
+
+
+def _resident_peak() -> int:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"{_STATUS} has no VmHWM")
+
+
+Interval = tuple[int, float]
+"""Images, and the seconds that they took."""
+
+
+def images_per_second(intervals: Sequence[Interval], warmup: int) -> float | None:
+    """Median images a second, after warm-up intervals.
+
+    The median, since a machine that others use stalls now and then. Where there are no more
+    intervals than those of the warm-up, the last one alone counts: a run of one batch has a speed
+    too, a somewhat low one.
+
+    Args:
+        intervals: in the order of time, each with at least one image and a positive duration.
+        warmup: how many of the first intervals do not count.
+
+    Returns:
+        None where there is no interval at all.
+
+    Raises:
+        ValueError: an interval without images or without duration.
+    """
+    if not intervals:
+        return None
+    if any(images < 1 or seconds <= 0 for images, seconds in intervals):
+        raise ValueError("every interval needs at least one image and a positive duration")
+    counted = intervals[warmup:] or intervals[-1:]
+    return median(images / seconds for images, seconds in counted)

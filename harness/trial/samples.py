@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_decoder
 from harness.data.images import DataSet
-from harness.evaluation.throughput import images_per_second
+from harness.evaluation.cost import images_per_second
 from harness.machine.files import atomic_path, write_text
 from harness.processes.group import ProcessGroup
 from harness.processes.progress import ProgressListener

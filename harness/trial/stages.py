@@ -22,19 +22,17 @@ from harness.config.serialisation import flatten, to_yaml
 from harness.cost_metrics import cost_metrics
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
-from harness.evaluation.evaluate import evaluate_samples
+from harness.evaluation.cost import measure_peak_memory
 from harness.evaluation.extractors import check_extractor, load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.peak_memory import measure_peak_memory
 from harness.evaluation.probe.outputs import probe_metrics, probe_trial, write_probe
 from harness.evaluation.probe.probe import NOISE_LEVELS
-from harness.evaluation.quality import Quality
+from harness.evaluation.quality import Quality, evaluate_samples, quality_metrics
 from harness.evaluation.reference import Reference
 from harness.machine.files import remove_leftovers, write_text
 from harness.processes.group import ALONE, ProcessGroup, current_group
 from harness.processes.progress import ProgressListener
 from harness.processes.signals import StopRequest
-from harness.quality_metrics import quality_metrics
 from harness.tracking.journal import Journal, ending_of
 from harness.tracking.lightning_logger import JournalLogger, MetricsListener
 from harness.tracking.publisher import Publisher

@@ -14,12 +14,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from harness.config.sections import SampleConfig
-from harness.evaluation.build_reference import Layout, build_reference
-from harness.evaluation.evaluate import evaluate_samples
 from harness.evaluation.features import extract_features
-from harness.evaluation.image_folder import FolderImages
-from harness.evaluation.image_inputs import HashedRows
+from harness.evaluation.image_inputs import FolderImages, HashedRows
+from harness.evaluation.quality import evaluate_samples
 from harness.evaluation.reference import RealImages, load_reference
+from harness.evaluation.reference_file import Layout, build_reference
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress
 from harness.sampling.sample import draw_samples

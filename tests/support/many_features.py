@@ -11,11 +11,11 @@ import sys
 import numpy as np
 import torch
 
+from harness.evaluation.cost import measure_peak_memory
 from harness.evaluation.features import Features
 from harness.evaluation.metrics.frechet import Gaussian
-from harness.evaluation.peak_memory import measure_peak_memory
 from harness.evaluation.quality import Metric, measure_quality
-from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.evaluation.reference import ReferenceStatistics
 
 DIMENSIONS, CLASSES = 2048, 1008
 

@@ -30,13 +30,13 @@ from harness.evaluation.quality import (
     Quality,
     measure_quality,
 )
+from harness.evaluation.reference import ReferenceStatistics
 from harness.evaluation.reference_file import (
     open_reference_images,
     read_reference,
     reference_extractor,
     reference_of_features,
 )
-from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.evaluation.standalone.outputs import (
     NamedClasses,
     check_outputs,

@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from harness.evaluation.class_labels import ClassLabels
 from harness.evaluation.metrics.per_class import PerClassDistance, per_class_frechet
 from harness.evaluation.metrics.uncertainty import ENOUGH_SAMPLES, Uncertainty
-from harness.evaluation.quality import Quality
+from harness.evaluation.quality import Quality, quality_metrics
 from harness.evaluation.standalone.spec import EvaluateOrder
 from harness.machine.files import check_writable, write_text
 from harness.machine.npz import ImageRows, export_adm
-from harness.quality_metrics import quality_metrics
 from harness.vocabulary.names import frechet_distance
 from models.errors import UserError
 

@@ -14,11 +14,11 @@ from harness.data.datasets import load_data_set
 from harness.data.manifest import read_manifest
 from harness.data.manifest_images import EncodedImages
 from harness.data.sources import open_source
-from harness.evaluation.build_reference import Layout, build_reference
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.features import finite_features
 from harness.evaluation.image_inputs import ImageInput, open_images
 from harness.evaluation.reference import PictureRows
+from harness.evaluation.reference_file import Layout, build_reference
 from harness.machine.environment import process_device
 from harness.machine.files import check_writable
 from harness.processes.group import ProcessGroup

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from harness.evaluation.class_labels import matched_labels
-from harness.evaluation.image_folder import FolderImages
+from harness.evaluation.image_inputs import FolderImages
 from models.errors import UserError
 
 PIXELS = np.zeros((4, 4, 3), dtype=np.uint8)

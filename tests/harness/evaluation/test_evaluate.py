@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.evaluation.evaluate import evaluate_samples, real_against_real
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
 from harness.evaluation.metrics.frechet import frechet_distance_of_features
 from harness.evaluation.metrics.inception_score import inception_score
-from harness.evaluation.quality import Quality
+from harness.evaluation.quality import Quality, evaluate_samples, real_against_real
 from harness.evaluation.reference import Reference
 
 REAL_FINGERPRINT = "0123456789abcdef"

@@ -16,13 +16,13 @@ from PIL import Image
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from harness.evaluation.evaluate import evaluate_samples
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.features import Features, extract_features
 from harness.evaluation.metrics.frechet import frechet_distance_of_features
 from harness.evaluation.metrics.inception_score import inception_score
 from harness.evaluation.metrics.kernel_distance import kernel_distance
 from harness.evaluation.metrics.neighbours import neighbour_scores
+from harness.evaluation.quality import evaluate_samples
 from harness.evaluation.reference import Reference
 from tests.support.pixel_extractor import PixelExtractor
 from tests.support.random_weights import smooth_images, write_random_inception

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from harness.evaluation.peak_memory import measure_peak_memory
+from harness.evaluation.cost import measure_peak_memory
 
 MEBIBYTE = 2**20
 

@@ -3,12 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.evaluation.evaluate import evaluate_samples
 from harness.evaluation.features import extract_features
 from harness.evaluation.metrics.kernel_distance import KernelDistance
-from harness.evaluation.quality import Metric, Quality
+from harness.evaluation.quality import Metric, Quality, evaluate_samples, quality_metrics
 from harness.evaluation.reference import Reference
-from harness.quality_metrics import quality_metrics
 from harness.vocabulary import names
 from harness.vocabulary.names import check_name
 from tests.support.pixel_extractor import PixelExtractor

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.evaluation.build_reference import build_reference
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
 from harness.evaluation.metrics.frechet import (
@@ -17,8 +16,13 @@ from harness.evaluation.metrics.frechet import (
     spatial_gaussian,
 )
 from harness.evaluation.quality import Metric, measure_quality
-from harness.evaluation.reference_file import is_reference, read_reference, reference_extractor
-from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.evaluation.reference import ReferenceStatistics
+from harness.evaluation.reference_file import (
+    build_reference,
+    is_reference,
+    read_reference,
+    reference_extractor,
+)
 from models.errors import UserError
 from tests.support.pixel_extractor import PixelExtractor
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.evaluation.throughput import images_per_second
+from harness.evaluation.cost import images_per_second
 
 
 def test_is_the_median_after_warm_up() -> None:

@@ -17,12 +17,11 @@ from harness.config.facts import chosen_by
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
-from harness.evaluation.evaluate import evaluate_samples
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.quality import evaluate_samples, quality_metrics
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.processes.progress import Progress, ignore_progress
-from harness.quality_metrics import quality_metrics
 from harness.sampling.sample import draw_samples
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
