@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.ablation.status import ProgressRow
-from harness.cluster.display_lines import format_duration
+from harness.terminal.jobs import format_duration
 from harness.trial.spec import FLOOR
 from harness.trial_state import Phase, TrialState
 

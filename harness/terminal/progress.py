@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from harness.cluster.display_lines import format_duration
 from harness.processes.progress import Progress
+from harness.terminal.jobs import format_duration
 
 SECONDS_BETWEEN_LINES = 30.0
 """Where there is no terminal."""

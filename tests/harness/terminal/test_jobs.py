@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.cluster.display_lines import format_duration
-from harness.cluster.display_live import (
-    REFRESHES_PER_SECOND,
-    LiveView,
-    cut_middle,
-    remaining_for_all,
-)
 from harness.processes.jobs import JobEnded, JobProgressed, JobResult, JobsInterrupted, JobStarted
 from harness.processes.progress import Progress
-from harness.terminal.jobs import JobDisplay
+from harness.terminal.jobs import (
+    REFRESHES_PER_SECOND,
+    JobDisplay,
+    LiveView,
+    cut_middle,
+    format_duration,
+    remaining_for_all,
+)
 
 
 class Clock:
