@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from harness.export_command import export_run
+    from harness.trial.trained import export_run
 
     export_run(options.run, options.runs_dir, options.out, options.weights)
     print(options.out)

@@ -1,19 +1,28 @@
-"""The real images that a trial's samples are compared with, and what figures say of them."""
+"""The real images that a trial's samples are compared with, and what figures say of them.
+
+What held-out real images score against the reference: the best that samples can hope for.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.config.schema import TrialConfig
+from harness.data.datasets import load_data_set
 from harness.data.images import Pictures
+from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.quality import Quality
+from harness.evaluation.quality import Quality, quality_metrics, real_against_real
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
+from harness.machine.files import write_text
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener
+from harness.training.hardware import choose_device
+from harness.trial.spec import TrialOrder, floor_file
 from models.randomness import generator
 
 
@@ -65,3 +74,35 @@ def measured_identity(quality: Quality) -> dict[str, Any]:
     identity: dict[str, Any] = dict(quality.identity)
     fingerprint, count = identity.pop("reference_fingerprint"), identity.pop("reference_images")
     return {**identity, "reference": f"{fingerprint[:12]} ({count} images)"}
+
+
+def measure_floor(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
+    """Measure it for all trials that share data and evaluation with this one.
+
+    Extracts the reference's features, which these trials then share as well.
+
+    Returns:
+        `metrics` and `identity`, as `AblationRun.trials` takes them.
+    """
+    config = TrialConfig.model_validate(order.config)
+    references = Path(order.references)
+    data = load_data_set(config.data)
+    extractor = load_extractor(*extractor_files(config))
+    device = choose_device(config.train).device
+
+    def features(pictures: Pictures, count: int | None) -> Reference:
+        return real_features(
+            pictures, count, config, extractor, references=references, device=device, report=report
+        )
+
+    floor = real_against_real(
+        features(data.held_out.pictures, config.evaluate.samples),
+        data.held_out.pictures.picture_shape[1:],
+        features(data.train.pictures, config.evaluate.reference_images),
+        extractor,
+        samples=config.evaluate.samples,
+        inception_splits=config.evaluate.inception_splits,
+    )
+    measured = {"metrics": quality_metrics(floor), "identity": measured_identity(floor)}
+    write_text(floor_file(config, references), json.dumps(measured, indent=2) + "\n")
+    return measured

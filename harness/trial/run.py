@@ -1,24 +1,62 @@
-"""One trial, as whoever runs it calls it: by one process or several, under the trial's lock."""
+"""One trial, as whoever runs it calls it: by one process or several, under the trial's lock.
+
+A trial on several processes of this machine.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.floor import measure_floor
 from harness.machine.files import full_disk_as_user_error
 from harness.processes.lock import trial_lock
 from harness.processes.meeting import Meeting, place_from_environment
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.ranks import run_ranks
 from harness.processes.signals import StopRequest
-from harness.processes.status import recorded_status
+from harness.processes.status import record_failure, recorded_status
+from harness.tracking.journal import end_left_run, ending_of
 from harness.tracking.lightning_logger import MetricsListener
+from harness.trial.reference import measure_floor
 from harness.trial.spec import TrialOrder, finished_result
 from harness.trial.stages import TrialStages
-from harness.trial_ranks import run_on_ranks
+
+_TARGET = "harness.trial.run:run_job"
+
+_LOG = "log.txt"
+
+
+def run_on_ranks(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
+    """Start the processes of a trial, which share its threads, and wait for its result.
+
+    Where they fail, the one that wrote the trial's journal was stopped for what happened to
+    another: so the reason is written down here.
+
+    Raises:
+        UserError: of the process that failed first.
+        RankFailedError: a process failed otherwise.
+    """
+    folder = Path(order.folder)
+    threads = max(1, order.threads // order.processes)
+    payload = {"job": "trial", "order": asdict(replace(order, threads=threads))}
+    try:
+        result: dict[str, Any] = run_ranks(
+            _TARGET,
+            payload,
+            processes=order.processes,
+            threads=threads,
+            log_path=folder / _LOG,
+            report=report,
+        )
+    except Exception as error:
+        end_left_run(folder, *ending_of(error))
+        record_failure(folder, str(error))
+        raise
+    return result
 
 
 def run_job(

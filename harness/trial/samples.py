@@ -1,28 +1,46 @@
-"""The sampling stage of a trial, resumable, and the grid that shows what came of it."""
+"""The sampling stage of a trial, resumable, and the grid that shows what came of it.
+
+Validation samples: the few images that are drawn and measured again and again while training.
+
+Starting noise and labels are the same at every step, in every variant and for every seed, so that
+differences between two figures are differences between two networks.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from harness.config.schema import TrialConfig
-from harness.data.datasets import load_decoder
+from harness.config.sections import BestBy
+from harness.data.datasets import Decoder, load_decoder
 from harness.data.images import DataSet
 from harness.evaluation.cost import images_per_second
+from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.features import extract_features
+from harness.evaluation.quality import Metric, Quality, measure_quality, quality_identity
+from harness.evaluation.reference import Reference, ReferenceStatistics
 from harness.machine.files import atomic_path, write_text
-from harness.processes.group import ProcessGroup
-from harness.processes.progress import ProgressListener
+from harness.processes.group import ProcessGroup, current_group
+from harness.processes.progress import Progress, ProgressListener
 from harness.sampling.grid import class_grid, save_grid_png, shown_classes
-from harness.sampling.sample import draw_samples
+from harness.sampling.sample import NonFiniteSamplesError, draw_samples
 from harness.sampling.sinks import FileSink, load_samples, save_samples
+from harness.training.validation import SampleFigures
 from harness.trial.spec import TrialOrder
 from harness.vocabulary import names
 from harness.vocabulary.names import SAMPLES
 from models.backbone import Backbone
+from models.errors import UserError
+from models.randomness import derive_seed
 
 _COST = "sampled.json"
 
@@ -106,3 +124,165 @@ def save_grid(
             class_names=np.array([class_names[label] for label in shown]),
         )
     return Path(names.ARTIFACT_GRID), Path(names.ARTIFACT_GRID_IMAGES)
+
+
+NOISE_SEED = derive_seed("validation-samples")
+"""Far from the seeds that trials may have, so that no trial's final samples share this noise."""
+
+_MEASURES: Mapping[BestBy, tuple[Metric, Callable[[str], str]]] = {
+    "fd": (Metric.FRECHET, names.frechet_distance),
+    "sfd": (Metric.SPATIAL, names.spatial_frechet_distance),
+    "kd": (Metric.KERNEL, names.kernel_distance),
+    "is": (Metric.SCORE, names.inception_score),
+    "precision": (Metric.NEIGHBOURS, names.precision),
+    "recall": (Metric.NEIGHBOURS, names.recall),
+    "density": (Metric.NEIGHBOURS, names.density),
+    "coverage": (Metric.NEIGHBOURS, names.coverage),
+}
+"""What is measured together, and how the figure is called by its extractor."""
+
+
+class ValidationSamples:
+    """Draws and measures the samples of one step, and keeps a grid of them.
+
+    Args:
+        config: of the trial, with `train.validation_samples`.
+        data: that it trains on.
+        folder: of the trial; gets `validation_samples/step-00000050.png` and so on.
+        device: where the network is.
+        load_measuring: gives the extractor and the reference; called before the first measurement.
+        on_grid: told of each grid that was written.
+        on_progress: told how far a validation is, as a note on the training.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: DataSet,
+        folder: Path,
+        device: torch.device,
+        load_measuring: Callable[[], tuple[FeatureExtractor, Reference]],
+        on_grid: Callable[[Path], None],
+        on_progress: ProgressListener,
+    ) -> None:
+        self.config = config
+        self.data = data
+        self.folder = folder
+        self.device = device
+        self.load_measuring = load_measuring
+        self.on_grid = on_grid
+        self.on_progress = on_progress
+
+    def __call__(self, network: Backbone, step: int) -> SampleFigures:
+        """Draw and measure. Of several processes the leading one does it, and all get its figures.
+
+        Samples with pixels that are not finite have figures that are NaN, and training goes on.
+
+        Raises:
+            UserError: the metric that the best weights are chosen by cannot be measured.
+        """
+        group = current_group()
+        figures = group.broadcast(self._validate(network, step) if group.leads else None)
+        assert figures is not None
+        return figures
+
+    def _validate(self, network: Backbone, step: int) -> SampleFigures:
+        def listen(progress: Progress) -> None:
+            note = f"validation: {progress.stage} {progress.done} of {progress.total}"
+            self.on_progress(Progress("train", step, self.config.train.steps, note))
+
+        try:
+            samples = draw_samples(
+                network,
+                self.config.sample,
+                self.config.objective,
+                shape=self.data.train.shape,
+                num_classes=len(self.data.train.class_names),
+                count=self.config.train.validation_samples,
+                seed=NOISE_SEED,
+                device=self.device,
+                to_pixels=self._to_pixels,
+                on_progress=listen,
+            )
+        except NonFiniteSamplesError:
+            return self._figures({"fd": math.nan, "kd": math.nan})
+        self._save_grid(samples.images, samples.labels, step)
+        return self._figures(self._measure(samples.images, listen))
+
+    def _measure(
+        self, images: NDArray[np.uint8], on_progress: ProgressListener
+    ) -> dict[BestBy, float]:
+        extractor, reference, statistics = self._measuring
+        splits = self.config.evaluate.inception_splits
+        features = extract_features(
+            images,
+            extractor,
+            batch_size=self.config.evaluate.batch_size,
+            device=self.device,
+            on_progress=on_progress,
+        )
+        identity = quality_identity(len(images), images.shape[1:3], reference, extractor, splits)
+        quality = measure_quality(features, statistics, identity, inception_splits=splits)
+        figures = _by_metric(quality)
+        wanted = self.config.train.best_by
+        if wanted is not None and wanted in _MEASURES and wanted not in figures:
+            why = quality.left_out[_MEASURES[wanted][0]]
+            raise UserError(f"train.best_by={wanted} cannot be measured: {why}")
+        return figures
+
+    def _figures(self, by_metric: Mapping[BestBy, float]) -> SampleFigures:
+        extractor, _, _ = self._measuring
+        count = self.config.train.validation_samples
+        logged = {
+            names.on_validation_samples(_MEASURES[metric][1](extractor.name), count): value
+            for metric, value in by_metric.items()
+        }
+        return SampleFigures(logged, by_metric)
+
+    def _save_grid(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int) -> None:
+        """A row a class, or a class of a spread choice; as many columns as the grid of the final
+        samples has, or as the samples fill."""
+        present = np.unique(labels)
+        shown = present[list(shown_classes(len(present)))].tolist()
+        columns = min(
+            self.config.sample.grid_images, max(int((labels == label).sum()) for label in shown)
+        )
+        path = self.folder / names.ARTIFACT_VALIDATION_SAMPLES / f"step-{step:08d}.png"
+        save_grid_png(path, class_grid(images, labels, shown, columns))
+        self.on_grid(path)
+
+    @cached_property
+    def _measuring(self) -> tuple[FeatureExtractor, Reference, ReferenceStatistics]:
+        extractor, reference = self.load_measuring()
+        return extractor, reference, reference.statistics()
+
+    @cached_property
+    def _to_pixels(self) -> Decoder:
+        return load_decoder(self.config.data, self.device)
+
+
+def validation_identity(identity: Mapping[str, Any], config: TrialConfig) -> dict[str, Any]:
+    """What the figures of validation samples depend on.
+
+    Args:
+        identity: of the figures of the trial's final samples.
+        config: of the trial.
+    """
+    measured = {field: value for field, value in identity.items() if field != "weights"}
+    return {**measured, "samples": config.train.validation_samples, "noise": "of validation"}
+
+
+def _by_metric(quality: Quality) -> dict[BestBy, float]:
+    """What was measured."""
+    kernel, score, near = quality.kernel_distance, quality.inception_score, quality.neighbours
+    found: dict[BestBy, float | None] = {
+        "fd": quality.frechet_distance,
+        "sfd": quality.spatial_frechet_distance,
+        "kd": kernel and kernel.mean,
+        "is": score and score.mean,
+        "precision": near and near.precision,
+        "recall": near and near.recall,
+        "density": near and near.density,
+        "coverage": near and near.coverage,
+    }
+    return {metric: value for metric, value in found.items() if value is not None}

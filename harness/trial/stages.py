@@ -19,7 +19,6 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import flatten, to_yaml
-from harness.cost_metrics import cost_metrics
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
 from harness.evaluation.cost import measure_peak_memory
@@ -41,11 +40,10 @@ from harness.training.hardware import Precision, choose_device
 from harness.training.skipped_steps import shown
 from harness.training.train import load_trained, resolve_precision, train
 from harness.training.validation import BEST, read_best
-from harness.trial.identity import figures_identity, order_tags, validation_tags
+from harness.trial.identity import cost_metrics, figures_identity, order_tags, validation_tags
 from harness.trial.reference import extractor_files, real_features
-from harness.trial.samples import save_grid, trial_samples
+from harness.trial.samples import ValidationSamples, save_grid, trial_samples
 from harness.trial.spec import RESULT, TrialOrder, precision_file
-from harness.validation_samples import ValidationSamples
 from harness.vocabulary import names
 from models.backbone import Backbone
 

@@ -20,7 +20,7 @@ from harness.processes.ranks import group_of_environment
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
 from harness.training.train import train
-from harness.validation_samples import ValidationSamples
+from harness.trial.samples import ValidationSamples
 
 
 def train_and_validate(payload: Mapping[str, Any], report: ProgressListener) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from harness.tracking.lightning_logger import JournalLogger
 from harness.training.build import build_backbone
 from harness.training.train import load_trained, train
 from harness.training.validation import SampleFigures, read_best
-from harness.validation_samples import NOISE_SEED, ValidationSamples
+from harness.trial.samples import NOISE_SEED, ValidationSamples
 from harness.vocabulary.names import on_validation_samples, validation_metric_of
 from models.backbone import Backbone
 from models.errors import UserError
