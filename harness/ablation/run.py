@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.ablation.report import record_report
+from harness.ablation.status import StateReader
 from harness.cluster import make_launcher
 from harness.cluster.launcher import Detached, Launcher, Plan
 from harness.config.cluster import ClusterConfig
@@ -33,7 +34,6 @@ from harness.trial.spec import (
     trial_folder,
     trial_key,
 )
-from harness.trial_state import StateReader
 
 _WORKER = "harness.trial.run:run_job"
 _LOG = "log.txt"

@@ -32,8 +32,7 @@ def _status(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from harness.ablation.status import AblationProgress
-    from harness.commands.status_table import is_over, status_view
+    from harness.ablation.status import AblationProgress, is_over, status_view
 
     progress = AblationProgress(load_selected_ablation(options), options.runs_dir)
     console = Console()

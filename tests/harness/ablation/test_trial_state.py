@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.ablation.status import StateReader, state_of
 from harness.cluster.slurm.queue import (
     JobRecord,
     QueuedJob,
@@ -24,7 +25,6 @@ from harness.cluster.slurm.queue import (
 from harness.machine.environment import ROOT
 from harness.processes.lock import LOCK_FILE, is_locked
 from harness.processes.status import STATUS_FILE
-from harness.trial_state import StateReader, state_of
 
 RECORD = JobRecord("5_0", "now", 100.0)
 HOLD = """
