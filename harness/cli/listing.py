@@ -12,8 +12,8 @@ from harness.config.ablation_file import QUESTION, read_ablation_file
 from harness.config.catalogue import SUFFIX, Kind, files
 from harness.config.layers import ABOUT, SAFE_NAME, about_line, load_layers
 from harness.config.mistakes import Mistake, Origin
-from harness.config.search_file import read_search_file
 from harness.config.yaml_source import read_yaml, shown_path
+from harness.search.config import read_search_file
 
 
 def add(commands: Commands) -> None:

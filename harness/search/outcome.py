@@ -1,28 +1,44 @@
-"""What a search leaves behind: tables of its trials, the best configuration, an ablation of it."""
+"""What a search leaves behind: tables of its trials, the best configuration, an ablation of it.
+
+A study's figures: how the best value came down, which fields matter, each field on its own.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization.matplotlib import (
+    plot_optimization_history,
+    plot_param_importances,
+    plot_slice,
+)
 
 from harness.config.serialisation import plain_to_yaml, to_yaml
-from harness.machine.files import write_text
-from harness.search.attributes import AGAIN_OF, REASON, SCORES, WORKER
+from harness.machine.files import atomic_path, write_text
 from harness.search.config import Search, config_at, differences_at
 from harness.search.spec import SearchOrder
-from harness.search.study import current
+from harness.search.study import AGAIN_OF, REASON, SCORES, WORKER, current
 
 TRIALS_CSV = "trials.csv"
+
 TABLE_MARKDOWN = "table.md"
+
 BEST_CONFIG = "best.yaml"
+
 ROWS = 10
+
 LOST_WORKER = "its worker died, several times"
 
 
@@ -163,3 +179,50 @@ def _shown(cell: object) -> str:
 
 def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
+
+
+FEWEST_FOR_IMPORTANCE = 10
+"""PED-ANOVA compares the best tenth of the trials with all of them."""
+
+HISTORY = "optimization_history.png"
+
+SLICE = "slice.png"
+
+IMPORTANCES = "param_importances.png"
+
+
+def write_figures(
+    study: optuna.Study, metric: str, folder: Path, on_notice: Callable[[str], None]
+) -> list[Path]:
+    """Draw what the study has enough completed trials for; the rest is left out with a notice."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        return []
+    count = len(complete[0].params)
+    written = [
+        _save(folder / HISTORY, lambda: plot_optimization_history(study, target_name=metric)),
+        _save(folder / SLICE, lambda: plot_slice(study, target_name=metric), panels=count),
+    ]
+    if len(complete) < FEWEST_FOR_IMPORTANCE:
+        on_notice(
+            f"No importances of the fields yet: {len(complete)} trials are complete, and fewer "
+            f"than {FEWEST_FOR_IMPORTANCE} say nothing about them"
+        )
+    else:
+        written.append(_save(folder / IMPORTANCES, lambda: plot_param_importances(study)))
+    return written
+
+
+def _save(path: Path, plot: Callable[[], Any], panels: int = 1) -> Path:
+    from matplotlib import pyplot
+
+    # Optuna's figures switch the style of all later ones, and draw with pyplot.
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        pyplot.switch_backend("agg")
+        figure = np.ravel(np.asarray(plot(), dtype=object))[0].figure
+        figure.set_size_inches(max(7.0, 4.0 * panels), 4.5)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150, bbox_inches="tight")
+        pyplot.close(figure)
+    return path

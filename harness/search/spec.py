@@ -1,24 +1,133 @@
-"""What a process is told to do for a search; can be written as JSON."""
+"""What a process is told to do for a search; can be written as JSON.
+
+The short names of metrics in search files, and the names that trials record them under.
+
+A search file's space, sampler and pruner as Optuna's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from pydantic import TypeAdapter
 
-from harness.config.search_file import AnyPruner, AnySampler, PrunerConfig, SamplerConfig
 from harness.config.trial_hash import trial_hash
 from harness.data.datasets import data_content
 from harness.machine.environment import ROOT
-from harness.search.config import Search
-from harness.search.metric import recorded_name
-from harness.search.strategy import distributions
+from harness.search import config as search_file
+from harness.search.config import AnyPruner, AnySampler, PrunerConfig, SamplerConfig, Search
+from harness.search.space import Choice, Dimension, FloatRange, IntRange
+from harness.vocabulary import names
+from models.randomness import derive_seed
+
+_ON_EXTRACTOR: dict[str, Callable[[str], str]] = {
+    "fd": names.frechet_distance,
+    "sfd": names.spatial_frechet_distance,
+    "kd": names.kernel_distance,
+    "is": names.inception_score,
+    "precision": names.precision,
+    "recall": names.recall,
+    "density": names.density,
+    "coverage": names.coverage,
+}
+
+
+def recorded_name(metric: str, extractor: str) -> str:
+    """The key in a trial's metrics; `fd` on Inception is `fid`."""
+    on_extractor = _ON_EXTRACTOR.get(metric)
+    return metric if on_extractor is None else on_extractor(extractor)
+
+
+def distributions(space: Mapping[str, Dimension]) -> dict[str, BaseDistribution]:
+    """Optuna's description of a space."""
+    return {key: _distribution(dimension) for key, dimension in space.items()}
+
+
+def build_sampler(config: search_file.SamplerConfig, position: int) -> BaseSampler:
+    """The sampler that draws one trial's point.
+
+    Its seed depends on the search's and on the trial's number. With one seed for the whole search,
+    each worker, and each repetition of the command, would begin with the same random points again.
+
+    Args:
+        config: kind and seed.
+        position: the trial's number.
+    """
+    seed = derive_seed("search", config.seed, position) % 2**32
+    match config:
+        case search_file.TpeSampler():
+            return TPESampler(seed=seed, n_startup_trials=config.startup_trials)
+        case search_file.RandomSampler():
+            return RandomSampler(seed=seed)
+        case search_file.QuasiRandomSampler():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                # One sequence for the whole search: Optuna counts in the study how far it is.
+                return QMCSampler(
+                    seed=config.seed,
+                    scramble=True,
+                    independent_sampler=RandomSampler(seed=seed),
+                    warn_independent_sampling=False,
+                )
+        case search_file.GaussianProcessSampler():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return GPSampler(seed=seed, n_startup_trials=config.startup_trials)
+        case _:
+            assert_never(config)
+
+
+def build_pruner(
+    config: search_file.PrunerConfig, *, validate_every: int, last_step: int
+) -> BasePruner:
+    """The pruner.
+
+    Args:
+        config: kind and settings.
+        validate_every: steps between two validation losses.
+        last_step: the last one that a trial can report, over all its seeds.
+    """
+    match config:
+        case search_file.MedianPruner():
+            return MedianPruner(config.startup_trials, config.warmup_steps)
+        case search_file.HyperbandPruner():
+            smallest = config.min_steps or validate_every
+            return HyperbandPruner(min(smallest, last_step), last_step, config.reduction_factor)
+        case search_file.NoPruner():
+            return NopPruner()
+        case _:
+            assert_never(config)
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    match dimension:
+        case FloatRange(low, high, log):
+            return FloatDistribution(low, high, log=log)
+        case IntRange(low, high, step, log):
+            return IntDistribution(low, high, log=log, step=step)
+        case Choice(values):
+            return CategoricalDistribution(values)
+        case _:
+            assert_never(dimension)
+
 
 _PRUNER: TypeAdapter[PrunerConfig] = TypeAdapter(AnyPruner)
+
 _SAMPLER: TypeAdapter[SamplerConfig] = TypeAdapter(AnySampler)
 
 

@@ -15,11 +15,18 @@ from PIL import Image
 
 from harness.config.load import load_ablation
 from harness.config.serialisation import from_yaml_file
-from harness.search.attributes import REASON, SCORES
-from harness.search.figures import HISTORY, IMPORTANCES, SLICE, write_figures
-from harness.search.outcome import failures, markdown_table, summary, write_outcome
+from harness.search.outcome import (
+    HISTORY,
+    IMPORTANCES,
+    SLICE,
+    failures,
+    markdown_table,
+    summary,
+    write_figures,
+    write_outcome,
+)
 from harness.search.spec import SearchOrder
-from harness.search.study import prepare_study
+from harness.search.study import REASON, SCORES, prepare_study
 from tests.harness.search.conftest import Made
 
 Make = Callable[..., Made]

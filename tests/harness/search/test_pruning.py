@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.pruners import MedianPruner
 
-from harness.search.pruning import Pruning, recorded_losses
+from harness.search.worker import Pruning, recorded_losses
 from harness.tracking.journal import Journal
 from harness.vocabulary.names import VALIDATION_LOSS
 

@@ -6,9 +6,9 @@ from typing import Any
 import optuna
 import pytest
 
-from harness.config import search_file
+from harness.search import config as search_file
 from harness.search.space import Choice, FloatRange, IntRange
-from harness.search.strategy import build_pruner, build_sampler, distributions
+from harness.search.spec import build_pruner, build_sampler, distributions
 
 SPACE = {
     "a": FloatRange(0.5, 2.0, log=False),

@@ -14,11 +14,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.search.attributes import AGAIN_OF
 from harness.search.spec import SearchOrder
-from harness.search.storage import STUDY_FILE
 from harness.search.study import (
+    AGAIN_OF,
     MOST_CRASHES,
+    STUDY_FILE,
     claimed_trial,
     current,
     prepare_study,

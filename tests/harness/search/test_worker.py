@@ -17,11 +17,10 @@ from harness.config.trial_hash import trial_hash
 from harness.machine.environment import EXPERIMENTS
 from harness.machine.files import write_text
 from harness.processes.progress import ignore_progress
-from harness.search.attributes import REASON
 from harness.search.config import config_at
 from harness.search.launch import run_search
 from harness.search.spec import SearchOrder
-from harness.search.study import prepare_study
+from harness.search.study import REASON, prepare_study
 from harness.search.worker import run_job
 from harness.tracking.events import JOURNAL_FILE, End, Metrics, read_events
 from harness.tracking.journal import Journal
