@@ -1,4 +1,7 @@
-"""The command line. It parses, calls one function and prints; heavy imports wait for a command."""
+"""The command line. It parses, calls one function and prints; heavy imports wait for a command.
+
+One module a command: `add` describes it, and imports what it needs only when it runs.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,16 @@ from collections.abc import Sequence
 
 from benchmarks import __main__ as benchmark
 from harness.cli import ablation, data, evaluate, search
+from harness.cli import ablation as cancel
+from harness.cli import ablation as config
+from harness.cli import ablation as report
+from harness.cli import ablation as retry
+from harness.cli import ablation as status
 from harness.cli import listing as list_experiments
+from harness.cli import trained as convert
+from harness.cli import trained as export
 from harness.cli import trained as probe
-from harness.commands import cancel, config, convert, export, report, retry, status
-from harness.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED
+from harness.cli.options import BAD_INPUT, FAILED, INTERRUPTED
 from harness.machine.files import full_disk_as_user_error
 from models.errors import UserError
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from harness.cli.options import Commands, add_experiments_dir, add_runs_dir
-from harness.commands.exit_codes import FAILED, INTERRUPTED
-from harness.commands.run_selection import add_detach
+from harness.cli.options import (
+    FAILED,
+    INTERRUPTED,
+    Commands,
+    add_detach,
+    add_experiments_dir,
+    add_runs_dir,
+)
 
 
 def add(commands: Commands) -> None:

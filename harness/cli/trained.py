@@ -1,8 +1,14 @@
-"""`harness probe`: how smooth the attention of a trained trial is."""
+"""`harness probe`: how smooth the attention of a trained trial is.
+
+`harness convert`: published DiT checkpoints.
+
+`harness export`: a trained network as two files.
+"""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from harness.cli.options import Commands, add_runs_dir, add_weights
 
@@ -43,4 +49,61 @@ def _probe(options: argparse.Namespace) -> int:
         Console(),
         options.weights,
     )
+    return 0
+
+
+def add_convert(commands: Commands) -> None:
+    """Add the command to the command line."""
+    command = commands.add_parser(
+        "convert",
+        help="turn a published DiT checkpoint into an exported model, or back",
+        description="Turn a checkpoint in the layout of facebookresearch/DiT (.pt, .pth or "
+        ".safetensors) into an exported model, as `export` writes it, or an exported model with "
+        "softmax attention and without a convolution of V into such a checkpoint.",
+        epilog="Examples: python -m harness convert DiT-XL-2-256x256.pt dit; "
+        "python -m harness convert dit DiT-XL-2-256x256.safetensors",
+    )
+    command.add_argument(
+        "source", metavar="SOURCE", type=Path, help="a checkpoint, or the folder of an export"
+    )
+    command.add_argument("out", metavar="OUT", type=Path, help="the folder or checkpoint to write")
+    command.add_argument(
+        "--heads",
+        type=int,
+        metavar="N",
+        help="of the checkpoint's attention, where its width and depth are none of DiT's sizes",
+    )
+    command.set_defaults(command=_convert)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from harness.training.published_dit import convert
+
+    convert(options.source, options.out, options.heads)
+    print(options.out)
+    return 0
+
+
+def add_export(commands: Commands) -> None:
+    """Add the command to the command line."""
+    command = commands.add_parser(
+        "export",
+        help="write a trained network as model.safetensors and model.json",
+        description="Write the EMA weights of a trained trial as OUT/model.safetensors, and what "
+        "builds the network as OUT/model.json; harness.training.export.load_exported(OUT) reads "
+        "both.",
+        epilog="Example: python -m harness export runs/digits/dydila/seed0-0123456789ab exported",
+    )
+    command.add_argument("run", metavar="RUN", help="a trial's folder, or its run id in MLflow")
+    command.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
+    add_weights(command)
+    add_runs_dir(command)
+    command.set_defaults(command=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from harness.trial.trained import export_run
+
+    export_run(options.run, options.runs_dir, options.out, options.weights)
+    print(options.out)
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from harness.commands.data_describe import add
+from harness.cli.data import add_describe as add
 from harness.data.manifest import (
     LeftOut,
     Manifest,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.data_verify import add
+from harness.cli.data import add_verify as add
 from harness.data.manifest import write_manifest
 from harness.data.sources import open_source
 from models.errors import UserError

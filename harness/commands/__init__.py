@@ -1,1 +1,0 @@
-"""One module a command: `add` describes it, and imports what it needs only when it runs."""
