@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from benchmarks import evaluation as benchmark_evaluation
+from benchmarks import loading as benchmark_data
+from benchmarks import overhead as benchmark_overhead
 from harness.cli.options import Commands
-from harness.commands import benchmark_data, benchmark_evaluation, benchmark_overhead
 
 
 def add(commands: Commands) -> None:

@@ -7,10 +7,10 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_model
 
+from benchmarks.overhead import BareLoop
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
 from harness.processes.progress import ignore_progress
-from harness.training.bare_loop import BareLoop
 from harness.training.train import train
 
 

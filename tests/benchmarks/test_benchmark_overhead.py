@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.overhead import measure_launching
 from harness.cli.main import main
-from harness.launch_overhead import measure_launching
 from harness.machine.environment import ROOT
 
 

@@ -7,10 +7,17 @@ import pytest
 from PIL import Image
 
 from benchmarks import evaluation as evaluation_benchmark
-from benchmarks.evaluation import OURS, Comparison, Tool, available_tools, measure_evaluation
-from harness.evaluation.benchmark_images import link_images, write_digits
+from benchmarks.evaluation import (
+    OURS,
+    Comparison,
+    Tool,
+    available_tools,
+    link_images,
+    measure_evaluation,
+    write_digits,
+    write_random_inception,
+)
 from harness.evaluation.extractors import load_extractor
-from harness.evaluation.random_inception import write_random_inception
 from harness.processes.progress import Progress
 from models.errors import UserError
 

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from harness.evaluation import frechet_benchmark
-from harness.evaluation.frechet_benchmark import measure_frechet
+from benchmarks import evaluation as frechet_benchmark
+from benchmarks.evaluation import measure_frechet
 from harness.processes.progress import Progress
 
 

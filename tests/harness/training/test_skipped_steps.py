@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_file, load_model
 
+from benchmarks.overhead import BareLoop
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.data.batches import BatchOrder, DrawOrder
@@ -19,7 +20,6 @@ from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
 from harness.processes.progress import Progress, ignore_progress
 from harness.processes.ranks import run_ranks
-from harness.training.bare_loop import BareLoop
 from harness.training.checkpoints import resumable_checkpoint
 from harness.training.train import finished_training, train
 from models.errors import UserError
