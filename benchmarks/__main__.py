@@ -1,21 +1,30 @@
-"""`harness benchmark`: ratios of speeds, measured side by side in one run."""
+"""`python -m benchmarks`: ratios of speeds, measured side by side in one run."""
 
 from __future__ import annotations
 
-from benchmarks import evaluation as benchmark_evaluation
-from benchmarks import loading as benchmark_data
-from benchmarks import overhead as benchmark_overhead
-from harness.cli.options import Commands
+import argparse
+from collections.abc import Sequence
+
+from benchmarks import evaluation, loading, overhead
+from harness.cli.main import run_command
 
 
-def add(commands: Commands) -> None:
-    """Add the group of commands to the command line."""
-    group = commands.add_parser(
-        "benchmark",
-        help="compare speeds with those of other tools, side by side",
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one benchmark.
+
+    Returns:
+        The exit code, as of `python -m harness`.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
         description="Compare speeds with those of other tools, turn by turn in one run, so that a "
         "ratio means something on a machine that is not quiet.",
     )
-    parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (benchmark_data, benchmark_evaluation, benchmark_overhead):
-        command.add(parts)
+    commands = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
+    for add in (loading.add, evaluation.add, overhead.add):
+        add(commands)
+    return run_command(parser, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

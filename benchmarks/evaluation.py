@@ -1,6 +1,6 @@
 """Seconds of `harness evaluate`, beside the commands of torch-fidelity and pytorch-fid.
 
-`harness benchmark evaluation`: FID's time, beside torch-fidelity, pytorch-fid and scipy.
+`python -m benchmarks evaluation`: FID's time, beside torch-fidelity, pytorch-fid and scipy.
 
 Two folders of images that every evaluator reads the same way.
 
@@ -270,7 +270,7 @@ def add(commands: Commands) -> None:
         "commands of torch-fidelity and pytorch-fid, each a process of its own with the same "
         "Inception weights, threads and batch size, turn by turn; and the Frechet distance alone "
         "beside scipy's matrix square root. Each tool's figure stands beside its time.",
-        epilog="Example: python -m harness benchmark evaluation --samples generated/ "
+        epilog="Example: python -m benchmarks evaluation --samples generated/ "
         "--reference real/ --count 5000",
     )
     command.add_argument(

@@ -1,6 +1,6 @@
 """How fast training batches are loaded, beside torchvision's ImageFolder, on the same images.
 
-`harness benchmark data`: images a second of the loader, beside torchvision's ImageFolder.
+`python -m benchmarks data`: images a second of the loader, beside torchvision's ImageFolder.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def add(commands: Commands) -> None:
         "ImageFolder in a DataLoader, turn by turn, and print the speeds and the ratio. With "
         "--latents, the training loader reads latents instead. ImageFolder gets the images as "
         "files in a temporary folder.",
-        epilog="Example: python -m harness benchmark data images.zip images.json --workers 2",
+        epilog="Example: python -m benchmarks data images.zip images.json --workers 2",
     )
     command.add_argument("source", metavar="SOURCE", type=Path, help="the images")
     command.add_argument("manifest", metavar="MANIFEST", type=Path, help="which of them")

@@ -5,7 +5,7 @@ The same training steps in a plain PyTorch loop: what the harness's own cost is 
 Network, loss, noise, optimizer, schedule, clipping and EMA are those of the trainer, so the weights
 are too, bit by bit. There is no trainer, no callback, no logging, no check and no checkpoint.
 
-`harness benchmark overhead`: what the harness adds to training steps and to trials.
+`python -m benchmarks overhead`: what the harness adds to training steps and to trials.
 
 What launching costs: tiny jobs through the pool of local workers, and whole tiny trials.
 """
@@ -260,7 +260,7 @@ def add(commands: Commands) -> None:
         description="Train the same steps with the harness and with a plain PyTorch loop, step by "
         "step in turns, and print the ratio of their times; then run tiny jobs through the pool of "
         "local workers and print what each costs beyond its own work; then whole tiny trials.",
-        epilog="Example: python -m harness benchmark overhead --scale digits train.batch_size=32",
+        epilog="Example: python -m benchmarks overhead --scale digits train.batch_size=32",
     )
     command.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="change a field")
     command.add_argument("--ablation", default="baselines", help="a file in experiments/ablation")
@@ -418,7 +418,7 @@ def measure_launching(folder: Path, *, jobs: int, workers: int) -> LaunchOverhea
     began = time.perf_counter()
     results = run_jobs(
         [Job(f"job{number}", {}, folder / f"job{number}" / "log.txt") for number in range(jobs)],
-        "harness.launch_overhead:tiny_job",
+        "benchmarks.overhead:tiny_job",
         workers=workers,
         threads_per_worker=1,
         on_event=listen,

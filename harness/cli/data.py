@@ -11,8 +11,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli import data as data_describe
-from harness.cli import data as data_verify
 from harness.cli import data_encode, data_make_manifest
 from harness.cli.options import Commands
 
@@ -178,5 +176,5 @@ def add(commands: Commands) -> None:
         epilog="Start with: python -m harness data make-manifest --help",
     )
     parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (data_make_manifest, data_describe, data_verify, data_encode):
-        command.add(parts)
+    for add_part in (data_make_manifest.add, add_describe, add_verify, data_encode.add):
+        add_part(parts)

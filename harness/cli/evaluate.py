@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.cli import evaluate as evaluate_build_reference
 from harness.cli.options import (
     FAILED,
     Commands,
@@ -190,7 +189,7 @@ def add(commands: Commands) -> None:
     add_runs_dir(command)
     command.set_defaults(command=_evaluate)
     parts = command.add_subparsers(title="commands", metavar="COMMAND")
-    evaluate_build_reference.add(parts)
+    add_build_reference(parts)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """The command line. It parses, calls one function and prints; heavy imports wait for a command.
 
-One module a command: `add` describes it, and imports what it needs only when it runs.
+Each command has a function that adds it, and imports what it needs only when it runs.
 """
 
 from __future__ import annotations
@@ -11,36 +11,25 @@ import os
 import sys
 from collections.abc import Sequence
 
-from benchmarks import __main__ as benchmark
-from harness.cli import ablation, data, evaluate, search
-from harness.cli import ablation as cancel
-from harness.cli import ablation as config
-from harness.cli import ablation as report
-from harness.cli import ablation as retry
-from harness.cli import ablation as status
-from harness.cli import listing as list_experiments
-from harness.cli import trained as convert
-from harness.cli import trained as export
-from harness.cli import trained as probe
+from harness.cli import ablation, data, evaluate, listing, search, trained
 from harness.cli.options import BAD_INPUT, FAILED, INTERRUPTED
 from harness.machine.files import full_disk_as_user_error
 from models.errors import UserError
 
 _COMMANDS = (
-    ablation,
-    search,
-    list_experiments,
-    config,
-    report,
-    status,
-    cancel,
-    retry,
-    data,
-    evaluate,
-    probe,
-    export,
-    convert,
-    benchmark,
+    ablation.add,
+    search.add,
+    listing.add,
+    ablation.add_config,
+    ablation.add_report,
+    ablation.add_status,
+    ablation.add_cancel,
+    ablation.add_retry,
+    data.add,
+    evaluate.add,
+    trained.add_probe,
+    trained.add_export,
+    trained.add_convert,
 )
 
 
@@ -50,7 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 1 where trials failed, 2 where the input is wrong, 130 after Ctrl-C.
     """
-    options = _parse(arguments)
+    return run_command(_parser(), arguments)
+
+
+def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Call the function that the arguments choose, and turn what it raises into an exit code.
+
+    Args:
+        parser: each of its commands has set `command`, a function of the parsed options.
+        arguments: None takes those of the process.
+
+    Returns:
+        The same codes as `main`.
+    """
+    options = _parse(parser, arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         with full_disk_as_user_error("what this command writes"):
@@ -67,9 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Overrides may stand before and after options, which argparse alone does not take."""
-    parser = _parser()
     options, left = parser.parse_known_args(arguments)
     unknown = [word for word in left if word.startswith("-") or "overrides" not in options]
     if unknown:
@@ -86,6 +87,6 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with: python -m harness ablation no_differential",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add(commands)
+    for add in _COMMANDS:
+        add(commands)
     return parser

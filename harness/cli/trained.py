@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.cli.options import Commands, add_runs_dir, add_weights
 
 
-def add(commands: Commands) -> None:
+def add_probe(commands: Commands) -> None:
     """Add the command to the command line."""
     command = commands.add_parser(
         "probe",

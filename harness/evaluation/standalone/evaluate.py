@@ -271,7 +271,7 @@ def _uncertainty(
         )
 
 
-_RANK = "harness.evaluate_ranks:evaluate_as_rank"
+_RANK = "harness.evaluation.standalone.evaluate:evaluate_as_rank"
 
 _UNITS = {"bootstrap": "resamples", "extrapolation": "resamples"}
 """Of stages that count something else than images."""

@@ -31,7 +31,7 @@ from tests.support.claim_trials import hold_one, take_all
 
 Make = Callable[..., Made]
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.harness.search.claim_trials"])
+PROCESSES.set_forkserver_preload(["tests.support.claim_trials"])
 
 
 def kill_in_the_middle(order: SearchOrder) -> int:
