@@ -14,6 +14,8 @@ from harness.config.load import load_ablation
 from harness.config.schema import TrialConfig
 from harness.machine.environment import EXPERIMENTS, ROOT
 
+pytest_plugins = ["tests.support.networks"]
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:

@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.cli.options import Commands, add_experiments_dir
-from harness.config.ablation_file import QUESTION, read_ablation_file
-from harness.config.catalogue import SUFFIX, Kind, files
-from harness.config.layers import ABOUT, SAFE_NAME, about_line, load_layers
-from harness.config.mistakes import Mistake, Origin
-from harness.config.yaml_source import read_yaml, shown_path
-from harness.search.config import read_search_file
+
+if TYPE_CHECKING:
+    from harness.config.catalogue import Kind
+    from harness.config.mistakes import Mistake
 
 
 def add(commands: Commands) -> None:
@@ -63,16 +62,22 @@ class Listed:
 
 def list_ablations(experiments_dir: Path) -> tuple[Listed, ...]:
     """All ablations by name, broken files included."""
+    from harness.config.ablation_file import QUESTION, read_ablation_file
+
     return _listed("ablation", QUESTION, read_ablation_file, experiments_dir)
 
 
 def list_searches(experiments_dir: Path) -> tuple[Listed, ...]:
     """All searches by name, broken files included."""
+    from harness.config.ablation_file import QUESTION
+    from harness.search.config import read_search_file
+
     return _listed("search", QUESTION, read_search_file, experiments_dir)
 
 
 def list_scales(experiments_dir: Path) -> tuple[Listed, ...]:
     """All scales by name, broken files included."""
+    from harness.config.layers import ABOUT, load_layers
 
     def check(path: Path, mistakes: list[Mistake]) -> None:
         load_layers(path, experiments_dir, mistakes)
@@ -86,6 +91,11 @@ def _listed(
     check: Callable[[Path, list[Mistake]], object],
     experiments_dir: Path,
 ) -> tuple[Listed, ...]:
+    from harness.config.catalogue import SUFFIX, files
+    from harness.config.layers import SAFE_NAME, about_line
+    from harness.config.mistakes import Mistake, Origin
+    from harness.config.yaml_source import read_yaml, shown_path
+
     listed = []
     for path in files(kind, experiments_dir):
         mistakes: list[Mistake] = []

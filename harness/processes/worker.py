@@ -1,4 +1,4 @@
-"""The worker's side of the pool: `python -m harness.cluster.worker SOCKET_FD PARENT_PID`.
+"""The worker's side of the pool: `python -m harness.processes.worker SOCKET_FD PARENT_PID`.
 
 A worker imports the target once and runs one job after the other. It leads its own session, so
 that Ctrl-C in the terminal reaches the parent alone, which decides what happens. SIGTERM unwinds

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.cli.main import main
+from benchmarks.__main__ import main
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from harness.cli.main import main
 def test_mistakes_are_one_line_before_anything_runs(
     words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["benchmark", "evaluation", *words]) == 2
+    assert main(["evaluation", *words]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.overhead import measure_launching
-from harness.cli.main import main
 from harness.machine.environment import ROOT
 
 
@@ -17,7 +17,7 @@ from harness.machine.environment import ROOT
 def test_it_prints_ratios_and_seconds_as_json(subprocess_environment: dict[str, Any]) -> None:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "harness", "benchmark", "overhead", "--variant", "sana"),
+            *(sys.executable, "-m", "benchmarks", "overhead", "--variant", "sana"),
             *("--json", "--steps", "20", "--rounds", "2", "--jobs", "3", "--workers", "1"),
             *("--trials", "1", "model.depth=1", "train.batch_size=16"),
         ],
@@ -38,7 +38,7 @@ def test_it_prints_ratios_and_seconds_as_json(subprocess_environment: dict[str, 
 def test_an_unknown_variant_is_refused_with_those_there_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["benchmark", "overhead", "--variant", "sanna"]) == 2
+    assert main(["overhead", "--variant", "sanna"]) == 2
     assert "--variant is sanna, but baselines has softmax, sana, dydila" in capsys.readouterr().err
 
 

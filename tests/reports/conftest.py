@@ -1,4 +1,4 @@
-"""Ablations in a real SQLite store, written in the layout that harness.tracking.names describes."""
+"""Ablations in a real SQLite store, as harness.vocabulary.names names things."""
 
 from __future__ import annotations
 

@@ -188,9 +188,9 @@ def test_nothing_of_the_harness_but_the_names_is_imported() -> None:
     import subprocess
 
     code = (
-        "import sys, reports.report, reports.load, reports.tables, reports.plots, "
-        "reports.sample_figure, reports.grids, reports.curves, reports.markdown_table, "
-        "reports.latex_table, reports.console_table, reports.csv_table\n"
+        "import sys, reports.report, reports.load, reports.comparison, reports.figures.quality, "
+        "reports.figures.samples, reports.figures.curves, reports.tables.markdown, "
+        "reports.tables.latex, reports.tables.console, reports.tables.csv\n"
         "print(sorted(m for m in sys.modules if m.startswith(('harness.', 'models.'))))\n"
         "print([m for m in ('torch', 'mlflow', 'matplotlib', 'pandas', 'scipy') "
         "if m in sys.modules])"
@@ -199,6 +199,7 @@ def test_nothing_of_the_harness_but_the_names_is_imported() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines() == [
-        "['harness.atomic_file', 'harness.tracking', 'harness.tracking.names', 'models.errors']",
+        "['harness.machine', 'harness.machine.files', 'harness.vocabulary', "
+        "'harness.vocabulary.names', 'models.errors']",
         "[]",
     ]

@@ -22,8 +22,7 @@ from harness.evaluation.reference_file import Layout, build_reference
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress
 from harness.sampling.sample import draw_samples
-from harness.sampling.samplers import diffusion as ddpm
-from harness.sampling.samplers import flow as flow_euler
+from harness.sampling.samplers import ddpm, flow_euler
 from harness.sampling.sinks import FileSink
 from models.objectives.ddpm import Config as DdpmConfig
 from models.objectives.flow import Config as FlowConfig

@@ -188,7 +188,7 @@ def test_a_killed_command_is_resumed_by_the_same_command(
 ) -> None:
     run(*arguments(made, tmp_path / "undisturbed", images_per_shard=1))
     out = tmp_path / "out"
-    script = "import sys; from harness.cli import main; sys.exit(main(sys.argv[1:]))"
+    script = "import sys; from harness.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "data", "encode"]
     command += arguments(made, out, images_per_shard=1)
     with subprocess.Popen(command, env=subprocess_environment) as process:

@@ -20,7 +20,7 @@ NAME = "no_differential"
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.cluster.trial_lock import trial_lock
+from harness.processes.lock import trial_lock
 with trial_lock(Path(sys.argv[1]), print):
     print("held", flush=True)
     time.sleep(60)

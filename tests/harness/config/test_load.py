@@ -10,7 +10,7 @@ from harness.config.load import load_ablation, load_cluster
 from harness.config.mistakes import ConfigError
 
 if TYPE_CHECKING:
-    from tests.harness.config.conftest import Tree
+    from tests.harness.conftest import Tree
 
 
 def test_an_ablation_is_every_variant_with_every_seed_seed_by_seed(tree: Tree) -> None:

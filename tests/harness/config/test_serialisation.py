@@ -10,7 +10,7 @@ from harness.config.serialisation import flatten, from_yaml_file, to_plain, to_y
 from harness.config.trial_hash import trial_hash
 
 if TYPE_CHECKING:
-    from tests.harness.config.conftest import Tree
+    from tests.harness.conftest import Tree
 
 
 @pytest.mark.parametrize(

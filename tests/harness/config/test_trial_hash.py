@@ -15,7 +15,7 @@ from harness.config.serialisation import flatten, to_plain
 from harness.config.trial_hash import training_hash, trial_hash
 
 if TYPE_CHECKING:
-    from tests.harness.config.conftest import Tree
+    from tests.harness.conftest import Tree
 
 WITHOUT_EFFECT = {
     "data.path",
@@ -211,7 +211,7 @@ def test_the_ablation_and_the_variants_name_leave_the_hash_alone(tree: Tree) -> 
 
 def test_the_hash_is_the_same_in_every_process(tree: Tree) -> None:
     code = (
-        "import pathlib, sys; from harness.config.expansion import load_ablation\n"
+        "import pathlib, sys; from harness.config.load import load_ablation\n"
         "ablation = load_ablation('x', scale='small', seeds=None, overrides=[],"
         " experiments_dir=pathlib.Path(sys.argv[1]))\n"
         "print(*[t.hash + t.training_hash for t in ablation.trials])"

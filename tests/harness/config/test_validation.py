@@ -9,7 +9,7 @@ import pytest
 from models.attention import variant_names
 
 if TYPE_CHECKING:
-    from tests.harness.config.conftest import Tree
+    from tests.harness.conftest import Tree
 
 ATTENTIONS = ", ".join(variant_names())
 X = "experiments/ablation/x.yaml"

@@ -256,7 +256,7 @@ def test_no_warning_of_pillow_reaches_the_user(tmp_path: Path) -> None:
         Image.open(tmp_path / "large")
     program = (
         "import sys, pathlib\n"
-        "from harness.data.image_decoding import decode_image, image_size\n"
+        "from harness.data.decoding import decode_image, image_size\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "for name in ('exif', 'palette'): decode_image((folder / name).read_bytes(), 8)\n"
         "print(*image_size((folder / 'large').read_bytes()))\n"

@@ -89,7 +89,7 @@ def test_no_process_at_all_is_told(source: FolderSource) -> None:
 
 ENDLESS = """
 import time
-from harness.data.read_pool import read_each
+from harness.data.make_manifest import read_each
 
 def sleep(source, entry_id):
     time.sleep(60)

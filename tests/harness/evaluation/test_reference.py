@@ -122,7 +122,7 @@ print(extractor.seen)
 
 def test_of_two_processes_one_extracts_and_the_other_waits(tmp_path: Path) -> None:
     program = TWO_AT_ONCE.format(
-        paths=[str(ROOT), str(Path(__file__).parent)], folder=str(tmp_path)
+        paths=[str(ROOT), str(ROOT / "tests/support")], folder=str(tmp_path)
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", program, str(k)], stdout=subprocess.PIPE, text=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
+from harness.machine.environment import ROOT
+
+HERE = ROOT / "tests/support"
 Start = Callable[[str], "subprocess.Popen[str]"]
 
 

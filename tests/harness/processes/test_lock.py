@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 HOLDER = """
 import sys, time
 from pathlib import Path
-from harness.cluster.trial_lock import trial_lock
+from harness.processes.lock import trial_lock
 
 def told(text):
     print("told", text, flush=True)

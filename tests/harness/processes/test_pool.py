@@ -12,10 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.machine.environment import ROOT
 from harness.processes.jobs import Job, JobEnded, JobEvent, JobProgressed, JobResult, JobStarted
 from harness.processes.pool import run_jobs
 
-HERE = Path(__file__).parent
+HERE = ROOT / "tests/support"
 Run = Callable[..., tuple[list[JobResult], list[JobEvent]]]
 
 
@@ -227,7 +228,7 @@ def test_a_trivial_job_costs_little(run: Run) -> None:
 
 def test_importing_the_pool_imports_no_heavy_library() -> None:
     program = (
-        "import sys, harness.cluster.local, harness.cluster.display, harness.cluster.trial_lock\n"
+        "import sys, harness.processes.pool, harness.terminal.jobs, harness.processes.lock\n"
         "heavy = {'torch', 'mlflow', 'pytorch_lightning', 'numpy', 'pandas', 'pydantic'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

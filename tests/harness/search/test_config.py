@@ -10,7 +10,7 @@ from harness.config.catalogue import names
 from harness.config.mistakes import ConfigError
 from harness.config.trial_hash import trial_hash
 from harness.search.config import Search, config_at, differences_at, load_search
-from tests.harness.config.conftest import Tree
+from tests.harness.conftest import Tree
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 SEARCH = """\

@@ -61,7 +61,7 @@ def test_a_deleted_database_is_filled_again(
     program = """
 import sys
 from pathlib import Path
-from harness.tracking.pending import publish_pending
+from harness.tracking.publisher import publish_pending
 from harness.tracking.store import Store
 assert publish_pending(Path(sys.argv[1]), Store(sys.argv[2], Path(sys.argv[3])), print)
 """

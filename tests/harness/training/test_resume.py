@@ -12,9 +12,10 @@ import torch
 
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
+from harness.machine.environment import ROOT
 from harness.training.checkpoints import resumable_checkpoint, step_of
 
-SCRIPT = Path(__file__).with_name("train_until_killed.py")
+SCRIPT = ROOT / "tests/support/train_until_killed.py"
 STEPS = 17
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
+from harness.machine.environment import ROOT
 from harness.processes.progress import ignore_progress
 from harness.processes.ranks import run_local_ranks
 from harness.training.validation import read_best
@@ -38,7 +39,7 @@ def test_two_processes_give_the_curves_and_the_best_of_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(ROOT / "tests/support"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = trial_config(
         "sana",

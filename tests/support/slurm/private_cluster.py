@@ -3,8 +3,8 @@
 It touches nothing outside its folder: /etc/slurm and /etc/munge stay as they are, and another SLURM
 on the same machine is not disturbed. The daemons are children of this process and end with it.
 
-By hand: `python tests/support/slurm/private_cluster.py FOLDER` starts one, prints the lines that point
-a shell at it, and takes it down at Ctrl-C.
+By hand: `python tests/support/slurm/private_cluster.py FOLDER` starts one, prints the lines that
+point a shell at it, and takes it down at Ctrl-C.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def test_an_image_above_the_limit_is_refused_unread(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = source.entries()[0]
-    monkeypatch.setattr("harness.data.sources.indexed_source.LARGEST_FILE", entry.size - 1)
+    monkeypatch.setattr("harness.data.sources.base.LARGEST_FILE", entry.size - 1)
     with pytest.raises(UserError, match=f"{entry.size} bytes, more than {entry.size - 1}"):
         source.read(entry.id)
 

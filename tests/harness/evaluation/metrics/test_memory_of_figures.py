@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).parent / "many_features.py"
+from harness.machine.environment import ROOT
+
+PROGRAM = ROOT / "tests/support/many_features.py"
 GIGABYTE = 10**9
 WIDTH = 2048
 

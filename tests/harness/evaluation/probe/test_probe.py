@@ -9,7 +9,6 @@ import math
 import subprocess
 import sys
 from dataclasses import astuple
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +34,13 @@ from harness.evaluation.probe.probe import (
     choose_probe_images,
     probe_attention,
 )
+from harness.machine.environment import ROOT
 from models.attention import load_variant
 from models.attention.base import ValueConvolutionConfig
 from models.backbone import Backbone, BackboneConfig, modulate
 from models.objectives import TrainingObjective, build_objective, objective_config
 
-MANY_TOKENS = Path(__file__).with_name("probe_many_tokens.py")
+MANY_TOKENS = ROOT / "tests/support/probe_many_tokens.py"
 VARIANTS = {
     "softmax": {},
     "sana": {"head_dim": 8},
@@ -201,7 +201,7 @@ def test_few_images_at_a_time_give_the_same_figures(
 ) -> None:
     backbone = network("dydila")
     together = probe_attention(backbone, objective(), shown, 1)
-    monkeypatch.setattr("harness.evaluation.attention_probe._WEIGHTS_AT_ONCE", 2 * 12**2)
+    monkeypatch.setattr("harness.evaluation.probe.probe._WEIGHTS_AT_ONCE", 2 * 12**2)
     apart = probe_attention(backbone, objective(), shown, 1)
     assert [astuple(row)[:3] for row in apart] == [astuple(row)[:3] for row in together]
     for one, other in zip(apart, together, strict=True):

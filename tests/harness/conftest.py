@@ -12,7 +12,7 @@ import pytest
 from harness.config.load import Ablation, load_ablation
 from harness.config.mistakes import ConfigError
 
-SHIPPED = Path(__file__).parents[3] / "experiments"
+SHIPPED = Path(__file__).parents[2] / "experiments"
 
 ABLATION = """\
 question: Does it work?

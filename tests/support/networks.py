@@ -1,4 +1,4 @@
-"""What all tests of the models need."""
+"""Tiny networks, as fixtures."""
 
 from __future__ import annotations
 
