@@ -1,4 +1,4 @@
-"""The one exception type that reaches a user as a plain message."""
+"""The exceptions that end a command or a trial in an orderly way, and error texts of one line."""
 
 
 class UserError(Exception):
@@ -17,3 +17,25 @@ class Preempted(Exception):  # noqa: N818 - no error: what was done is kept, and
         super().__init__(f"stopped by {reason} {where}")
         self.reason = reason
         self.where = where
+
+
+def one_line(error: BaseException | str, *, named: bool = False, most: int | None = None) -> str:
+    """An error's text in one line, for a message, a log line or a tag.
+
+    Args:
+        error: its whole text is taken, with every run of white space as one space; the name of its
+            class where it has no text.
+        named: put the class's name in front, for errors that are no mistake of the user's.
+        most: characters; a longer text ends in three dots.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, BaseException):
+        kind = type(error).__name__
+        text = f"{kind}: {text}" if named and text else text or kind
+    return text if most is None or len(text) <= most else f"{text[: most - 3]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that holds anything, for libraries whose further lines are
+    advice or a trace; the name of its class where it has no text."""
+    return one_line(next(filter(str.strip, str(error).splitlines()), "")) or type(error).__name__

@@ -11,12 +11,12 @@ from pydantic.fields import FieldInfo
 
 from harness.config.schema import TrialConfig
 from harness.config.sections import NEUTRAL, WITHOUT_EFFECT
+from harness.vocabulary.names import short_hash
 
 HASH_VERSION = 1
 """Bump it when code changes so that equal configurations give other results: every trial is then
 run anew instead of reusing what older code made."""
 
-_DIGITS = 12
 _TRAINING = ("seed", "data", "model", "attention", "objective", "train")
 
 
@@ -76,4 +76,4 @@ def _digest(fields: dict[str, Any]) -> str:
         ensure_ascii=True,
         allow_nan=False,
     )
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:_DIGITS]
+    return short_hash(hashlib.sha256(text.encode("ascii")).hexdigest())

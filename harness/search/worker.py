@@ -38,7 +38,7 @@ from harness.trial.run import run_trial
 from harness.trial.spec import TrialOrder, finished_result, trial_folder
 from harness.vocabulary import names
 from harness.vocabulary.names import VALIDATION_LOSS
-from models.errors import Preempted, UserError
+from models.errors import Preempted, UserError, one_line
 
 
 class Pruning:
@@ -171,7 +171,7 @@ class _Evaluation:
         except Preempted:
             raise  # stopped from outside: given back as it is
         except Exception as error:
-            self._fail(f"{type(error).__name__}: {error}")
+            self._fail(one_line(error, named=True))
             raise
         if pruned:
             self._tell(TrialState.PRUNED)
@@ -247,8 +247,8 @@ class _Evaluation:
         return float(value)
 
     def _fail(self, reason: str) -> dict[str, Any]:
-        shown = " ".join(reason.split())
-        self.trial.set_user_attr(REASON, shown[:1000])
+        shown = one_line(reason, most=1000)
+        self.trial.set_user_attr(REASON, shown)
         self._tell(TrialState.FAIL)
         return self._told("failed", f"failed: {shown}")
 

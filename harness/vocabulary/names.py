@@ -246,3 +246,12 @@ def check_name(name: str) -> None:
         )
     if path != name or path == "." or path.startswith(("..", "/")):
         raise ValueError(f"{name!r} is not a name that MLflow takes: read as a path it is {path!r}")
+
+
+SHOWN_DIGITS = 12
+"""Hex digits of a hash that messages, names of files and identities show."""
+
+
+def short_hash(digest: str) -> str:
+    """The digits of a hash that are shown: 48 bits, enough to tell those of one folder apart."""
+    return digest[:SHOWN_DIGITS]
