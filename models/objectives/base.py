@@ -1,7 +1,9 @@
 """The contract of a training objective: noise an image, score a prediction.
 
-An objective is one module in this package, with `QUESTION`, `Config` (its `name` is the module's
-name) and `Objective`, as for attention variants.
+An objective is one module in this package. It defines two names:
+
+`Config`     a frozen `ObjectiveConfig` whose `name` is the module's name,
+`Objective`  a `TrainingObjective` built from that `Config`.
 """
 
 from __future__ import annotations

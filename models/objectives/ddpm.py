@@ -17,8 +17,6 @@ from torch import Tensor
 
 from models.objectives.base import Noised, ObjectiveConfig, TrainingObjective
 
-QUESTION = "DDPM with noise target and learned variance, as in DiT"
-
 
 class Config(ObjectiveConfig):
     """The noise schedule."""

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from models.objectives.base import Noised, ObjectiveConfig, TrainingObjective
 
-QUESTION = "rectified flow with velocity target"
-
 
 class Config(ObjectiveConfig):
     """The logit-normal distribution of times; SD3 found mean 0 and standard deviation 1 best."""

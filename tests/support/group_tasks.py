@@ -22,7 +22,7 @@ from harness.evaluation.reference_file import Layout, build_reference
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress
 from harness.sampling.sample import draw_samples
-from harness.sampling.samplers import ddpm, flow_euler
+from harness.sampling.samplers import diffusion, flow
 from harness.sampling.sinks import FileSink
 from models.objectives.ddpm import Config as DdpmConfig
 from models.objectives.flow import Config as FlowConfig
@@ -30,7 +30,7 @@ from tests.support.pixel_extractor import PixelExtractor
 
 DIGITS = (load_digits().images[..., None] * (255 / 16)).round().astype(np.uint8)
 BATCH = 16
-SAMPLERS = (ddpm, flow_euler)
+SAMPLERS = (diffusion, flow)
 """Imported here, since the processes of a group are forks of one that has imported this module."""
 
 

@@ -1,9 +1,10 @@
-"""Samplers, found by the names of the modules in this package."""
+"""Samplers, found in the modules of this package; `base.py` says what a module defines."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from types import ModuleType
 
 from harness.sampling.samplers.base import Sampler
 from models.errors import UserError
@@ -13,31 +14,36 @@ _CONTRACT = "base"
 
 
 def sampler_names() -> tuple[str, ...]:
-    """The names of all samplers, sorted, found without importing them."""
-    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
-    return tuple(sorted(name for name in found if name != _CONTRACT))
+    """The names of all samplers, sorted."""
+    return tuple(sorted(name for module in _modules() for name in module.NAMES))
 
 
 def build_sampler(name: str, steps: int, objective: ObjectiveConfig) -> Sampler:
     """Set up one sampler for one batch.
 
     Args:
-        name: of a module in this package.
+        name: one of `sampler_names`.
         steps: intervals between noise and image.
         objective: what the network was trained for, with its noise schedule.
 
     Raises:
-        KeyError: no module of that name is in this package.
+        KeyError: there is no sampler of that name.
         UserError: the sampler does not fit the objective, or has more steps than its schedule.
     """
-    if name not in sampler_names():
-        raise KeyError(name)
-    module = importlib.import_module(f"{__name__}.{name}")
-    if not isinstance(objective, module.OBJECTIVE):
-        wanted = module.OBJECTIVE.model_fields["name"].default
-        raise UserError(
-            f"sample.sampler {name} needs objective.name {wanted}, not {objective.name}: "
-            "change one of the two"
-        )
-    sampler: Sampler = module.Sampler(steps, objective)
-    return sampler
+    for module in _modules():
+        if name not in module.NAMES:
+            continue
+        if objective.name != module.OBJECTIVE:
+            raise UserError(
+                f"sample.sampler {name} needs objective.name {module.OBJECTIVE}, not "
+                f"{objective.name}: change one of the two"
+            )
+        sampler: Sampler = module.build(name, steps, objective)
+        return sampler
+    raise KeyError(name)
+
+
+def _modules() -> list[ModuleType]:
+    """The families of samplers, in the order of their names."""
+    names = sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.ispkg)
+    return [importlib.import_module(f"{__name__}.{name}") for name in names if name != _CONTRACT]

@@ -1,25 +1,28 @@
-"""The contract of a sampler: how a prediction of the network moves a batch towards images.
+"""What a sampler is: how predictions of the network move a batch from noise to images.
 
-A sampler is one module in this package. It defines three names:
+A module in this package holds one family of samplers. It defines three names:
 
-`QUESTION`   one line that says what the sampler is,
-`OBJECTIVE`  the configuration class of the objective whose predictions it understands,
-`Sampler`    a final subclass of `Sampler` built from `(steps, OBJECTIVE)`.
+`NAMES`      the names that `sample.sampler` may have, a tuple of literals,
+`OBJECTIVE`  the name of the objective whose predictions these samplers understand, a literal,
+`build`      `(name, steps, objective)` to a `Sampler`, with the objective's configuration.
+
+The first two are read without importing the module, so that a configuration can be checked quickly.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 
 class Sampler(ABC):
-    """The walk of one batch from noise to images.
+    """The walk of one batch from noise of unit variance to images.
 
-    It holds the state of a diffusers scheduler, so every batch needs one of its own. Starting noise
-    has unit variance in all of them.
+    It keeps the state of the walk, so every batch needs a sampler of its own.
     """
 
     timesteps: Tensor
@@ -46,3 +49,40 @@ class Sampler(ABC):
         Returns:
             (B, C, H, W); after the last evaluation these are the images.
         """
+
+
+class Scheduler(Protocol):
+    """What `DeterministicSampler` needs of a scheduler of diffusers."""
+
+    @property
+    def timesteps(self) -> Tensor:
+        """(E,)."""
+
+    def set_begin_index(self, begin_index: int) -> None:
+        """Say which evaluation is the first, instead of looking its timestep up."""
+
+    def step(self, prediction: Any, timestep: Any, images: Any, *, return_dict: bool) -> Any:
+        """Move images on by one evaluation."""
+
+
+@final
+class DeterministicSampler(Sampler):
+    """Follows a scheduler of diffusers that adds no noise; a predicted variance is left aside.
+
+    Args:
+        scheduler: with its timesteps set.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        scheduler.set_begin_index(0)
+        self._scheduler = scheduler
+        self.timesteps = scheduler.timesteps.float()
+
+    @override
+    def step(
+        self, evaluation: int, prediction: Tensor, images: Tensor, streams: list[torch.Generator]
+    ) -> Tensor:
+        time = self._scheduler.timesteps[evaluation]
+        predicted = prediction[:, : images.shape[1]]
+        moved: Tensor = self._scheduler.step(predicted, time, images, return_dict=False)[0]
+        return moved

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.config.sections import SampleConfig
+from harness.sampling import samplers
 from harness.sampling.samplers import build_sampler, sampler_names
 from models.errors import UserError
 from models.objectives.base import ObjectiveConfig
@@ -79,11 +82,39 @@ def test_names_are_those_of_the_schema() -> None:
     assert sampler_names() == tuple(sorted(schema))
 
 
-@pytest.mark.parametrize("name", sampler_names())
-def test_every_sampler_says_what_it_is(name: str) -> None:
-    module = importlib.import_module(f"harness.sampling.samplers.{name}")
-    assert module.QUESTION
-    assert "\n" not in module.QUESTION
+def test_what_a_module_offers_is_read_without_importing_it() -> None:
+    for path in Path(samplers.__file__).parent.glob("*.py"):
+        if path.stem in ("__init__", "base"):
+            continue
+        module = importlib.import_module(f"{samplers.__name__}.{path.stem}")
+        written = {
+            target.id: ast.literal_eval(node.value)
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        assert written == {"NAMES": module.NAMES, "OBJECTIVE": module.OBJECTIVE}
+
+
+def test_a_new_family_is_one_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Tensor
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from harness.sampling.samplers import flow\n"
+        'NAMES = ("my_euler",)\n'
+        'OBJECTIVE = "flow"\n'
+        "def build(name, steps, objective):\n"
+        '    return flow.build("flow_euler", 2 * steps, objective)\n',
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(samplers, "__path__", [*samplers.__path__, str(tmp_path)])
+    assert "my_euler" in sampler_names()
+    torch.testing.assert_close(
+        walk("my_euler", 5, start, FLOW), walk("flow_euler", 10, start), atol=0, rtol=0
+    )
+    with pytest.raises(UserError, match="my_euler needs objective.name flow, not ddpm"):
+        build_sampler("my_euler", 5, DDPM)
 
 
 @pytest.mark.parametrize(
