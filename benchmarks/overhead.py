@@ -47,7 +47,7 @@ from harness.tracking.store import Store
 from harness.training.build import build_module
 from harness.training.hardware import Precision, choose_device
 from harness.training.train import train
-from harness.trial.spec import TrialOrder
+from harness.trial.spec import TrialSpec
 from models.diffusion_module import Batch
 from models.errors import UserError
 
@@ -455,7 +455,7 @@ def measure_whole_trials(config: TrialConfig, folder: Path, *, trials: int) -> f
     parent.close()
     jobs = []
     for seed in range(trials + 1):
-        order = TrialOrder(
+        spec = TrialSpec(
             config=to_plain(config.model_copy(update={**parts, "seed": seed})),
             variant=config.attention.name,
             scale="benchmark",
@@ -468,11 +468,11 @@ def measure_whole_trials(config: TrialConfig, folder: Path, *, trials: int) -> f
             threads=1,
             side_by_side=1,
         )
-        payload = {"job": "trial", "order": asdict(order)}
-        jobs.append(Job(f"seed{seed}", payload, Path(order.folder) / "log.txt"))
+        payload = {"job": "trial", "spec": asdict(spec)}
+        jobs.append(Job(f"seed{seed}", payload, Path(spec.folder) / "log.txt"))
     results = run_jobs(
         jobs,
-        "harness.trial.run:run_job",
+        "harness.trial.run:run_trial_job",
         workers=1,
         threads_per_worker=1,
         on_event=_ignore_event,

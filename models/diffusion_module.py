@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from models.attention.parts.load_balance import balance_loss, is_balanced, option_shares
 from models.attention.parts.routing import factor_parameters
 from models.backbone import Backbone
-from models.distributed import let_go, mean_over_processes, shard, whole
+from models.distributed import gathered, mean_over_processes, reshard, shard
 from models.errors import UserError
 from models.objectives import TrainingObjective
 from models.randomness import generator
@@ -144,7 +144,7 @@ class DiffusionModule(pl.LightningModule):
         if not self.sharded:
             return average
         copy = Backbone(self.backbone.config, self.seed)
-        copy.load_state_dict({name: whole(part) for name, part in average.state_dict().items()})
+        copy.load_state_dict({name: gathered(part) for name, part in average.state_dict().items()})
         return copy.to(self.device).requires_grad_(False).eval()
 
     def configure_model(self) -> None:
@@ -208,7 +208,7 @@ class DiffusionModule(pl.LightningModule):
                 shares = option_shares(self.backbone)
                 assert shares is not None
                 found.append(shares)
-        let_go(self.backbone)
+        reshard(self.backbone)
         return mean_over_processes(torch.stack(found).mean(dim=0))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -263,7 +263,7 @@ class DiffusionModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         limit = self.optimization.gradient_clip or float("inf")
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), limit))
+        norm = gathered(torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), limit))
         # Both at once, since looking makes the CPU wait for a GPU. Both are the same on all
         # processes, which therefore stop alike, before anything is updated.
         if not torch.isfinite(self._train_loss + norm):

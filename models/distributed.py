@@ -34,7 +34,7 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return sum_over_processes(values) / dist.get_world_size()
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gathered(tensor: Tensor) -> Tensor:
     """A tensor that may be cut into parts, one a process, put together on each; or itself.
 
     Of a tensor in parts, all processes must ask at once.
@@ -59,7 +59,7 @@ def shard(backbone: Backbone, mesh: DeviceMesh) -> None:
     fully_shard(backbone, mesh=mesh)
 
 
-def let_go(backbone: Backbone) -> None:
+def reshard(backbone: Backbone) -> None:
     """Drop the whole parameters that a forward pass without gradients left behind.
 
     A pass with gradients would use them again, and none would reach the parts (seen in PyTorch

@@ -28,14 +28,14 @@ from harness.training.build import check_batch
 from harness.trial.spec import (
     FLOOR,
     RESULT,
-    TrialOrder,
+    TrialSpec,
     finished_result,
     floor_file,
     trial_folder,
     trial_key,
 )
 
-_WORKER = "harness.trial.run:run_job"
+_WORKER = "harness.trial.run:run_trial_job"
 _LOG = "log.txt"
 
 
@@ -218,7 +218,7 @@ class _AblationInProgress:
 
     def _job(self, kind: str, trial: Trial, plan: Plan) -> Job:
         folder = self.folders[trial.hash]
-        order = TrialOrder(
+        spec = TrialSpec(
             config=to_plain(trial.config),
             variant=trial.variant,
             scale=trial.scale,
@@ -232,7 +232,7 @@ class _AblationInProgress:
             side_by_side=plan.side_by_side,
             processes=plan.processes,
         )
-        payload = {"job": kind, "order": asdict(order)}
+        payload = {"job": kind, "spec": asdict(spec)}
         if kind == "floor":
             return Job(FLOOR, payload, self.references / _LOG, self.floor, single_process=True)
         return Job(trial_key(trial), payload, folder / _LOG, folder / RESULT)

@@ -83,11 +83,11 @@ def add(commands: Commands) -> None:
 def _encode(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.data.latents.encode_in_processes import EncodeOrder, run_encode
+    from harness.data.latents.encode_in_processes import EncodeSpec, run_encode
     from harness.processes.progress import ignore_progress
     from harness.terminal.progress import ProgressView
 
-    order = EncodeOrder(
+    spec = EncodeSpec(
         source=str(options.source),
         out=str(options.out),
         autoencoder=options.autoencoder,
@@ -100,10 +100,10 @@ def _encode(options: argparse.Namespace) -> int:
         device=options.device,
     )
     if not _is_first():
-        run_encode(order, options.processes, ignore_progress)
+        run_encode(spec, options.processes, ignore_progress)
         return 0
     with ProgressView(Console(stderr=True)) as view:
-        encoded = run_encode(order, options.processes, view)
+        encoded = run_encode(spec, options.processes, view)
     description = encoded.cache.description
     total = sum(description.shard_sizes)
     print(

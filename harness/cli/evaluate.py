@@ -71,7 +71,7 @@ def add_build_reference(commands: Commands) -> None:
 def _build(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.evaluation.standalone.reference import BuildOrder, run_build
+    from harness.evaluation.standalone.reference import BuildSpec, run_build
     from harness.processes.ranks import RankFailedError
     from harness.terminal.progress import ProgressView
     from models.errors import UserError
@@ -81,7 +81,7 @@ def _build(options: argparse.Namespace) -> int:
     for name in ("single_images", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be 1 or more")
-    order = BuildOrder(
+    spec = BuildSpec(
         source=options.source,
         out=options.out,
         overrides=tuple(options.overrides),
@@ -98,7 +98,7 @@ def _build(options: argparse.Namespace) -> int:
     aside = Console(stderr=True)
     try:
         with ProgressView(aside) as view:
-            built = run_build(order, options.processes, view)
+            built = run_build(spec, options.processes, view)
     except RankFailedError as error:
         aside.print(error, highlight=False, markup=False, soft_wrap=True)
         return FAILED
@@ -197,7 +197,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     from harness.evaluation.quality import Metric
     from harness.evaluation.standalone.evaluate import run_evaluation
-    from harness.evaluation.standalone.spec import EvaluateOrder
+    from harness.evaluation.standalone.spec import EvaluateSpec
     from harness.evaluation.standalone.table import print_evaluation
     from harness.processes.ranks import RankFailedError
     from harness.terminal.progress import ProgressView
@@ -217,7 +217,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise UserError(f"--per-class is {options.per_class}, but a distance needs 2 images")
     if options.per_class_csv is not None and options.per_class is None:
         raise UserError("--per-class-csv writes what --per-class measures: give that too")
-    order = EvaluateOrder(
+    spec = EvaluateSpec(
         samples=options.samples,
         reference=options.reference,
         extractor=options.extractor,
@@ -237,16 +237,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     aside = Console(stderr=True)
     try:
-        evaluation = run_evaluation(
-            order, options.processes, lambda unit: ProgressView(aside, unit)
-        )
+        evaluation = run_evaluation(spec, options.processes, lambda unit: ProgressView(aside, unit))
     except RankFailedError as error:
         aside.print(error, highlight=False, markup=False, soft_wrap=True)
         return FAILED
     if evaluation is None:
         return 0
     print_evaluation(evaluation, Console())
-    for path in order.outputs:
+    for path in spec.outputs:
         if str(path) not in evaluation.unwritten:
             print(path)
     if evaluation.unwritten:

@@ -135,7 +135,7 @@ class _Failure:
     caused_by_user: bool
 
     @property
-    def likeness(self) -> tuple[bool, bool]:
+    def precedence(self) -> tuple[bool, bool]:
         """Sorts what is a cause before what is a consequence."""
         return LOST_TOUCH in self.reason, not self.died
 
@@ -224,7 +224,7 @@ class _Ranks:
                 self._failures.append(_Failure(worker.slot, reason, True, False))
 
     def _cause(self) -> Exception:
-        cause = min(self._failures, key=lambda failure: failure.likeness)
+        cause = min(self._failures, key=lambda failure: failure.precedence)
         if cause.caused_by_user:
             return UserError(cause.reason)
         return RankFailedError(f"process {cause.rank} of {self._size} ended: {cause.reason}")

@@ -238,7 +238,7 @@ def redirect_output(log_path: Path) -> None:
     os.close(descriptor)
 
 
-def run_job(
+def serve_job(
     job: Message, settings: Message, report: ProgressListener, termination: Termination
 ) -> Message:
     """The message about the job's end: {"ended": {value}} or {"ended": {reason, ...}}."""
@@ -282,7 +282,7 @@ def main(socket_descriptor: int, parent_pid: int) -> None:
     sys.path[:] = settings["sys_path"]
     while "job" in (message := watch.messages.get()):
         reporter = JobReporter(outbox)
-        outcome = run_job(message["job"], settings, reporter.report, termination)
+        outcome = serve_job(message["job"], settings, reporter.report, termination)
         reporter.close()
         outbox.send(outcome)
         if outcome["ended"].get("caused_by_user") is False:

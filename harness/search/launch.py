@@ -35,7 +35,7 @@ from harness.search.outcome import (
     write_figures,
     write_outcome,
 )
-from harness.search.spec import SearchOrder, order_of
+from harness.search.spec import SearchSpec, spec_of
 from harness.search.study import MEMBERS, REASON, current, prepare_study, still_running, to_begin
 from harness.terminal.jobs import JobDisplay
 from harness.tracking.events import first_event
@@ -47,7 +47,7 @@ from harness.tracking.store import open_store
 from harness.trial.spec import finished_result
 from models.errors import UserError
 
-_WORKER = "harness.search.worker:run_job"
+_WORKER = "harness.search.worker:search_trials"
 
 _RESULT = "result.json"
 
@@ -56,13 +56,13 @@ class SearchJobs:
     """The jobs of one search. Each takes whichever trial of the study comes next."""
 
     def __init__(
-        self, order: SearchOrder, launcher: Launcher, wants_gpu: bool, console: Console
+        self, spec: SearchSpec, launcher: Launcher, wants_gpu: bool, console: Console
     ) -> None:
-        self.order = order
+        self.spec = spec
         self.launcher = launcher
         self.wants_gpu = wants_gpu
         self.console = console
-        self.folder = order.path / "jobs"
+        self.folder = spec.path / "jobs"
         """Gets a folder for each job."""
 
     def notice(self, text: str) -> None:
@@ -75,7 +75,7 @@ class SearchJobs:
             UserError: the workers cannot take trials.
         """
         before = study.get_trials(deepcopy=False)
-        left = to_begin(before, self.order.trials)
+        left = to_begin(before, self.spec.trials)
         if not left:
             return False
         plan = self.launcher.plan(left, wants_gpu=self.wants_gpu)
@@ -89,8 +89,8 @@ class SearchJobs:
                 f"{plan.side_by_side} workers: which trial sees which results is a matter of time, "
                 "so the points of a guided sampler differ from run to run"
             )
-        order = replace(self.order, threads=plan.threads, side_by_side=plan.side_by_side)
-        jobs = self._jobs(order, left)
+        spec = replace(self.spec, threads=plan.threads, side_by_side=plan.side_by_side)
+        jobs = self._jobs(spec, left)
         files = {job.key: job.result_file for job in jobs}
         with JobDisplay(self.console, len(jobs)) as display:
 
@@ -104,15 +104,15 @@ class SearchJobs:
         self._refuse_standstill(before, study.get_trials(deepcopy=False), results)
         return True
 
-    def _jobs(self, order: SearchOrder, count: int) -> list[Job]:
+    def _jobs(self, spec: SearchSpec, count: int) -> list[Job]:
         """A job takes whichever trial comes next. Its folder is the first without a result, so that
         jobs that are left in a scheduler's queue are found again."""
         folders = (self.folder / f"{number:04d}" for number in itertools.count(1))
         free = (folder for folder in folders if not (folder / _RESULT).exists())
         return [
             Job(
-                f"{order.name} {folder.name.lstrip('0')}",
-                {"order": asdict(order), "result": str(folder / _RESULT)},
+                f"{spec.name} {folder.name.lstrip('0')}",
+                {"spec": asdict(spec), "result": str(folder / _RESULT)},
                 folder / "log.txt",
                 folder / _RESULT,
             )
@@ -123,7 +123,7 @@ class SearchJobs:
         told = json.loads(result.read_text(encoding="utf-8"))
         if told["number"] is None:
             return
-        ranked = best_first(self.order, study.get_trials(deepcopy=False))
+        ranked = best_first(self.spec, study.get_trials(deepcopy=False))
         best = f"; best so far {ranked[0].value:.6g} of trial {ranked[0].number}" if ranked else ""
         display.notice(f"trial {told['number']}: {told['about']}{best}")
 
@@ -210,28 +210,28 @@ class _SearchInProgress:
         self.search = search
         self.console = console
         self.store = open_store(ROOT)
-        self.order = order_of(search, trials, storage, runs_dir, self.store.uri)
+        self.spec = spec_of(search, trials, storage, runs_dir, self.store.uri)
         label = f"search {search.name} at {search.scale}"
         launcher = make_launcher(cluster, runs_dir, label, self.notice, detach=detach)
         wants_gpu = search.base.train.device != "cpu"
-        self.jobs = SearchJobs(self.order, launcher, wants_gpu, console)
+        self.jobs = SearchJobs(self.spec, launcher, wants_gpu, console)
 
     def notice(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def run(self) -> bool:
-        order, search = self.order, self.search
+        spec, search = self.spec, self.search
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = prepare_study(order)
+        study = prepare_study(spec)
         self.notice(f"{search.name} at {search.scale}: {search.question}")
         known = study.get_trials(deepcopy=False)
-        left = to_begin(known, order.trials)
+        left = to_begin(known, spec.trials)
         done = f"{summary(known)}; " if known else ""
         self.notice(
-            f"{done}{left} of {order.trials} to run, {order.metric} over seeds "
-            f"{', '.join(map(str, order.seeds))}"
+            f"{done}{left} of {spec.trials} to run, {spec.metric} over seeds "
+            f"{', '.join(map(str, spec.seeds))}"
         )
-        lead = FileLock(order.path / _LEAD_LOCK)
+        lead = FileLock(spec.path / _LEAD_LOCK)
         try:
             lead.acquire(timeout=0)
         except Timeout:
@@ -244,36 +244,36 @@ class _SearchInProgress:
         self.notice("Another command leads this search and writes what it found; this one helps")
         self.jobs.folder /= f"{socket.gethostname()}-{os.getpid()}"
         deadline = time.monotonic() + _LEAD_SECONDS
-        while first_event(self.order.path) is None and time.monotonic() < deadline:
+        while first_event(self.spec.path) is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS / 10)
         while self.jobs.run(study, lambda: None):
             pass
         trials = study.get_trials(deepcopy=False)
         self.notice(f"Nothing is left to begin. {summary(trials)}")
-        return bool(best_first(self.order, trials))
+        return bool(best_first(self.spec, trials))
 
     def _lead(self, study: optuna.Study) -> bool:
-        order = self.order
-        self.store.prepare(order.scale, self.notice)
-        publish_pending(Path(order.runs_dir), self.store, self.notice)
-        tracked = SearchRun(order.path, self.store, self.notice)
+        spec = self.spec
+        self.store.prepare(spec.scale, self.notice)
+        publish_pending(Path(spec.runs_dir), self.store, self.notice)
+        tracked = SearchRun(spec.path, self.store, self.notice)
         tracked.start(
-            scale=order.scale,
-            search=order.name,
+            scale=spec.scale,
+            search=spec.name,
             question=self.search.question,
             provenance=collect(ROOT).tags(),
             params={
-                **{f"space.{key}": text for key, text in order.space.items()},
-                "objective": order.metric,
-                "seeds": list(order.seeds),
-                "sampler": order.sampler,
-                "pruner": order.pruner,
+                **{f"space.{key}": text for key, text in spec.space.items()},
+                "objective": spec.metric,
+                "seeds": list(spec.seeds),
+                "sampler": spec.sampler,
+                "pruner": spec.pruner,
             },
         )
 
         def record() -> None:
-            for trial in best_first(order, study.get_trials(deepcopy=False)):
-                tracked.value(order.metric, trial.number, trial.value or 0.0)
+            for trial in best_first(spec, study.get_trials(deepcopy=False)):
+                tracked.value(spec.metric, trial.number, trial.value or 0.0)
 
         try:
             self._run_all(study, record)
@@ -295,7 +295,7 @@ class _SearchInProgress:
         """Until the study has all its trials and none runs, here or elsewhere."""
         waiting = False
         while True:
-            running = still_running(self.order, study)
+            running = still_running(self.spec, study)
             if self.jobs.run(study, record):
                 waiting = False
             elif running:
@@ -309,29 +309,29 @@ class _SearchInProgress:
 
     def _outcome(self, study: optuna.Study, tracked: SearchRun) -> bool:
         """Write, record and print what was found; whether there is anything."""
-        order = self.order
+        spec = self.spec
         trials = study.get_trials(deepcopy=False)
         self._end_runs_of_lost_workers(trials)
-        files = write_outcome(self.search, order, trials)
-        files += write_figures(study, order.metric, order.path, self.notice)
+        files = write_outcome(self.search, spec, trials)
+        files += write_figures(study, spec.metric, spec.path, self.notice)
         for file in files:
             tracked.artifact(file)
         self.notice(summary(trials))
         for line in failures(trials)[:_REASONS_SHOWN]:
             self.notice(line)
-        found = bool(best_first(order, trials))
+        found = bool(best_first(spec, trials))
         if found:
-            table = (order.path / TABLE_MARKDOWN).read_text(encoding="utf-8")
+            table = (spec.path / TABLE_MARKDOWN).read_text(encoding="utf-8")
             tracked.note(self.search.question, table)
             self.notice(table.rstrip())
         for file in files:
             self.notice(str(file))
         if found:
-            ablation = order.path / ablation_file(order)
+            ablation = spec.path / ablation_file(spec)
             self.notice(
                 "With seeds that the search did not see: "
                 f"cp {ablation} experiments/ablation/ && make ablation "
-                f"EXP={ablation.stem} SCALE={order.scale}"
+                f"EXP={ablation.stem} SCALE={spec.scale}"
             )
         return found
 
@@ -341,6 +341,6 @@ class _SearchInProgress:
             if trial.state != TrialState.FAIL or REASON in trial.user_attrs:
                 continue
             for member in json.loads(trial.user_attrs.get(MEMBERS, "{}")).values():
-                folder = Path(self.order.runs_dir) / member
+                folder = Path(self.spec.runs_dir) / member
                 if finished_result(folder) is None:
                     end_left_run(folder, "FAILED", LOST_WORKER)

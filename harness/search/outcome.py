@@ -28,7 +28,7 @@ from optuna.visualization.matplotlib import (
 from harness.config.serialisation import plain_to_yaml, to_yaml
 from harness.machine.files import atomic_path, write_text
 from harness.search.config import Search, config_at, differences_at
-from harness.search.spec import SearchOrder
+from harness.search.spec import SearchSpec
 from harness.search.study import AGAIN_OF, REASON, SCORES, WORKER, current
 
 TRIALS_CSV = "trials.csv"
@@ -42,10 +42,10 @@ ROWS = 10
 LOST_WORKER = "its worker died, several times"
 
 
-def best_first(order: SearchOrder, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def best_first(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The completed trials, the best one first."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    return sorted(complete, key=lambda trial: trial.value or 0.0, reverse=order.maximize)
+    return sorted(complete, key=lambda trial: trial.value or 0.0, reverse=spec.maximize)
 
 
 def summary(trials: Sequence[FrozenTrial]) -> str:
@@ -70,78 +70,78 @@ def failures(trials: Sequence[FrozenTrial]) -> list[str]:
     return [f"{count} failed: {reason}" for reason, count in reasons.most_common()]
 
 
-def markdown_table(order: SearchOrder, trials: Sequence[FrozenTrial]) -> str:
+def markdown_table(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> str:
     """The best trials, a row each, and the base configuration where it is not among them."""
-    ranked = best_first(order, trials)
+    ranked = best_first(spec, trials)
     shown = ranked[:ROWS]
-    shown += [trial for trial in ranked[ROWS:] if trial.params == order.default]
-    mean = f"{order.metric} ({'higher' if order.maximize else 'lower'} is better)"
-    heads = ["trial", mean, *(f"seed {seed}" for seed in order.seeds), *order.space]
+    shown += [trial for trial in ranked[ROWS:] if trial.params == spec.default]
+    mean = f"{spec.metric} ({'higher' if spec.maximize else 'lower'} is better)"
+    heads = ["trial", mean, *(f"seed {seed}" for seed in spec.seeds), *spec.space]
     rows = []
     for trial in shown:
-        name = f"{trial.number} (base)" if trial.params == order.default else str(trial.number)
+        name = f"{trial.number} (base)" if trial.params == spec.default else str(trial.number)
         scores = _scores(trial)
-        cells = [name, trial.value, *(scores.get(str(seed)) for seed in order.seeds)]
-        cells += [trial.params[key] for key in order.space]
+        cells = [name, trial.value, *(scores.get(str(seed)) for seed in spec.seeds)]
+        cells += [trial.params[key] for key in spec.space]
         rows.append(" | ".join(_shown(cell) for cell in cells))
     lines = [" | ".join(heads), " | ".join(["---"] * len(heads)), *rows]
     return "".join(f"| {line} |\n" for line in lines)
 
 
-def write_outcome(search: Search, order: SearchOrder, trials: Sequence[FrozenTrial]) -> list[Path]:
+def write_outcome(search: Search, spec: SearchSpec, trials: Sequence[FrozenTrial]) -> list[Path]:
     """Write the tables and, once a trial has completed, the best configuration and its ablation."""
-    folder = order.path
-    written = {TRIALS_CSV: _csv(order, trials)}
-    ranked = best_first(order, trials)
+    folder = spec.path
+    written = {TRIALS_CSV: _csv(spec, trials)}
+    ranked = best_first(spec, trials)
     if ranked:
         best = ranked[0]
-        written[TABLE_MARKDOWN] = markdown_table(order, trials)
-        config = config_at(order.tree, best.params, order.seeds[0], f"trial {best.number}")
+        written[TABLE_MARKDOWN] = markdown_table(spec, trials)
+        config = config_at(spec.tree, best.params, spec.seeds[0], f"trial {best.number}")
         written[BEST_CONFIG] = (
-            f"# Trial {best.number} of the search {order.name} at {order.scale}, whose mean "
-            f"{order.metric} over seeds {_listed(order.seeds)} is {best.value:.6g}\n"
+            f"# Trial {best.number} of the search {spec.name} at {spec.scale}, whose mean "
+            f"{spec.metric} over seeds {_listed(spec.seeds)} is {best.value:.6g}\n"
             f"{to_yaml(config)}"
         )
-        written[ablation_file(order)] = _ablation(search, order, best)
+        written[ablation_file(spec)] = _ablation(search, spec, best)
     for name, text in written.items():
         write_text(folder / name, text)
     return [folder / name for name in written]
 
 
-def ablation_file(order: SearchOrder) -> str:
+def ablation_file(spec: SearchSpec) -> str:
     """The name of the file that compares the best configuration with the base."""
-    return f"{order.name}_best.yaml"
+    return f"{spec.name}_best.yaml"
 
 
-def _ablation(search: Search, order: SearchOrder, best: FrozenTrial) -> str:
-    name = ablation_file(order).removesuffix(".yaml")
+def _ablation(search: Search, spec: SearchSpec, best: FrozenTrial) -> str:
+    name = ablation_file(spec).removesuffix(".yaml")
     variants = {"default": search.differences}
-    if best.params != order.default:
+    if best.params != spec.default:
         variants["best"] = differences_at(search.differences, best.params)
     # A configuration chosen for its figures with some seeds looks better with them than it is.
-    first = max(order.seeds) + 1
-    seeds = list(range(first, first + max(len(order.seeds), 2)))
+    first = max(spec.seeds) + 1
+    seeds = list(range(first, first + max(len(spec.seeds), 2)))
     content: dict[str, Any] = {
-        "question": f"Is the best configuration of the search {order.name} better than its base?",
+        "question": f"Is the best configuration of the search {spec.name} better than its base?",
         "baseline": "default",
         "seeds": seeds,
         "variants": variants,
     }
     return (
-        f"# Question: does what {order.name} found hold with seeds that it did not see?\n"
-        f"# Command:  make ablation EXP={name} SCALE={order.scale}\n"
+        f"# Question: does what {spec.name} found hold with seeds that it did not see?\n"
+        f"# Command:  make ablation EXP={name} SCALE={spec.scale}\n"
         f"# Time:     that of {len(seeds) * len(variants)} trials\n"
-        f"# Found:    not yet run; trial {best.number}'s {order.metric} was {best.value:.6g} over "
-        f"seeds {_listed(order.seeds)}\n\n{plain_to_yaml(content)}"
+        f"# Found:    not yet run; trial {best.number}'s {spec.metric} was {best.value:.6g} over "
+        f"seeds {_listed(spec.seeds)}\n\n{plain_to_yaml(content)}"
     )
 
 
-def _csv(order: SearchOrder, trials: Sequence[FrozenTrial]) -> str:
+def _csv(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> str:
     """All trials, raw values, one a row."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    seeds = [f"{order.metric}_seed{seed}" for seed in order.seeds]
-    heads = ["trial", "state", order.metric, *seeds, *order.space]
+    seeds = [f"{spec.metric}_seed{seed}" for seed in spec.seeds]
+    heads = ["trial", "state", spec.metric, *seeds, *spec.space]
     writer.writerow([*heads, "seconds", "host", "takes_the_place_of", "reason"])
     for trial in trials:
         scores = _scores(trial)
@@ -155,8 +155,8 @@ def _csv(order: SearchOrder, trials: Sequence[FrozenTrial]) -> str:
                 trial.number,
                 trial.state.name,
                 value,
-                *(scores.get(str(seed)) for seed in order.seeds),
-                *(trial.params.get(key) for key in order.space),
+                *(scores.get(str(seed)) for seed in spec.seeds),
+                *(trial.params.get(key) for key in spec.space),
                 seconds,
                 trial.user_attrs.get(WORKER, {}).get("host"),
                 again_of,

@@ -132,7 +132,7 @@ _SAMPLER: TypeAdapter[SamplerConfig] = TypeAdapter(AnySampler)
 
 
 @dataclass(frozen=True)
-class SearchOrder:
+class SearchSpec:
     """All that a worker needs to take trials of a study and run them."""
 
     name: str
@@ -191,9 +191,9 @@ class SearchOrder:
         return Path(self.folder)
 
 
-def order_of(
+def spec_of(
     search: Search, trials: int, storage: str | None, runs_dir: Path, store_uri: str
-) -> SearchOrder:
+) -> SearchSpec:
     """What workers are told, bound to the very data, whose hash is part of the trials' hashes.
 
     Raises:
@@ -207,7 +207,7 @@ def order_of(
     metric = recorded_name(objective.metric, search.base.evaluate.extractor)
     space = {key: distribution_to_json(it) for key, it in distributions(search.space).items()}
     default = search.default_point()
-    return SearchOrder(
+    return SearchSpec(
         name=search.name,
         scale=search.scale,
         folder=str(runs_dir / "searches" / search.scale / search.name),

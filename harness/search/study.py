@@ -33,7 +33,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from harness.search.spec import SearchOrder, build_pruner, build_sampler
+from harness.search.spec import SearchSpec, build_pruner, build_sampler
 from harness.tracking.store import first_line, without_credentials
 from models.errors import UserError
 
@@ -146,31 +146,31 @@ _CLAIM_LOCK = ".claim.lock"
 _RUNNING = "running"
 
 
-def prepare_study(order: SearchOrder) -> optuna.Study:
+def prepare_study(spec: SearchSpec) -> optuna.Study:
     """Open the study, which is made where it is missing, with the base configuration first.
 
     Raises:
         UserError: the study was begun with another space, objective or base, or its storage cannot
             be used.
     """
-    order.path.mkdir(parents=True, exist_ok=True)
-    with _claiming(order):
-        storage = open_storage(order.storage, order.path, requeue_crashed, create=True)
+    spec.path.mkdir(parents=True, exist_ok=True)
+    with _claiming(spec):
+        storage = open_storage(spec.storage, spec.path, requeue_crashed, create=True)
         study = optuna.create_study(
             storage=storage,
-            study_name=order.study,
-            direction="maximize" if order.maximize else "minimize",
+            study_name=spec.study,
+            direction="maximize" if spec.maximize else "minimize",
             load_if_exists=True,
         )
         begun_with = study.user_attrs.get(DEFINITION)
         if begun_with is None:
-            if order.default is not None and not study.get_trials(deepcopy=False):
-                study.enqueue_trial(order.default)
-            study.set_user_attr(DEFINITION, order.definition)
-        elif begun_with != order.definition:
-            changed = [key for key, value in order.definition.items() if begun_with[key] != value]
+            if spec.default is not None and not study.get_trials(deepcopy=False):
+                study.enqueue_trial(spec.default)
+            study.set_user_attr(DEFINITION, spec.definition)
+        elif begun_with != spec.definition:
+            changed = [key for key, value in spec.definition.items() if begun_with[key] != value]
             raise UserError(
-                f"search {order.name} at {order.scale} was begun with another "
+                f"search {spec.name} at {spec.scale} was begun with another "
                 f"{' and '.join(changed)}, so its trials would not compare: undo the change, or "
                 "give the file another name, or take another --runs-dir or --storage"
             )
@@ -178,35 +178,35 @@ def prepare_study(order: SearchOrder) -> optuna.Study:
 
 
 @contextmanager
-def claimed_trial(order: SearchOrder) -> Iterator[tuple[optuna.Study, optuna.Trial] | None]:
+def claimed_trial(spec: SearchSpec) -> Iterator[tuple[optuna.Study, optuna.Trial] | None]:
     """The next trial, for the length of the context; None where all there shall be are taken.
 
     Who leaves the context without having told the study the trial's end gives it back.
     """
-    with _claiming(order):
-        storage = open_storage(order.storage, order.path, requeue_crashed, create=False)
+    with _claiming(spec):
+        storage = open_storage(spec.storage, spec.path, requeue_crashed, create=False)
         pruner = build_pruner(
-            order.pruner_config(), validate_every=order.validate_every, last_step=order.last_step
+            spec.pruner_config(), validate_every=spec.validate_every, last_step=spec.last_step
         )
-        study = optuna.load_study(study_name=order.study, storage=storage, pruner=pruner)
-        _give_back_dead(study, order)
+        study = optuna.load_study(study_name=spec.study, storage=storage, pruner=pruner)
+        _give_back_dead(study, spec)
         trials = study.get_trials(deepcopy=False)
-        if to_begin(trials, order.trials) == 0:
+        if to_begin(trials, spec.trials) == 0:
             claimed = None
         else:
-            study.sampler = build_sampler(order.sampler_config(), len(trials))
+            study.sampler = build_sampler(spec.sampler_config(), len(trials))
             with warnings.catch_warnings():
                 # That heartbeats are for Optuna's own loop: here `_heartbeats` sends them.
                 warnings.simplefilter("ignore", UserWarning)
-                claimed = study.ask(dict(order.distributions()))
-            lock = _running_lock(order.path, claimed.number)
+                claimed = study.ask(dict(spec.distributions()))
+            lock = _running_lock(spec.path, claimed.number)
             lock.acquire(timeout=0)
             claimed.set_user_attr(WORKER, {"host": socket.gethostname(), "pid": os.getpid()})
     if claimed is None:
         yield None
         return
     try:
-        with _heartbeats(storage, order.study, claimed.number):
+        with _heartbeats(storage, spec.study, claimed.number):
             yield study, claimed
     except BaseException:
         _give_back(study, claimed.number, crashed=False)
@@ -228,10 +228,10 @@ def current(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.number not in replaced]
 
 
-def still_running(order: SearchOrder, study: optuna.Study) -> list[FrozenTrial]:
+def still_running(spec: SearchSpec, study: optuna.Study) -> list[FrozenTrial]:
     """The trials that run now, those of dead workers having been given back."""
-    with _claiming(order):
-        _give_back_dead(study, order)
+    with _claiming(spec):
+        _give_back_dead(study, spec)
         return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
@@ -240,13 +240,13 @@ def requeue_crashed(study: optuna.Study, trial: FrozenTrial) -> None:
     _requeue(study, trial, crashed=True)
 
 
-def _give_back_dead(study: optuna.Study, order: SearchOrder) -> None:
+def _give_back_dead(study: optuna.Study, spec: SearchSpec) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        lock = _running_lock(order.path, trial.number)
-        if order.storage is not None and not Path(lock.lock_file).exists():
+        lock = _running_lock(spec.path, trial.number)
+        if spec.storage is not None and not Path(lock.lock_file).exists():
             continue  # its worker has another folder; the heartbeats tell whether it lives
         with suppress(Timeout), lock.acquire(timeout=0):
             _give_back(study, trial.number, crashed=True)
@@ -281,8 +281,8 @@ def _requeue(study: optuna.Study, trial: FrozenTrial, *, crashed: bool) -> None:
     )
 
 
-def _claiming(order: SearchOrder) -> FileLock:
-    return FileLock(order.path / _CLAIM_LOCK)
+def _claiming(spec: SearchSpec) -> FileLock:
+    return FileLock(spec.path / _CLAIM_LOCK)
 
 
 def _running_lock(folder: Path, number: int) -> FileLock:

@@ -31,11 +31,11 @@ from harness.processes.progress import Progress, ProgressListener
 from harness.processes.signals import StopRequest
 from harness.processes.status import recorded_status
 from harness.search.config import config_at
-from harness.search.spec import SearchOrder
+from harness.search.spec import SearchSpec
 from harness.search.study import MEMBERS, REASON, SCORES, claimed_trial
 from harness.tracking.events import JOURNAL_FILE, Metrics, read_events
 from harness.trial.run import run_trial
-from harness.trial.spec import TrialOrder, finished_result, trial_folder
+from harness.trial.spec import TrialSpec, finished_result, trial_folder
 from harness.vocabulary import names
 from harness.vocabulary.names import VALIDATION_LOSS
 from models.errors import Preempted, UserError, one_line
@@ -114,10 +114,10 @@ def recorded_losses(folder: Path) -> dict[int, float]:
     return dict(sorted(losses.items()))
 
 
-def run_job(
+def search_trials(
     payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest | None = None
 ) -> dict[str, Any]:
-    """What a worker is called with: `{"order": a SearchOrder, "result": a file}`.
+    """What a worker is called with: `{"spec": a SearchSpec, "result": a file}`.
 
     Returns:
         The trial's `number`, None where none was left to take; its `state` and what to say `about`
@@ -128,20 +128,20 @@ def run_job(
         Exception: whatever ended the trial and is no mistake of the user's; the study knows.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    order, result = SearchOrder(**payload["order"]), Path(payload["result"])
+    spec, result = SearchSpec(**payload["spec"]), Path(payload["result"])
     with recorded_status(result.parent, report) as recorded:
-        told = _take_one(order, recorded, stop or StopRequest())
+        told = _take_one(spec, recorded, stop or StopRequest())
         write_text(result, json.dumps(told) + "\n")
     return told
 
 
-def _take_one(order: SearchOrder, report: ProgressListener, stop: StopRequest) -> dict[str, Any]:
-    with claimed_trial(order) as claimed:
+def _take_one(spec: SearchSpec, report: ProgressListener, stop: StopRequest) -> dict[str, Any]:
+    with claimed_trial(spec) as claimed:
         if claimed is None:
             return {"number": None}
         study, trial = claimed
         print(f"trial {trial.number}: {json.dumps(trial.params)}", flush=True)
-        return _Evaluation(order, study, trial, report, stop).run()
+        return _Evaluation(spec, study, trial, report, stop).run()
 
 
 class _Evaluation:
@@ -149,19 +149,19 @@ class _Evaluation:
 
     def __init__(
         self,
-        order: SearchOrder,
+        spec: SearchSpec,
         study: optuna.Study,
         trial: optuna.Trial,
         report: ProgressListener,
         stop: StopRequest,
     ) -> None:
-        self.order = order
+        self.spec = spec
         self.study = study
         self.trial = trial
         self.report = report
         self.scores: dict[int, float] = {}
         self.folders: dict[int, str] = {}
-        self.pruning = Pruning(trial, negate=order.maximize, longest=order.longest, stop=stop)
+        self.pruning = Pruning(trial, negate=spec.maximize, longest=spec.longest, stop=stop)
 
     def run(self) -> dict[str, Any]:
         try:
@@ -178,27 +178,27 @@ class _Evaluation:
             return self._told("pruned", f"pruned {self.pruning.where}")
         mean = fmean(self.scores.values())
         if not math.isfinite(mean):
-            return self._fail(f"{self.order.metric} is not finite")
+            return self._fail(f"{self.spec.metric} is not finite")
         self._tell(TrialState.COMPLETE, mean)
-        return self._told("complete", f"{self.order.metric} {mean:.6g}")
+        return self._told("complete", f"{self.spec.metric} {mean:.6g}")
 
     def _train_all_seeds(self) -> bool:
         """False where the pruner stopped the configuration."""
-        for seed in self.order.seeds:
+        for seed in self.spec.seeds:
             name = f"trial {self.trial.number}"
-            config = config_at(self.order.tree, self.trial.params, seed, name)
+            config = config_at(self.spec.tree, self.trial.params, seed, name)
             member = Trial(
-                self.order.scale,
-                self.order.name,
+                self.spec.scale,
+                self.spec.name,
                 config,
                 trial_hash(config),
                 training_hash(config),
             )
-            runs_dir = Path(self.order.runs_dir)
+            runs_dir = Path(self.spec.runs_dir)
             folder = trial_folder(runs_dir, member)
             self.folders[seed] = folder.relative_to(runs_dir).as_posix()
             self.trial.set_user_attr(MEMBERS, json.dumps(self.folders))
-            last = seed == self.order.seeds[-1]
+            last = seed == self.spec.seeds[-1]
             if not self.pruning.begin_seed(folder, config.train.steps, last_seed=last):
                 return False
             result = finished_result(folder)
@@ -221,27 +221,27 @@ class _Evaluation:
             note = f"{where}; {progress.note}" if progress.note else where
             self.report(Progress(progress.stage, progress.done, progress.total, note))
 
-        order = TrialOrder(
+        spec = TrialSpec(
             config=to_plain(config),
-            variant=f"{self.order.name}-{number}",
-            scale=self.order.scale,
+            variant=f"{self.spec.name}-{number}",
+            scale=self.spec.scale,
             hash=member.hash,
             folder=str(folder),
-            references=str(Path(self.order.runs_dir) / "references"),
-            parent=self.order.folder,
-            store_uri=self.order.store_uri,
-            root=self.order.root,
-            threads=self.order.threads,
-            side_by_side=self.order.side_by_side,
-            tags={names.TAG_SEARCH: self.order.name, names.TAG_SEARCH_TRIAL: str(number)},
+            references=str(Path(self.spec.runs_dir) / "references"),
+            parent=self.spec.folder,
+            store_uri=self.spec.store_uri,
+            root=self.spec.root,
+            threads=self.spec.threads,
+            side_by_side=self.spec.side_by_side,
+            tags={names.TAG_SEARCH: self.spec.name, names.TAG_SEARCH_TRIAL: str(number)},
         )
-        return run_trial(order, report, self.pruning.stop, self.pruning.listen)
+        return run_trial(spec, report, self.pruning.stop, self.pruning.listen)
 
     def _score(self, result: Mapping[str, Any], folder: Path) -> float:
-        value = result["metrics"].get(self.order.metric)
+        value = result["metrics"].get(self.spec.metric)
         if value is None:
             raise UserError(
-                f"{folder} has no {self.order.metric}: it could not be measured with these "
+                f"{folder} has no {self.spec.metric}: it could not be measured with these "
                 "evaluate settings"
             )
         return float(value)

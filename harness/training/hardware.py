@@ -227,6 +227,6 @@ def build_strategy(
     return DDPStrategy(cluster_environment=environment, broadcast_buffers=False, timeout=timeout)
 
 
-def shards(settings: TrainConfig, group: ProcessGroup) -> bool:
+def is_sharded(settings: TrainConfig, group: ProcessGroup) -> bool:
     """Whether the weights are shared out among the processes."""
     return settings.strategy == "fsdp" and group.size > 1

@@ -20,7 +20,7 @@ from models.attention.parts.power_kernel import ChosenPower
 from models.attention.parts.routing_health import RouterHealth, RoutingRecorder
 from models.backbone import Backbone
 from models.diffusion_module import DiffusionModule
-from models.distributed import whole
+from models.distributed import gathered
 
 Factor = Literal["gamma", "lambda"]
 
@@ -147,7 +147,7 @@ def _learned_factors(backbone: Backbone) -> Iterator[tuple[Factor, str, Tensor]]
 
 
 def _values(parameter: Tensor) -> Tensor:
-    return whole(parameter.detach()).float().cpu()
+    return gathered(parameter.detach()).float().cpu()
 
 
 def _place(name: str) -> str:

@@ -34,7 +34,7 @@ from harness.training.hardware import (
     build_strategy,
     choose_precision,
     compile_blocks,
-    shards,
+    is_sharded,
 )
 from harness.training.pace import Pace
 from harness.training.routing_log import RoutingLog
@@ -203,7 +203,7 @@ def _train(
     group = current_group()
     settings = config.train
     check_batch(settings, group.size)
-    sharded = shards(settings, group)
+    sharded = is_sharded(settings, group)
     module = build_module(config, data.train.shape, len(data.train.class_names), sharded)
     if settings.compile:
         compile_blocks(module.backbone, device)

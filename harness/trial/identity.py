@@ -20,7 +20,7 @@ from harness.training.train import TrainingSummary
 from harness.training.validation import Best
 from harness.trial.reference import measured_identity
 from harness.trial.samples import validation_identity
-from harness.trial.spec import TrialOrder
+from harness.trial.spec import TrialSpec
 from harness.vocabulary import names
 from models.backbone import Backbone
 
@@ -30,28 +30,28 @@ def figures_identity(quality: Quality, config: TrialConfig) -> dict[str, Any]:
     return {**measured_identity(quality), **sampling_facts(config)}
 
 
-def order_tags(
-    order: TrialOrder, config: TrialConfig, gpu: str | None, processes: int
+def spec_tags(
+    spec: TrialSpec, config: TrialConfig, gpu: str | None, processes: int
 ) -> dict[str, str]:
     """Of a run from its beginning on: where it comes from, and what it is a part of.
 
     Args:
-        order: of the trial.
-        config: the same order's configuration.
+        spec: of the trial.
+        config: its configuration, validated.
         gpu: its name; None on a CPU.
         processes: that train together.
     """
-    provenance = collect(Path(order.root), gpu=gpu, threads=order.threads)
+    provenance = collect(Path(spec.root), gpu=gpu, threads=spec.threads)
     return {
         **provenance.tags(),
         names.TAG_KIND: names.KIND_TRIAL,
-        names.TAG_SCALE: order.scale,
-        names.TAG_VARIANT: order.variant,
+        names.TAG_SCALE: spec.scale,
+        names.TAG_VARIANT: spec.variant,
         names.TAG_SEED: str(config.seed),
-        names.TAG_CONFIG_HASH: order.hash,
-        names.TAG_SIDE_BY_SIDE: str(order.side_by_side),
+        names.TAG_CONFIG_HASH: spec.hash,
+        names.TAG_SIDE_BY_SIDE: str(spec.side_by_side),
         names.TAG_PROCESSES: str(processes),
-        **order.tags,
+        **spec.tags,
     }
 
 

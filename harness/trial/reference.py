@@ -22,7 +22,7 @@ from harness.machine.files import write_text
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener
 from harness.training.hardware import choose_device
-from harness.trial.spec import TrialOrder, floor_file
+from harness.trial.spec import TrialSpec, floor_file
 from models.randomness import generator
 
 
@@ -76,7 +76,7 @@ def measured_identity(quality: Quality) -> dict[str, Any]:
     return {**identity, "reference": f"{fingerprint[:12]} ({count} images)"}
 
 
-def measure_floor(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
+def measure_floor(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
     """Measure it for all trials that share data and evaluation with this one.
 
     Extracts the reference's features, which these trials then share as well.
@@ -84,8 +84,8 @@ def measure_floor(order: TrialOrder, report: ProgressListener) -> dict[str, Any]
     Returns:
         `metrics` and `identity`, as `AblationRun.trials` takes them.
     """
-    config = TrialConfig.model_validate(order.config)
-    references = Path(order.references)
+    config = TrialConfig.model_validate(spec.config)
+    references = Path(spec.references)
     data = load_data_set(config.data)
     extractor = load_extractor(*extractor_files(config))
     device = choose_device(config.train).device

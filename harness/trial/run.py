@@ -22,15 +22,15 @@ from harness.processes.status import record_failure, recorded_status
 from harness.tracking.journal import end_left_run, ending_of
 from harness.tracking.lightning_logger import MetricsListener
 from harness.trial.reference import measure_floor
-from harness.trial.spec import TrialOrder, finished_result
+from harness.trial.spec import TrialSpec, finished_result
 from harness.trial.stages import TrialStages
 
-_TARGET = "harness.trial.run:run_job"
+_TARGET = "harness.trial.run:run_trial_job"
 
 _LOG = "log.txt"
 
 
-def run_on_ranks(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
+def run_on_ranks(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
     """Start the processes of a trial, which share its threads, and wait for its result.
 
     Where they fail, the one that wrote the trial's journal was stopped for what happened to
@@ -40,14 +40,14 @@ def run_on_ranks(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
         UserError: of the process that failed first.
         RankFailedError: a process failed otherwise.
     """
-    folder = Path(order.folder)
-    threads = max(1, order.threads // order.processes)
-    payload = {"job": "trial", "order": asdict(replace(order, threads=threads))}
+    folder = Path(spec.folder)
+    threads = max(1, spec.threads // spec.processes)
+    payload = {"job": "trial", "spec": asdict(replace(spec, threads=threads))}
     try:
         result: dict[str, Any] = run_ranks(
             _TARGET,
             payload,
-            processes=order.processes,
+            processes=spec.processes,
             threads=threads,
             log_path=folder / _LOG,
             report=report,
@@ -59,21 +59,21 @@ def run_on_ranks(order: TrialOrder, report: ProgressListener) -> dict[str, Any]:
     return result
 
 
-def run_job(
+def run_trial_job(
     payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest | None = None
 ) -> dict[str, Any]:
-    """What a worker is called with: `{"job": "floor" or "trial", "order": a TrialOrder}`."""
-    order = TrialOrder(**payload["order"])
+    """What a worker is called with: `{"job": "floor" or "trial", "spec": a TrialSpec}`."""
+    spec = TrialSpec(**payload["spec"])
     if payload["job"] == "floor":
-        with full_disk_as_user_error(f"features in {order.references}"):
-            return measure_floor(order, (stop or StopRequest()).between_batches(report))
-    if order.processes > 1 and place_from_environment() is None:
-        return run_on_ranks(order, report)
-    return run_trial(order, report, stop)
+        with full_disk_as_user_error(f"features in {spec.references}"):
+            return measure_floor(spec, (stop or StopRequest()).between_batches(report))
+    if spec.processes > 1 and place_from_environment() is None:
+        return run_on_ranks(spec, report)
+    return run_trial(spec, report, stop)
 
 
 def run_trial(
-    order: TrialOrder,
+    spec: TrialSpec,
     report: ProgressListener,
     stop: StopRequest | None = None,
     on_metrics: MetricsListener | None = None,
@@ -91,21 +91,21 @@ def run_trial(
             the disk is full.
         Preempted: a stop was requested; the next call goes on from there.
     """
-    folder = Path(order.folder)
+    folder = Path(spec.folder)
     # Not by `choose_device`, which would take memory of the first GPU in every process.
-    cuda = order.config["train"]["device"] != "cpu" and torch.cuda.is_available()
+    cuda = spec.config["train"]["device"] != "cpu" and torch.cuda.is_available()
     with Meeting(place_from_environment()) as meeting:
         if meeting.leads:
-            return _lead(order, meeting, cuda, report, stop or StopRequest(), on_metrics)
+            return _lead(spec, meeting, cuda, report, stop or StopRequest(), on_metrics)
         group = meeting.begin(cuda)
         result = group.broadcast(finished_result(folder))
         if result is None:
-            TrialStages(order, ignore_progress, stop or StopRequest()).follow()
+            TrialStages(spec, ignore_progress, stop or StopRequest()).follow()
         return result or {}
 
 
 def _lead(
-    order: TrialOrder,
+    spec: TrialSpec,
     meeting: Meeting,
     cuda: bool,
     report: ProgressListener,
@@ -113,7 +113,7 @@ def _lead(
     on_metrics: MetricsListener | None,
 ) -> dict[str, Any]:
     """What the leading process of a trial does, which is the only one where there are no others."""
-    folder = Path(order.folder)
+    folder = Path(spec.folder)
 
     def waiting(text: str) -> None:
         report(Progress("wait", 0, 1, text))
@@ -126,4 +126,4 @@ def _lead(
         if result is not None:
             return result
         with recorded_status(folder, report) as recorded, full_disk_as_user_error(disk):
-            return TrialStages(order, recorded, stop, on_metrics).run()
+            return TrialStages(spec, recorded, stop, on_metrics).run()

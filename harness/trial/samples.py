@@ -35,7 +35,7 @@ from harness.sampling.grid import class_grid, save_grid_png, shown_classes
 from harness.sampling.sample import NonFiniteSamplesError, draw_samples
 from harness.sampling.sinks import FileSink, load_samples, save_samples
 from harness.training.validation import SampleFigures
-from harness.trial.spec import TrialOrder
+from harness.trial.spec import TrialSpec
 from harness.vocabulary import names
 from harness.vocabulary.names import SAMPLES
 from models.backbone import Backbone
@@ -49,7 +49,7 @@ def trial_samples(
     network: Backbone,
     config: TrialConfig,
     data: DataSet,
-    order: TrialOrder,
+    spec: TrialSpec,
     *,
     device: torch.device,
     report: ProgressListener,
@@ -61,7 +61,7 @@ def trial_samples(
         network: with trained weights, on `device`.
         config: of the trial.
         data: what it was trained on.
-        order: says where the trial lives.
+        spec: says where the trial lives.
         device: where to draw.
         report: told after each batch.
         group: of processes that call this together; the leading one writes.
@@ -69,11 +69,11 @@ def trial_samples(
     Returns:
         Images (N, H, W, C), labels (N,), and images a second while they were drawn.
     """
-    folder = Path(order.folder)
+    folder = Path(spec.folder)
     path, cost = folder / SAMPLES, folder / _COST
     # Others than the leading one do not even look: NFS would remember that there was no file.
     if not group.broadcast(group.leads and path.exists() and cost.exists()):
-        sink = FileSink(folder, config.evaluate.samples, order.hash) if group.leads else None
+        sink = FileSink(folder, config.evaluate.samples, spec.hash) if group.leads else None
         samples = draw_samples(
             network,
             config.sample,

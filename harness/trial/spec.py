@@ -22,7 +22,7 @@ FLOOR = "real against real"
 
 
 @dataclass(frozen=True)
-class TrialOrder:
+class TrialSpec:
     """All that a process needs to run one trial; can be written as JSON."""
 
     config: dict[str, Any]

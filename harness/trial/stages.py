@@ -40,10 +40,10 @@ from harness.training.hardware import Precision, choose_device
 from harness.training.skipped_steps import shown
 from harness.training.train import load_trained, resolve_precision, train
 from harness.training.validation import BEST, read_best
-from harness.trial.identity import cost_metrics, figures_identity, order_tags, validation_tags
+from harness.trial.identity import cost_metrics, figures_identity, spec_tags, validation_tags
 from harness.trial.reference import extractor_files, real_features
 from harness.trial.samples import ValidationSamples, save_grid, trial_samples
-from harness.trial.spec import RESULT, TrialOrder, precision_file
+from harness.trial.spec import RESULT, TrialSpec, precision_file
 from harness.vocabulary import names
 from models.backbone import Backbone
 
@@ -55,7 +55,7 @@ class TrialStages:
     """The stages of one trial, its lock being held.
 
     Args:
-        order: what to run.
+        spec: what to run.
         report: told how far each stage is.
         stop: looked at between steps and batches.
         on_metrics: told what training records, on the process that leads.
@@ -63,18 +63,18 @@ class TrialStages:
 
     def __init__(
         self,
-        order: TrialOrder,
+        spec: TrialSpec,
         report: ProgressListener,
         stop: StopRequest,
         on_metrics: MetricsListener | None = None,
     ) -> None:
-        self.order = order
+        self.spec = spec
         self.on_metrics = on_metrics
         self.stop = stop
         self.report = stop.between_batches(report)
         self.report_training = report
-        self.folder = Path(order.folder)
-        self.config = TrialConfig.model_validate(order.config)
+        self.folder = Path(spec.folder)
+        self.config = TrialConfig.model_validate(spec.config)
         self.group = current_group()
         hardware = choose_device(self.config.train)
         self.device, self.gpu = hardware.device, hardware.gpu
@@ -82,7 +82,7 @@ class TrialStages:
     @cached_property
     def tags(self) -> dict[str, str]:
         """Of the run, with the state of the repository at its beginning."""
-        return order_tags(self.order, self.config, self.gpu, self.group.size)
+        return spec_tags(self.spec, self.config, self.gpu, self.group.size)
 
     def run(self) -> dict[str, Any]:
         """What the process that leads does, with all that is written down.
@@ -100,14 +100,14 @@ class TrialStages:
         write_text(self.folder / names.ARTIFACT_CONFIG, to_yaml(self.config))
         journal = Journal(self.folder)
         journal.start(
-            experiment=self.order.scale,
-            run_name=f"{self.order.variant}/seed{self.config.seed}",
+            experiment=self.spec.scale,
+            run_name=f"{self.spec.variant}/seed{self.config.seed}",
             tags=self.tags,
             params=flatten(self.config),
-            parent=Path(self.order.parent),
+            parent=Path(self.spec.parent),
         )
         journal.artifact(Path(names.ARTIFACT_CONFIG))
-        store = Store(self.order.store_uri, Path(self.order.root))
+        store = Store(self.spec.store_uri, Path(self.spec.root))
         publisher = Publisher(self.folder, store, _say)
         publisher.start()
         try:
@@ -165,7 +165,7 @@ class TrialStages:
             network,
             self.config,
             data,
-            self.order,
+            self.spec,
             device=self.device,
             report=self.report,
             group=self.group,
@@ -205,9 +205,9 @@ class TrialStages:
         for artifact in (*grids, *probe_files, *best_file):
             journal.artifact(artifact)
         return {
-            "variant": self.order.variant,
+            "variant": self.spec.variant,
             "seed": self.config.seed,
-            "hash": self.order.hash,
+            "hash": self.spec.hash,
             "metrics": metrics,
             "identity": identity,
             "training": asdict(trained),
@@ -215,7 +215,7 @@ class TrialStages:
         }
 
     def _precision(self, data: DataSet) -> Precision:
-        decision = precision_file(self.config, Path(self.order.references), self.order.threads)
+        decision = precision_file(self.config, Path(self.spec.references), self.spec.threads)
         return resolve_precision(self.config, data, self.device, decision)
 
     def _validation_samples(
@@ -270,7 +270,7 @@ class TrialStages:
             self.config.evaluate.reference_images,
             self.config,
             extractor,
-            references=Path(self.order.references),
+            references=Path(self.spec.references),
             device=self.device,
             report=report,
             group=group,

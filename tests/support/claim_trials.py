@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from multiprocessing.queues import SimpleQueue
 
-from harness.search.spec import SearchOrder
+from harness.search.spec import SearchSpec
 from harness.search.study import claimed_trial
 
 
-def take_all(order: SearchOrder, taken: SimpleQueue[int]) -> None:
+def take_all(spec: SearchSpec, taken: SimpleQueue[int]) -> None:
     """Take and complete trials until none is left, and tell the number of each."""
     while True:
-        with claimed_trial(order) as claimed:
+        with claimed_trial(spec) as claimed:
             if claimed is None:
                 return
             study, trial = claimed
@@ -21,9 +21,9 @@ def take_all(order: SearchOrder, taken: SimpleQueue[int]) -> None:
             study.tell(trial.number, trial.params["attention.lambda_init"])
 
 
-def hold_one(order: SearchOrder, taken: SimpleQueue[int]) -> None:
+def hold_one(spec: SearchSpec, taken: SimpleQueue[int]) -> None:
     """Take a trial, tell its number, and keep it until the process is killed."""
-    with claimed_trial(order) as claimed:
+    with claimed_trial(spec) as claimed:
         assert claimed is not None
         taken.put(claimed[1].number)
         time.sleep(600)

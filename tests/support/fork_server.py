@@ -1,7 +1,7 @@
 """Runs each task in a fork of this process, which has imported everything: a start costs nothing.
 
-A task is a line of JSON on standard input: {"log": file, "skew": seconds, and either "order": a
-TrialOrder, or "config": file, "folder": of a trial to be trained alone, "bad_images": whose pixels
+A task is a line of JSON on standard input: {"log": file, "skew": seconds, and either "spec": a
+TrialSpec, or "config": file, "folder": of a trial to be trained alone, "bad_images": whose pixels
 are NaN; "hold_after": a number of reports after which it waits to be killed}. The answers are
 lines: "started PID", "report" at each report of progress, "ended CODE": 0, 2 for a UserError, 1
 for another exception, or minus a signal.
@@ -32,7 +32,7 @@ from harness.tracking.lightning_logger import JournalLogger
 from harness.tracking.store import configure_mlflow
 from harness.training.train import train
 from harness.trial.run import run_trial
-from harness.trial.spec import TrialOrder
+from harness.trial.spec import TrialSpec
 from models.errors import UserError
 
 
@@ -50,8 +50,8 @@ def run(task: dict[str, Any], channel: TextIO) -> None:
         clock, clock_ns = time.time, time.time_ns
         time.time = lambda: clock() + skew
         time.time_ns = lambda: clock_ns() + skew * 10**9
-    if "order" in task:
-        run_trial(TrialOrder(**task["order"]), report)
+    if "spec" in task:
+        run_trial(TrialSpec(**task["spec"]), report)
         return
     config, folder = from_yaml_file(Path(task["config"])), Path(task["folder"])
     journal = Journal(folder)

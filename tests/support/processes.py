@@ -19,7 +19,7 @@ from harness.config.serialisation import to_plain
 from harness.machine.environment import ROOT
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
-from harness.trial.spec import TrialOrder
+from harness.trial.spec import TrialSpec
 from harness.vocabulary import names
 
 STEPS = 12
@@ -135,14 +135,14 @@ class Place:
     def store(self) -> Store:
         return Store(self.store_uri, self.folder)
 
-    def order(self) -> dict[str, Any]:
+    def task(self) -> dict[str, Any]:
         """The trial as a task of the fork server."""
         parent = self.folder / "parent"
         if not parent.exists():
             journal = Journal(parent)
             journal.start(experiment="smoke", run_name="parent", tags={}, params={})
             journal.close()
-        order = TrialOrder(
+        spec = TrialSpec(
             config=to_plain(self.config),
             variant="sana",
             scale="smoke",
@@ -155,7 +155,7 @@ class Place:
             threads=1,
             side_by_side=1,
         )
-        return {"log": str(self.log), "order": asdict(order)}
+        return {"log": str(self.log), "spec": asdict(spec)}
 
 
 def recorded_metrics(trial: Path) -> dict[tuple[str, int], float]:

@@ -34,7 +34,7 @@ from harness.cluster.slurm.queue import (
     read_record,
     write_record,
 )
-from harness.cluster.slurm.task import TaskOrder, run_task
+from harness.cluster.slurm.task import TaskSpec, run_task
 from harness.config.cluster import SlurmCluster
 from harness.machine.environment import THREAD_VARIABLES
 from harness.machine.files import write_text
@@ -192,10 +192,10 @@ class Submitter:
         try:
             for single, batch in self._batches(jobs):
                 made = executor(self.config, folder, submission, self.label, single=single)
-                orders = [self._order(job, target, submission) for job in batch]
+                specs = [self._spec(job, target, submission) for job in batch]
                 # submitit prints what it raises as well.
                 with contextlib.redirect_stderr(io.StringIO()):
-                    submitted = made.map_array(run_task, orders)
+                    submitted = made.map_array(run_task, specs)
                 ids |= {job.key: str(it.job_id) for job, it in zip(batch, submitted, strict=True)}
         except (FailedJobError, FailedSubmissionError) as error:
             self._take_back(ids.values())
@@ -227,8 +227,8 @@ class Submitter:
                 return max(1, int(value))
         return _DEFAULT_ARRAY
 
-    def _order(self, job: Job, target: str, submission: str) -> TaskOrder:
-        return TaskOrder(
+    def _spec(self, job: Job, target: str, submission: str) -> TaskSpec:
+        return TaskSpec(
             target=target,
             payload=job.payload,
             log=str(job.log_path.absolute()),

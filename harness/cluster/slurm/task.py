@@ -44,7 +44,7 @@ StoppableTarget = Callable[[dict[str, Any], ProgressListener, StopRequest], Any]
 
 
 @dataclass(frozen=True)
-class TaskOrder:
+class TaskSpec:
     """All that a job needs besides its target's payload."""
 
     target: str
@@ -62,7 +62,7 @@ class TaskOrder:
     sys_path: tuple[str, ...]
 
 
-def run_task(order: TaskOrder) -> None:
+def run_task(spec: TaskSpec) -> None:
     """Run one process of a job. Called by submitit on the node.
 
     Raises:
@@ -72,19 +72,19 @@ def run_task(order: TaskOrder) -> None:
     stop = StopRequest()
     # Replaces submitit's handlers, which would requeue at once, in the middle of a step.
     stop.listen()
-    _Task(order, stop).run()
+    _Task(spec, stop).run()
 
 
 class _Task:
-    def __init__(self, order: TaskOrder, stop: StopRequest) -> None:
-        self._order = order
+    def __init__(self, spec: TaskSpec, stop: StopRequest) -> None:
+        self._spec = spec
         self._stop = stop
-        self._result = Path(order.result)
+        self._result = Path(spec.result)
         self._rank = int(os.environ.get("SLURM_PROCID", "0"))
         self._job = _job_id()
         self._requeues = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         self._several = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
-        Path(self._order.log).parent.mkdir(parents=True, exist_ok=True)
+        Path(self._spec.log).parent.mkdir(parents=True, exist_ok=True)
         told = self._told()
         self._lost = 0 if told is None else told.lost
 
@@ -126,7 +126,7 @@ class _Task:
 
     def _told(self) -> TaskOutcome | None:
         """What this job last said, in this turn or a former one."""
-        return read_outcome(self._result, JobRecord(self._job, self._order.submission, 0.0))
+        return read_outcome(self._result, JobRecord(self._job, self._spec.submission, 0.0))
 
     def _exit(self, code: int) -> None:
         if not self._several:
@@ -138,23 +138,23 @@ class _Task:
         os._exit(code)
 
     def _open_log(self) -> None:
-        log = Path(self._order.log)
+        log = Path(self._spec.log)
         if self._rank > 0:
             log = log.with_name(f"{log.stem}-rank{self._rank}{log.suffix}")
         redirect_output(log)
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
     def _call_target(self) -> None:
-        sys.path[:] = [*dict.fromkeys((*self._order.sys_path, *sys.path))]
-        module, _, name = self._order.target.partition(":")
+        sys.path[:] = [*dict.fromkeys((*self._spec.sys_path, *sys.path))]
+        module, _, name = self._spec.target.partition(":")
         target: StoppableTarget = getattr(importlib.import_module(module), name)
         if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(self._order.threads)
-        if self._order.needs_gpu:
+            sys.modules["torch"].set_num_threads(self._spec.threads)
+        if self._spec.needs_gpu:
             self._check_gpu()
         if self._stop.reason is not None:
             raise Preempted(self._stop.reason, "before it began")
-        target(self._order.payload, ignore_progress, self._stop)
+        target(self._spec.payload, ignore_progress, self._stop)
 
     def _check_gpu(self) -> None:
         """Raises a UserError instead of training on the CPU for days."""
@@ -197,7 +197,7 @@ class _Task:
             self._write("stopped", reason)
         elif self._lost > MOST_LOST:
             self._write("failed", f"{reason}; that was so {self._lost} times in a row")
-        elif self._requeues >= self._order.max_requeues:
+        elif self._requeues >= self._spec.max_requeues:
             self._write(
                 "failed",
                 f"{reason}, after {self._requeues} requeue(s), as many as cluster.max_requeues "
@@ -209,7 +209,7 @@ class _Task:
     def _requeue(self, reason: str) -> None:
         self._write("requeued", reason, requeues=self._requeues + 1)
         try:
-            ask(["scontrol", "requeue", self._job], self._order.command_timeout)
+            ask(["scontrol", "requeue", self._job], self._spec.command_timeout)
         except SlurmError as error:
             self._write("failed", f"{reason}, and could not be put back: {error}")
 
@@ -217,7 +217,7 @@ class _Task:
         """Whether SLURM would let the job run on: it was not cancelled, nor is being requeued."""
         command = ["squeue", "--all", "--noheader", "--format=%T", f"--jobs={self._job}"]
         try:
-            return ask(command, self._order.command_timeout).strip() == "RUNNING"
+            return ask(command, self._spec.command_timeout).strip() == "RUNNING"
         except SlurmError as error:
             print(error, file=sys.stderr)
             return True
@@ -232,7 +232,7 @@ class _Task:
         count = self._requeues if requeues is None else requeues
         outcome = TaskOutcome(
             job=self._job,
-            submission=self._order.submission,
+            submission=self._spec.submission,
             state=state,
             requeues=count,
             updated=time.time(),

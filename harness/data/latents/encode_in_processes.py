@@ -21,11 +21,11 @@ from harness.processes.pool import run_jobs
 from harness.processes.progress import ProgressListener
 from models.errors import UserError
 
-_WORKER = "harness.data.latents.encode_in_processes:run_job"
+_WORKER = "harness.data.latents.encode_in_processes:encode_part"
 
 
 @dataclass(frozen=True)
-class EncodeOrder:
+class EncodeSpec:
     """What to encode, as the command line names it."""
 
     source: str
@@ -41,11 +41,11 @@ class EncodeOrder:
     """auto, cpu or cuda."""
 
 
-def run_encode(order: EncodeOrder, processes: int, on_progress: ProgressListener) -> Encoded:
+def run_encode(spec: EncodeSpec, processes: int, on_progress: ProgressListener) -> Encoded:
     """Encode until all images are there.
 
     Args:
-        order: what to encode.
+        spec: what to encode.
         processes: on this machine, GPUs in turn; 1 works in this one.
         on_progress: told the images that are done.
 
@@ -55,34 +55,34 @@ def run_encode(order: EncodeOrder, processes: int, on_progress: ProgressListener
     if processes < 1:
         raise UserError(f"--processes is {processes}, but must be 1 or more")
     if processes == 1:
-        return _encode(order, on_progress)
-    return _encode_in_processes(order, processes, on_progress)
+        return _encode(spec, on_progress)
+    return _encode_in_processes(spec, processes, on_progress)
 
 
-def run_job(payload: Mapping[str, Any], report: ProgressListener) -> int:
+def encode_part(payload: Mapping[str, Any], report: ProgressListener) -> int:
     """What a process of several does; how many images it encoded."""
-    return _encode(EncodeOrder(**payload), report).images
+    return _encode(EncodeSpec(**payload), report).images
 
 
-def _encode(order: EncodeOrder, on_progress: ProgressListener) -> Encoded:
-    manifest = read_manifest(Path(order.manifest))
-    source = open_source(Path(order.source))
+def _encode(spec: EncodeSpec, on_progress: ProgressListener) -> Encoded:
+    manifest = read_manifest(Path(spec.manifest))
+    source = open_source(Path(spec.source))
     return encode(
         source,
         manifest,
-        load_autoencoder(order.autoencoder, process_device(order.device)),
-        Path(order.out),
-        resolution=order.resolution,
-        images_per_shard=order.images_per_shard,
-        dtype=order.dtype,
-        batch_size=order.batch_size,
-        loaders=order.loaders,
+        load_autoencoder(spec.autoencoder, process_device(spec.device)),
+        Path(spec.out),
+        resolution=spec.resolution,
+        images_per_shard=spec.images_per_shard,
+        dtype=spec.dtype,
+        batch_size=spec.batch_size,
+        loaders=spec.loaders,
         on_progress=on_progress,
     )
 
 
 def _encode_in_processes(
-    order: EncodeOrder, processes: int, on_progress: ProgressListener
+    spec: EncodeSpec, processes: int, on_progress: ProgressListener
 ) -> Encoded:
     def listen(event: JobEvent) -> None:
         if isinstance(event, JobProgressed):
@@ -94,7 +94,7 @@ def _encode_in_processes(
     began = time.perf_counter()
     logs = Path(tempfile.mkdtemp(prefix="harness-encode-"))
     jobs = [
-        Job(f"process {number}", asdict(order), logs / f"{number}.log")
+        Job(f"process {number}", asdict(spec), logs / f"{number}.log")
         for number in range(processes)
     ]
     try:
@@ -104,13 +104,13 @@ def _encode_in_processes(
             workers=processes,
             threads_per_worker=max(1, usable_cores() // processes),
             on_event=listen,
-            gpus=() if order.device == "cpu" else None,
+            gpus=() if spec.device == "cpu" else None,
         )
     except BaseException:
         shutil.rmtree(logs)
         raise
     failed = [result for result in results if not result.ok]
-    cache = open_cache(Path(order.out)) if len(failed) < processes else None
+    cache = open_cache(Path(spec.out)) if len(failed) < processes else None
     if cache is None or not cache.complete:
         raise UserError(
             f"{len(failed)} of {processes} processes ended, the first: {failed[0].reason} (log: "

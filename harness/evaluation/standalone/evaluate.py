@@ -45,7 +45,7 @@ from harness.evaluation.standalone.outputs import (
     measure_classes,
     write_outputs,
 )
-from harness.evaluation.standalone.spec import EvaluateOrder
+from harness.evaluation.standalone.spec import EvaluateSpec
 from harness.machine.environment import installed_versions, process_device
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
@@ -86,12 +86,12 @@ class Evaluation:
 
 
 def evaluate_images(
-    order: EvaluateOrder, watch: Watch, group: ProcessGroup = ALONE
+    spec: EvaluateSpec, watch: Watch, group: ProcessGroup = ALONE
 ) -> Evaluation | None:
     """Measure, and write what is asked for.
 
     Args:
-        order: what to measure.
+        spec: what to measure.
         watch: shows progress, on the leading process.
         group: of processes that share out the extraction; the leading one does the rest.
 
@@ -104,27 +104,27 @@ def evaluate_images(
     """
     if not group.leads:
         watch = silent_watch(ignore_progress)
-    samples, trial = _open_samples(order.samples, order.runs_dir)
+    samples, trial = _open_samples(spec.samples, spec.runs_dir)
     if group.leads:
-        check_outputs(order)
+        check_outputs(spec)
     # What is wrong with the files is told before what the extractor lacks.
-    real = open_reference_images(order.reference)
+    real = open_reference_images(spec.reference)
     labels = None
-    if order.per_class is not None:
-        labels = matched_labels(Path(samples.source), order.reference)
-    name = order.extractor or reference_extractor(order.reference)
-    extractor = load_extractor(name, order.extractor_weights)
-    device = process_device(order.device)
-    metrics = _metrics(order, extractor)
+    if spec.per_class is not None:
+        labels = matched_labels(Path(samples.source), spec.reference)
+    name = spec.extractor or reference_extractor(spec.reference)
+    extractor = load_extractor(name, spec.extractor_weights)
+    device = process_device(spec.device)
+    metrics = _metrics(spec, extractor)
 
     def features_of(images: ImageInput) -> tuple[Features, str]:
         """And the hash of the images."""
         rows = HashedRows(images.images)
-        with watch("images") as view, finite_features(order.extractor_weights):
+        with watch("images") as view, finite_features(spec.extractor_weights):
             found = extract_features(
                 rows,
                 extractor,
-                batch_size=order.batch_size,
+                batch_size=spec.batch_size,
                 device=device,
                 group=group,
                 on_progress=view,
@@ -134,13 +134,13 @@ def evaluate_images(
     warnings = [*samples.notes]
     reference: ReferenceStatistics | None
     if real is None:
-        with watch("images") as view, finite_features(order.extractor_weights):
+        with watch("images") as view, finite_features(spec.extractor_weights):
             reference, provenance = read_reference(
-                order.reference,
+                spec.reference,
                 extractor,
                 single_images=labels is not None
                 or bool({Metric.KERNEL, Metric.NEIGHBOURS} & set(metrics)),
-                batch_size=order.batch_size,
+                batch_size=spec.batch_size,
                 device=device,
                 group=group,
                 on_progress=view,
@@ -164,28 +164,28 @@ def evaluate_images(
         quality = measure_quality(
             features,
             reference,
-            _identity(samples, sha256, extractor, reference, provenance, trial, order),
-            inception_splits=order.inception_splits,
+            _identity(samples, sha256, extractor, reference, provenance, trial, spec),
+            inception_splits=spec.inception_splits,
             metrics=metrics,
             on_progress=view,
         )
     classes = None
-    if labels is not None and order.per_class is not None:
+    if labels is not None and spec.per_class is not None:
         classes = measure_classes(
-            features.features, reference.features, labels, order.per_class, order.reference
+            features.features, reference.features, labels, spec.per_class, spec.reference
         )
-    uncertainty = _uncertainty(features, reference, quality, order.resamples, watch)
+    uncertainty = _uncertainty(features, reference, quality, spec.resamples, watch)
     warnings += evaluation_warnings(quality, provenance)
     report = evaluation_report(quality, uncertainty, warnings, classes)
-    unwritten = write_outputs(order, samples.images, report, classes)
+    unwritten = write_outputs(spec, samples.images, report, classes)
     return Evaluation(
         quality, extractor.display, uncertainty, report, tuple(warnings), classes, unwritten
     )
 
 
-def _metrics(order: EvaluateOrder, extractor: FeatureExtractor) -> tuple[Metric, ...]:
-    if order.metrics is not None:
-        return order.metrics
+def _metrics(spec: EvaluateSpec, extractor: FeatureExtractor) -> tuple[Metric, ...]:
+    if spec.metrics is not None:
+        return spec.metrics
     missing = {
         Metric.SPATIAL: not extractor.spatial_size,
         Metric.SCORE: not extractor.classes,
@@ -225,7 +225,7 @@ def _identity(
     reference: ReferenceStatistics,
     provenance: dict[str, Any],
     trial: dict[str, Any],
-    order: EvaluateOrder,
+    spec: EvaluateSpec,
 ) -> dict[str, Any]:
     """All that the figures depend on."""
     singles = None if reference.features is None else len(reference.features)
@@ -238,11 +238,11 @@ def _identity(
         "samples_source": samples.source,
         "samples_sha256": sha256,
         **trial,
-        "reference": {**provenance, "file": str(order.reference)},
+        "reference": {**provenance, "file": str(spec.reference)},
         "reference_fingerprint": reference.fingerprint,
         "reference_images": reference.images,
         "reference_single_images": singles,
-        "inception_splits": order.inception_splits,
+        "inception_splits": spec.inception_splits,
         "inception_shuffle_seed": SHUFFLE_SEED,
         "kernel_subsets": KERNEL_SUBSETS,
         "neighbours": NEIGHBOURS,
@@ -277,11 +277,11 @@ _UNITS = {"bootstrap": "resamples", "extrapolation": "resamples"}
 """Of stages that count something else than images."""
 
 
-def run_evaluation(order: EvaluateOrder, processes: int, watch: Watch) -> Evaluation | None:
+def run_evaluation(spec: EvaluateSpec, processes: int, watch: Watch) -> Evaluation | None:
     """Measure with several processes on this machine, or as the process that torchrun started.
 
     Args:
-        order: what to measure.
+        spec: what to measure.
         processes: to start; 1 works in this one.
         watch: shows progress.
 
@@ -295,18 +295,18 @@ def run_evaluation(order: EvaluateOrder, processes: int, watch: Watch) -> Evalua
     check_processes(processes)
     if processes == 1:
         with group_of_environment() as group:
-            return evaluate_images(order, watch, group)
+            return evaluate_images(spec, watch, group)
     with _Views(watch) as views:
-        payload = {"order": TypeAdapter(EvaluateOrder).dump_python(order, mode="json")}
+        payload = {"spec": TypeAdapter(EvaluateSpec).dump_python(spec, mode="json")}
         found = run_local_ranks(_RANK, payload, processes, views.show)
     return TypeAdapter(Evaluation).validate_python(found)
 
 
 def evaluate_as_rank(payload: Mapping[str, Any], report: ProgressListener) -> Any:
     """What each of several processes does; the evaluation as JSON takes it."""
-    order = TypeAdapter(EvaluateOrder).validate_python(payload["order"])
+    spec = TypeAdapter(EvaluateSpec).validate_python(payload["spec"])
     with group_of_environment() as group:
-        evaluation = evaluate_images(order, silent_watch(report), group)
+        evaluation = evaluate_images(spec, silent_watch(report), group)
     return TypeAdapter(Evaluation | None).dump_python(evaluation, mode="json")
 
 

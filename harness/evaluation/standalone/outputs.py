@@ -22,7 +22,7 @@ from harness.evaluation.class_labels import ClassLabels
 from harness.evaluation.metrics.per_class import PerClassDistance, per_class_frechet
 from harness.evaluation.metrics.uncertainty import ENOUGH_SAMPLES, Uncertainty
 from harness.evaluation.quality import Quality, quality_metrics
-from harness.evaluation.standalone.spec import EvaluateOrder
+from harness.evaluation.standalone.spec import EvaluateSpec
 from harness.machine.files import check_writable, write_text
 from harness.machine.npz import ImageRows, export_adm
 from harness.vocabulary.names import frechet_distance
@@ -95,20 +95,20 @@ def classes_csv(classes: NamedClasses, extractor: str) -> str:
     return out.getvalue()
 
 
-def check_outputs(order: EvaluateOrder) -> None:
+def check_outputs(spec: EvaluateSpec) -> None:
     """See before anything is computed that what is written can be.
 
     Raises:
         UserError: a file cannot be written there, or its name does not fit.
     """
-    for path in order.outputs:
+    for path in spec.outputs:
         check_writable(path)
-    if order.export is not None and order.export.suffix != ".npz":
-        raise UserError(f"--export adm={order.export} must end in .npz")
+    if spec.export is not None and spec.export.suffix != ".npz":
+        raise UserError(f"--export adm={spec.export} must end in .npz")
 
 
 def write_outputs(
-    order: EvaluateOrder,
+    spec: EvaluateSpec,
     images: ImageRows,
     report: Mapping[str, Any],
     classes: NamedClasses | None,
@@ -116,7 +116,7 @@ def write_outputs(
     """Write what is asked for.
 
     Args:
-        order: says what, and where.
+        spec: says what, and where.
         images: the samples.
         report: of the evaluation, as JSON takes it.
         classes: None where they were not measured.
@@ -126,13 +126,13 @@ def write_outputs(
         the figures, which can still be printed.
     """
     writers: dict[Path, Callable[[Path], None]] = {}
-    if order.export is not None:
-        writers[order.export] = lambda path: export_adm(images, path)
-    if order.json is not None:
-        writers[order.json] = lambda path: write_text(path, json.dumps(report, indent=2) + "\n")
-    if classes is not None and order.per_class_csv is not None:
+    if spec.export is not None:
+        writers[spec.export] = lambda path: export_adm(images, path)
+    if spec.json is not None:
+        writers[spec.json] = lambda path: write_text(path, json.dumps(report, indent=2) + "\n")
+    if classes is not None and spec.per_class_csv is not None:
         csv = classes_csv(classes, str(report["identity"]["extractor"]))
-        writers[order.per_class_csv] = lambda path: write_text(path, csv)
+        writers[spec.per_class_csv] = lambda path: write_text(path, csv)
     failed = {}
     for path, write in writers.items():
         try:

@@ -31,7 +31,7 @@ _RANK = "harness.evaluation.standalone.reference:build_as_rank"
 
 
 @dataclass(frozen=True)
-class BuildOrder:
+class BuildSpec:
     """What to build, as the command line names it."""
 
     source: str
@@ -61,11 +61,11 @@ class Built:
     notes: tuple[str, ...]
 
 
-def run_build(order: BuildOrder, processes: int, on_progress: ProgressListener) -> Built | None:
+def run_build(spec: BuildSpec, processes: int, on_progress: ProgressListener) -> Built | None:
     """Build with several processes on this machine, or as the process that torchrun started.
 
     Args:
-        order: what to build.
+        spec: what to build.
         processes: to start; 1 works in this one.
         on_progress: told after each batch.
 
@@ -80,36 +80,36 @@ def run_build(order: BuildOrder, processes: int, on_progress: ProgressListener) 
     check_processes(processes)
     if processes == 1:
         with group_of_environment() as group:
-            return _build(order, group, on_progress)
-    payload = {"order": TypeAdapter(BuildOrder).dump_python(order, mode="json")}
+            return _build(spec, group, on_progress)
+    payload = {"spec": TypeAdapter(BuildSpec).dump_python(spec, mode="json")}
     found = run_local_ranks(_RANK, payload, processes, on_progress)
     return TypeAdapter(Built).validate_python(found)
 
 
 def build_as_rank(payload: Mapping[str, Any], report: ProgressListener) -> Any:
     """What each of several processes does; what was built as JSON takes it."""
-    order = TypeAdapter(BuildOrder).validate_python(payload["order"])
+    spec = TypeAdapter(BuildSpec).validate_python(payload["spec"])
     with group_of_environment() as group:
-        built = _build(order, group, report)
+        built = _build(spec, group, report)
     return TypeAdapter(Built | None).dump_python(built, mode="json")
 
 
-def _build(order: BuildOrder, group: ProcessGroup, on_progress: ProgressListener) -> Built | None:
+def _build(spec: BuildSpec, group: ProcessGroup, on_progress: ProgressListener) -> Built | None:
     if group.leads:
-        check_writable(order.out)
+        check_writable(spec.out)
     images = open_source_images(
-        order.source, order.manifest, order.resolution, order.overrides, order.experiments_dir
+        spec.source, spec.manifest, spec.resolution, spec.overrides, spec.experiments_dir
     )
-    with finite_features(order.extractor_weights):
+    with finite_features(spec.extractor_weights):
         provenance = build_reference(
             images.images,
-            load_extractor(order.extractor, order.extractor_weights),
-            order.out,
+            load_extractor(spec.extractor, spec.extractor_weights),
+            spec.out,
             source=images.source,
-            layout=order.layout,
-            single_images=order.single_images,
-            batch_size=order.batch_size,
-            device=process_device(order.device),
+            layout=spec.layout,
+            single_images=spec.single_images,
+            batch_size=spec.batch_size,
+            device=process_device(spec.device),
             group=group,
             on_progress=on_progress,
         )

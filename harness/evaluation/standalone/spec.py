@@ -9,7 +9,7 @@ from harness.evaluation.quality import Metric
 
 
 @dataclass(frozen=True)
-class EvaluateOrder:
+class EvaluateSpec:
     """What to measure, as the command line names it."""
 
     samples: str

@@ -42,7 +42,7 @@ def new_place(
 def finished(forks: ForkServer, new_place: Callable[..., Place]) -> tuple[Place, Outcome]:
     """The undisturbed trial, and how its process ended."""
     place = new_place()
-    outcome = forks.run(place.order())
+    outcome = forks.run(place.task())
     assert outcome.code == 0, place.log.read_text()
     return place, outcome
 

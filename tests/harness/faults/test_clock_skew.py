@@ -22,9 +22,9 @@ def test_a_trial_resumed_where_the_clock_is_another_is_the_undisturbed_one(
 ) -> None:
     undisturbed, outcome = finished
     place = new_place()
-    killed = forks.run({**place.order(), "skew": first}, kill_after=outcome.reports // 2)
+    killed = forks.run({**place.task(), "skew": first}, kill_after=outcome.reports // 2)
     assert killed.code < 0
-    assert forks.run({**place.order(), "skew": second}).code == 0, place.log.read_text()
+    assert forks.run({**place.task(), "skew": second}).code == 0, place.log.read_text()
     assert_same_trial(place, undisturbed)
     # And a third one, whose clock is right, sees that nothing is left to do.
-    assert forks.run(place.order()) == Outcome(0, 0)
+    assert forks.run(place.task()) == Outcome(0, 0)

@@ -63,7 +63,7 @@ def test_a_trial_on_a_full_disk_says_so_and_loses_nothing(
     saved: int | None,
 ) -> None:
     place = new_place(disk)
-    task = place.order()
+    task = place.task()
     room = int(checkpoints_that_fit * checkpoint_size(undisturbed)) + MEBIBYTE // 4
     filler = leave(disk, room)
     assert forks.run(task).code == 2, place.log.read_text()
@@ -92,7 +92,7 @@ def test_not_even_room_for_the_journal(
     forks: ForkServer, new_place: Callable[..., Place], undisturbed: Place, disk: Path
 ) -> None:
     place = new_place(disk)
-    task = place.order()
+    task = place.task()
     filler = leave(disk, 0)
     assert forks.run(task).code == 2
     filler.unlink()
@@ -105,15 +105,15 @@ def test_a_worker_whose_log_is_on_the_full_disk_passes_the_reason_on(
     new_place: Callable[..., Place], undisturbed: Place, disk: Path
 ) -> None:
     place = new_place(disk)
-    order = place.order()["order"]
+    spec = place.task()["spec"]
     place.log.touch()
     filler = leave(disk, 2**16)
-    job = Job("trial", {"job": "trial", "order": order}, place.log)
+    job = Job("trial", {"job": "trial", "spec": spec}, place.log)
 
     def run() -> tuple[bool, str, bool]:
         (result,) = run_jobs(
             [job],
-            "harness.trial.run:run_job",
+            "harness.trial.run:run_trial_job",
             workers=1,
             threads_per_worker=1,
             on_event=lambda event: None,

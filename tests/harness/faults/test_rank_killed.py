@@ -14,8 +14,8 @@ import pytest
 from harness.processes.progress import Progress, ignore_progress
 from harness.processes.ranks import RankFailedError
 from harness.processes.status import read_status
-from harness.trial.run import run_job
-from harness.trial.spec import TrialOrder
+from harness.trial.run import run_trial_job
+from harness.trial.spec import TrialSpec
 from harness.vocabulary import names
 from tests.support.processes import Place, read_journal, recorded_metrics
 
@@ -31,8 +31,8 @@ def test_the_trial_says_which_process_was_killed_and_goes_on_as_if_none_had_been
     new_place: Callable[..., Place], undisturbed: Place
 ) -> None:
     place = new_place()
-    order = replace(TrialOrder(**place.order()["order"]), processes=2, threads=2)
-    payload: dict[str, Any] = {"job": "trial", "order": vars(order)}
+    spec = replace(TrialSpec(**place.task()["spec"]), processes=2, threads=2)
+    payload: dict[str, Any] = {"job": "trial", "spec": vars(spec)}
     killed_at: list[float] = []
 
     def kill_the_second(progress: Progress) -> None:
@@ -43,7 +43,7 @@ def test_the_trial_says_which_process_was_killed_and_goes_on_as_if_none_had_been
 
     expected = "process 1 of 2 ended: killed by signal 9"
     with pytest.raises(RankFailedError, match=expected):
-        run_job(payload, kill_the_second)
+        run_trial_job(payload, kill_the_second)
     assert killed_at
     assert not ranks()
     assert expected in json.dumps(read_journal(place.trial)[-1])
@@ -52,7 +52,7 @@ def test_the_trial_says_which_process_was_killed_and_goes_on_as_if_none_had_been
     assert status.state == "failed"
     assert expected in status.reason
 
-    result = run_job(payload, ignore_progress)
+    result = run_trial_job(payload, ignore_progress)
     assert result["training"]["resumed_from_step"] in (4, 8)
     assert result["tags"][names.TAG_PROCESSES] == "2"
     reference = recorded_metrics(undisturbed.trial)

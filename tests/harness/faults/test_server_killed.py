@@ -42,9 +42,9 @@ def test_a_trial_whose_server_is_killed_finishes_and_is_sent_later(
         return sent is not None and sent.offset > 0
 
     # The server is gone when the trial goes on.
-    assert forks.run(place.order(), kill_after=6, held_until=half_has_arrived).code < 0
+    assert forks.run(place.task(), kill_after=6, held_until=half_has_arrived).code < 0
     server.kill()
-    assert forks.run(place.order()).code == 0, place.log.read_text()
+    assert forks.run(place.task()).code == 0, place.log.read_text()
     assert "does not answer" in place.log.read_text()
     assert read_journal(place.trial)[-1]["event"] == "end"
     server.start()

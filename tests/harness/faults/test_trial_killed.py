@@ -25,14 +25,14 @@ def test_a_trial_killed_at_20_random_moments_is_the_undisturbed_one(
         place = new_place()
         for _ in range(min(KILLS_A_TRIAL, KILLS - kills)):
             after = moments.randrange(outcome.reports)
-            killed = forks.run(place.order(), kill_after=after, delay=moments.uniform(0, 0.2))
+            killed = forks.run(place.task(), kill_after=after, delay=moments.uniform(0, 0.2))
             assert killed.code in (0, -signal.SIGKILL), place.log.read_text()
             if killed.code == 0:
                 break
             kills += 1
-        assert forks.run(place.order()).code == 0, place.log.read_text()
+        assert forks.run(place.task()).code == 0, place.log.read_text()
         assert_same_trial(place, undisturbed)
         events = len(read_journal(place.trial))
         # Now it is done: another process finds nothing left to do.
-        assert forks.run(place.order()) == Outcome(0, 0)
+        assert forks.run(place.task()) == Outcome(0, 0)
         assert len(read_journal(place.trial)) == events

@@ -11,7 +11,7 @@ import pytest
 
 from harness.machine.environment import EXPERIMENTS
 from harness.search.config import Search, load_search
-from harness.search.spec import SearchOrder, order_of
+from harness.search.spec import SearchSpec, spec_of
 
 SEARCH = """\
 question: Which values?
@@ -30,7 +30,7 @@ class Made:
     """A search file's contents and what a worker is told of them."""
 
     search: Search
-    order: SearchOrder
+    spec: SearchSpec
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def make(tmp_path: Path) -> Callable[..., Made]:
         (experiments / "search" / "s.yaml").write_text(text, encoding="utf-8")
         search = load_search("s", scale="smoke", overrides=[], experiments_dir=experiments)
         store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-        order = order_of(search, trials, storage, tmp_path / "runs", store)
-        return Made(search, replace(order, threads=1))
+        spec = spec_of(search, trials, storage, tmp_path / "runs", store)
+        return Made(search, replace(spec, threads=1))
 
     return build

@@ -25,19 +25,19 @@ from harness.search.outcome import (
     write_figures,
     write_outcome,
 )
-from harness.search.spec import SearchOrder
+from harness.search.spec import SearchSpec
 from harness.search.study import REASON, SCORES, prepare_study
 from tests.harness.search.conftest import Made
 
 Make = Callable[..., Made]
 
 
-def told(order: SearchOrder, count: int) -> optuna.Study:
+def told(spec: SearchSpec, count: int) -> optuna.Study:
     """Trials whose value is their lambda: each third one is pruned, each fifth one fails."""
-    study = prepare_study(order)
+    study = prepare_study(spec)
     study.sampler = optuna.samplers.RandomSampler(seed=1)
     for index in range(count):
-        trial = study.ask(dict(order.distributions()))
+        trial = study.ask(dict(spec.distributions()))
         value = trial.params["attention.lambda_init"]
         trial.set_user_attr(SCORES, json.dumps({0: value - 0.001, 1: value + 0.001}))
         if index % 3 == 2:
@@ -54,11 +54,11 @@ def test_the_best_configuration_is_a_file_and_an_ablation_that_loads(
     make: Make, tmp_path: Path
 ) -> None:
     made = make()
-    study = told(made.order, 9)
-    files = write_outcome(made.search, made.order, study.get_trials())
+    study = told(made.spec, 9)
+    files = write_outcome(made.search, made.spec, study.get_trials())
     assert [file.name for file in files] == ["trials.csv", "table.md", "best.yaml", "s_best.yaml"]
     best = study.best_trial.params
-    config = from_yaml_file(made.order.path / "best.yaml")
+    config = from_yaml_file(made.spec.path / "best.yaml")
     assert config.model_dump()["attention"]["lambda_init"] == best["attention.lambda_init"]
     assert config.model.depth == best["model.depth"]
     shutil.copy(files[-1], tmp_path / "experiments" / "ablation")
@@ -78,8 +78,8 @@ def test_the_best_configuration_is_a_file_and_an_ablation_that_loads(
 
 def test_a_base_that_nothing_beats_is_compared_with_nothing(make: Make, tmp_path: Path) -> None:
     made = make()
-    study = told(made.order, 1)
-    (*_, ablation) = write_outcome(made.search, made.order, study.get_trials())
+    study = told(made.spec, 1)
+    (*_, ablation) = write_outcome(made.search, made.spec, study.get_trials())
     shutil.copy(ablation, tmp_path / "experiments" / "ablation")
     loaded = load_ablation(
         "s_best", scale="smoke", seeds=None, overrides=[], experiments_dir=tmp_path / "experiments"
@@ -89,9 +89,9 @@ def test_a_base_that_nothing_beats_is_compared_with_nothing(make: Make, tmp_path
 
 def test_tables_hold_every_trial_and_the_best_first(make: Make) -> None:
     made = make()
-    trials = told(made.order, 16).get_trials()
-    write_outcome(made.search, made.order, trials)
-    with (made.order.path / "trials.csv").open() as file:
+    trials = told(made.spec, 16).get_trials()
+    write_outcome(made.search, made.spec, trials)
+    with (made.spec.path / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["trial"]) for row in rows] == list(range(16))
     complete = [row for row in rows if row["state"] == "COMPLETE"]
@@ -100,7 +100,7 @@ def test_tables_hold_every_trial_and_the_best_first(make: Make) -> None:
         seeds = [float(row[f"validation_loss_seed{seed}"]) for seed in (0, 1)]
         assert sum(seeds) / 2 == pytest.approx(float(row["validation_loss"]))
     assert all(row["validation_loss"] == "" for row in rows if row["state"] != "COMPLETE")
-    lines = markdown_table(made.order, trials).splitlines()
+    lines = markdown_table(made.spec, trials).splitlines()
     means = [float(line.split("|")[2]) for line in lines[2:]]
     assert means == sorted(means)
     assert means[0] == pytest.approx(min(float(row["validation_loss"]) for row in complete), 1e-4)
@@ -113,11 +113,11 @@ def test_figures_are_drawn_and_importances_only_where_they_mean_something(
     make: Make, tmp_path: Path
 ) -> None:
     notices: list[str] = []
-    order = make().order
-    few = write_figures(told(order, 4), order.metric, order.path, notices.append)
+    spec = make().spec
+    few = write_figures(told(spec, 4), spec.metric, spec.path, notices.append)
     assert [file.name for file in few] == [HISTORY, SLICE]
     assert "3 trials are complete, and fewer than 10" in notices[0]
-    many = write_figures(told(order, 18), order.metric, order.path, notices.append)
+    many = write_figures(told(spec, 18), spec.metric, spec.path, notices.append)
     assert [file.name for file in many] == [HISTORY, SLICE, IMPORTANCES]
     assert len(notices) == 1
     for file in many:
@@ -127,5 +127,5 @@ def test_figures_are_drawn_and_importances_only_where_they_mean_something(
 
 
 def test_a_study_without_a_completed_trial_has_no_figures(make: Make) -> None:
-    order = make().order
-    assert write_figures(prepare_study(order), order.metric, order.path, print) == []
+    spec = make().spec
+    assert write_figures(prepare_study(spec), spec.metric, spec.path, print) == []

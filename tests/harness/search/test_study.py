@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.search.spec import SearchOrder
+from harness.search.spec import SearchSpec
 from harness.search.study import (
     AGAIN_OF,
     MOST_CRASHES,
@@ -34,10 +34,10 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.support.claim_trials"])
 
 
-def kill_in_the_middle(order: SearchOrder) -> int:
+def kill_in_the_middle(spec: SearchSpec) -> int:
     """The number of the trial that a worker held when it was killed."""
     taken: SimpleQueue[int] = PROCESSES.SimpleQueue()
-    worker = PROCESSES.Process(target=hold_one, args=(order, taken))
+    worker = PROCESSES.Process(target=hold_one, args=(spec, taken))
     worker.start()
     number = taken.get()
     worker.kill()
@@ -53,10 +53,10 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
 def test_several_processes_take_exactly_as_many_trials_as_asked_for(
     make: Make, storage: str | None
 ) -> None:
-    order = make(trials=7, storage=storage).order
-    study = prepare_study(order)
+    spec = make(trials=7, storage=storage).spec
+    study = prepare_study(spec)
     taken: SimpleQueue[int] = PROCESSES.SimpleQueue()
-    workers = [PROCESSES.Process(target=take_all, args=(order, taken)) for _ in range(3)]
+    workers = [PROCESSES.Process(target=take_all, args=(spec, taken)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -64,62 +64,62 @@ def test_several_processes_take_exactly_as_many_trials_as_asked_for(
     assert sorted(taken.get() for _ in range(7)) == list(range(7))
     assert taken.empty()
     assert {trial.state for trial in study.get_trials()} == {TrialState.COMPLETE}
-    assert study.get_trials()[0].params == order.default
-    with claimed_trial(replace(order, trials=8)) as claimed:
+    assert study.get_trials()[0].params == spec.default
+    with claimed_trial(replace(spec, trials=8)) as claimed:
         assert claimed is not None  # a larger number goes on
         assert claimed[1].number == 7
 
 
 def test_the_trial_of_a_killed_worker_goes_to_another_one(make: Make, storage: str | None) -> None:
-    order = make(trials=2, storage=storage).order
-    study = prepare_study(order)
-    killed = kill_in_the_middle(order)
-    with claimed_trial(order) as claimed:
+    spec = make(trials=2, storage=storage).spec
+    study = prepare_study(spec)
+    killed = kill_in_the_middle(spec)
+    with claimed_trial(spec) as claimed:
         assert claimed is not None
         dead, again = study.get_trials()
         assert dead.state == TrialState.FAIL
         assert (again.user_attrs[AGAIN_OF], again.params) == ([killed], dead.params)
-        assert [trial.number for trial in still_running(order, study)] == [again.number]
+        assert [trial.number for trial in still_running(spec, study)] == [again.number]
         study.tell(claimed[1].number, 1.0)
-    assert to_begin(study.get_trials(), order.trials) == 1
+    assert to_begin(study.get_trials(), spec.trials) == 1
     assert [trial.number for trial in current(study.get_trials())] == [1]
 
 
 def test_a_point_that_kills_its_worker_every_time_is_given_up(make: Make) -> None:
-    order = make(trials=1).order
-    study = prepare_study(order)
+    spec = make(trials=1).spec
+    study = prepare_study(spec)
     for _ in range(MOST_CRASHES):
-        kill_in_the_middle(order)
-    assert still_running(order, study) == []
+        kill_in_the_middle(spec)
+    assert still_running(spec, study) == []
     (last,) = current(study.get_trials())
     assert last.state == TrialState.FAIL
-    assert to_begin(study.get_trials(), order.trials) == 0
+    assert to_begin(study.get_trials(), spec.trials) == 0
 
 
 def test_an_interrupted_trial_is_given_back_as_often_as_it_takes(make: Make) -> None:
-    order = make(trials=1).order
-    study = prepare_study(order)
+    spec = make(trials=1).spec
+    study = prepare_study(spec)
     for _ in range(MOST_CRASHES + 2):
-        with suppress(KeyboardInterrupt), claimed_trial(order):
+        with suppress(KeyboardInterrupt), claimed_trial(spec):
             raise KeyboardInterrupt
-    with claimed_trial(order) as claimed:
+    with claimed_trial(spec) as claimed:
         assert claimed is not None
-        assert claimed[1].params == order.default
+        assert claimed[1].params == spec.default
         study.tell(claimed[1].number, 1.0)
     assert [trial.state for trial in current(study.get_trials())] == [TrialState.COMPLETE]
 
 
 def test_one_worker_draws_the_same_points_with_and_without_a_pause(make: Make) -> None:
-    def points(order: SearchOrder, *, until: tuple[int, ...]) -> list[dict[str, object]]:
-        study = prepare_study(order)
+    def points(spec: SearchSpec, *, until: tuple[int, ...]) -> list[dict[str, object]]:
+        study = prepare_study(spec)
         for wanted in until:
             for _ in range(to_begin(study.get_trials(), wanted)):
-                with claimed_trial(replace(order, trials=wanted)) as claimed:
+                with claimed_trial(replace(spec, trials=wanted)) as claimed:
                     assert claimed is not None
                     study.tell(claimed[1].number, claimed[1].params["attention.lambda_init"])
         return [trial.params for trial in study.get_trials()]
 
-    made = make(SEARCH.replace("name: random", "name: tpe, startup_trials: 2")).order
+    made = make(SEARCH.replace("name: random", "name: tpe, startup_trials: 2")).spec
     straight = points(made, until=(6,))
     paused = points(replace(made, folder=f"{made.folder}-2"), until=(1, 3, 6))
     assert paused == straight
@@ -137,37 +137,37 @@ def test_one_worker_draws_the_same_points_with_and_without_a_pause(make: Make) -
 def test_trials_that_would_not_compare_never_share_a_study(
     make: Make, old: str, new: str, what: str
 ) -> None:
-    prepare_study(make().order)
+    prepare_study(make().spec)
     with pytest.raises(UserError, match=f"begun with another {what}, so its trials"):
-        prepare_study(make(SEARCH.replace(old, new)).order)
+        prepare_study(make(SEARCH.replace(old, new)).spec)
 
 
 def test_sampler_and_pruner_may_change(make: Make) -> None:
-    prepare_study(make().order)
+    prepare_study(make().spec)
     changed = SEARCH.replace("random, seed: 5", "tpe").replace("median, startup_trials: 2", "none")
-    prepare_study(make(changed).order)
+    prepare_study(make(changed).spec)
 
 
 def test_a_line_that_a_full_disk_cut_off_is_removed(make: Make) -> None:
-    order = make().order
-    prepare_study(order)
-    path = order.path / STUDY_FILE
+    spec = make().spec
+    prepare_study(spec)
+    path = spec.path / STUDY_FILE
     with path.open("ab") as file:
         file.write(b'{"op_code":4,"worker')
-    study = prepare_study(order)
+    study = prepare_study(spec)
     assert isinstance(study, optuna.Study)
-    with claimed_trial(order) as claimed:
+    with claimed_trial(spec) as claimed:
         assert claimed is not None
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
 def test_a_damaged_file_is_told(make: Make) -> None:
-    order = make().order
-    prepare_study(order)
-    path = order.path / STUDY_FILE
+    spec = make().spec
+    prepare_study(spec)
+    path = spec.path / STUDY_FILE
     path.write_bytes(b"nonsense\n" + path.read_bytes())
     with pytest.raises(UserError, match=r"study\.log is damaged .* restore it, or move it away"):
-        prepare_study(order)
+        prepare_study(spec)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_storage_that_cannot_be_used_is_one_line_without_password(
     make: Make, url: str, words: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        prepare_study(make(storage=url).order)
+        prepare_study(make(storage=url).spec)
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1

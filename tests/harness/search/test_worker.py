@@ -19,9 +19,9 @@ from harness.machine.files import write_text
 from harness.processes.progress import ignore_progress
 from harness.search.config import config_at
 from harness.search.launch import run_search
-from harness.search.spec import SearchOrder
+from harness.search.spec import SearchSpec
 from harness.search.study import REASON, prepare_study
-from harness.search.worker import run_job
+from harness.search.worker import search_trials
 from harness.tracking.events import JOURNAL_FILE, End, Metrics, read_events
 from harness.tracking.journal import Journal
 from harness.trial.spec import RESULT
@@ -31,15 +31,15 @@ from tests.harness.search.conftest import SEARCH, Made
 Make = Callable[..., Made]
 
 
-def run(order: SearchOrder) -> dict[str, Any]:
+def run(spec: SearchSpec) -> dict[str, Any]:
     """As a pool's worker is given it."""
-    payload = {"order": asdict(order), "result": str(order.path / "jobs" / "0001" / "result.json")}
-    return run_job(json.loads(json.dumps(payload)), ignore_progress)
+    payload = {"spec": asdict(spec), "result": str(spec.path / "jobs" / "0001" / "result.json")}
+    return search_trials(json.loads(json.dumps(payload)), ignore_progress)
 
 
-def folder_of(order: SearchOrder, point: dict[str, Any], seed: int, variant: str = "s") -> Path:
-    name = trial_hash(config_at(order.tree, point, seed, "here"))
-    return Path(order.runs_dir) / order.scale / variant / f"seed{seed}-{name}"
+def folder_of(spec: SearchSpec, point: dict[str, Any], seed: int, variant: str = "s") -> Path:
+    name = trial_hash(config_at(spec.tree, point, seed, "here"))
+    return Path(spec.runs_dir) / spec.scale / variant / f"seed{seed}-{name}"
 
 
 def finish(folder: Path, **metrics: float) -> None:
@@ -47,12 +47,12 @@ def finish(folder: Path, **metrics: float) -> None:
 
 
 def test_finished_trainings_are_reused_whatever_their_folder_is_called(make: Make) -> None:
-    order = make().order
-    assert order.default is not None
+    spec = make().spec
+    assert spec.default is not None
     for seed, variant, value in ((0, "dydila", 2.0), (1, "s", 4.0)):
-        finish(folder_of(order, order.default, seed, variant), validation_loss=value)
-    study = prepare_study(order)
-    told = run(order)
+        finish(folder_of(spec, spec.default, seed, variant), validation_loss=value)
+    study = prepare_study(spec)
+    told = run(spec)
     assert (told["number"], told["state"], told["about"]) == (0, "complete", "validation_loss 3")
     assert study.best_value == 3.0
     assert json.loads(study.best_trial.user_attrs["scores"]) == {"0": 2.0, "1": 4.0}
@@ -62,11 +62,11 @@ def test_values_that_do_not_fit_together_fail_the_trial_alone(make: Make) -> Non
     text = SEARCH.replace(
         "model.depth: int(1, 4)", "model.width: choice(64, 96)\n  model.heads: choice(4, 64)"
     )
-    order = make(text).order
-    study = prepare_study(order)
+    spec = make(text).spec
+    study = prepare_study(spec)
     study.ask()  # the base
     study.enqueue_trial({"attention.lambda_init": 0.01, "model.width": 96, "model.heads": 64})
-    told = run(order)
+    told = run(spec)
     assert told["state"] == "failed"
     assert "model.heads must divide model.width" in told["about"]
     failed = study.get_trials()[told["number"]]
@@ -76,27 +76,27 @@ def test_values_that_do_not_fit_together_fail_the_trial_alone(make: Make) -> Non
 
 def test_a_metric_that_no_result_has_fails_the_trial(make: Make) -> None:
     text = SEARCH.replace("objective: {seeds: [0, 1]}", "objective: {metric: sfd, seeds: [0]}")
-    order = make(text).order
-    assert order.default is not None
-    prepare_study(order)
-    finish(folder_of(order, order.default, 0), validation_loss=1.0)
-    assert "has no sfd_efficientnet_lite0: it could not be measured" in run(order)["about"]
+    spec = make(text).spec
+    assert spec.default is not None
+    prepare_study(spec)
+    finish(folder_of(spec, spec.default, 0), validation_loss=1.0)
+    assert "has no sfd_efficientnet_lite0: it could not be measured" in run(spec)["about"]
 
 
 def test_a_training_that_was_worse_before_is_not_gone_on_with(make: Make) -> None:
-    order = make(SEARCH.replace("startup_trials: 2", "startup_trials: 1"), trials=2).order
-    study = prepare_study(order)
-    base = study.ask(dict(order.distributions()))
+    spec = make(SEARCH.replace("startup_trials: 2", "startup_trials: 1"), trials=2).spec
+    study = prepare_study(spec)
+    base = study.ask(dict(spec.distributions()))
     for position in (10, 20, 30, 40):
         base.report(1.0, position)
     study.tell(base, 1.0)
     point = {"attention.lambda_init": 0.05, "model.depth": 2}
     study.enqueue_trial(point)
-    journal = Journal(folder_of(order, point, 0))
+    journal = Journal(folder_of(spec, point, 0))
     journal.start(experiment="smoke", run_name="r", tags={}, params={})
     journal.metrics({"validation_loss": 1.5}, 10)
     journal.close()
-    told = run(order)
+    told = run(spec)
     assert (told["state"], told["about"]) == ("pruned", "pruned at step 10 of seed 1")
     assert study.get_trials()[1].state == TrialState.PRUNED
 
@@ -105,17 +105,17 @@ def test_a_hopeless_training_stops_in_the_middle_and_can_be_gone_on_with(make: M
     text = SEARCH.replace("startup_trials: 2", "startup_trials: 1").replace(
         "base: baselines/dydila", "base: {attention.name: dydila, train.batch_size: 8}"
     )
-    order = make(text, trials=2).order
-    study = prepare_study(order)
-    base = study.ask(dict(order.distributions()))
+    spec = make(text, trials=2).spec
+    study = prepare_study(spec)
+    base = study.ask(dict(spec.distributions()))
     for position in (10, 20, 30, 40):
         base.report(0.001, position)
     study.tell(base, 0.001)
     point = {"attention.lambda_init": 0.05, "model.depth": 1}
     study.enqueue_trial(point)
-    told = run(order)
+    told = run(spec)
     assert (told["state"], told["about"]) == ("pruned", "pruned at step 10 of seed 1")
-    folder = folder_of(order, point, 0)
+    folder = folder_of(spec, point, 0)
     with (folder / JOURNAL_FILE).open("rb") as file:
         events = [event for event, _ in read_events(file, 0)]
     (end,) = [event for event in events if isinstance(event, End)]
@@ -123,14 +123,14 @@ def test_a_hopeless_training_stops_in_the_middle_and_can_be_gone_on_with(make: M
     steps = {event.step for event in events if isinstance(event, Metrics)}
     assert max(steps) == 10
     assert [path.name for path in folder.glob("checkpoints/*.ckpt")] == ["step-00000010.ckpt"]
-    assert not folder_of(order, point, 1).exists()
+    assert not folder_of(spec, point, 1).exists()
 
 
 def test_nothing_is_taken_once_all_trials_are(make: Make) -> None:
-    order = make(trials=1).order
-    study = prepare_study(order)
+    spec = make(trials=1).spec
+    study = prepare_study(spec)
     study.tell(study.ask(), 1.0)
-    assert run(order) == {"number": None}
+    assert run(spec) == {"number": None}
 
 
 @pytest.mark.parametrize("trials", [0, -1])

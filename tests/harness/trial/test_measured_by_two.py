@@ -15,8 +15,8 @@ from harness.config.serialisation import to_plain
 from harness.processes.progress import Progress
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
-from harness.trial.run import run_job
-from harness.trial.spec import RESULT, TrialOrder
+from harness.trial.run import run_trial_job
+from harness.trial.spec import RESULT, TrialSpec
 from harness.vocabulary import names
 from harness.vocabulary.names import SAMPLES
 
@@ -55,7 +55,7 @@ def test_samples_and_figures_are_those_of_one_process(
 
     def run(processes: int) -> tuple[bytes, dict[str, Any], list[Progress]]:
         seen: list[Progress] = []
-        order = TrialOrder(
+        spec = TrialSpec(
             config=to_plain(trial_config("sana", *TINY)),
             variant="sana",
             scale="smoke",
@@ -70,7 +70,7 @@ def test_samples_and_figures_are_those_of_one_process(
             processes=processes,
         )
         trial.mkdir(exist_ok=True)
-        result = run_job({"job": "trial", "order": asdict(order)}, seen.append)
+        result = run_trial_job({"job": "trial", "spec": asdict(spec)}, seen.append)
         return (trial / SAMPLES).read_bytes(), result, seen
 
     samples, result, _ = run(1)
