@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import pickle
-import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets import CIFAR10
 
 CLASSES = [
     "airplane",
@@ -45,46 +45,35 @@ def class_folders(tmp_path: Path) -> Callable[..., Path]:
     return build
 
 
-class Python2Pickler(pickle._Pickler):
-    """Writes text and bytes as Python 2 did, whose `str` was both."""
-
-    dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)
-
-    def save_python2_str(self, value: str | bytes) -> None:
-        raw = value.encode("latin-1") if isinstance(value, str) else value
-        self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
-        self.memoize(value)
-
-    dispatch[str] = save_python2_str
-    dispatch[bytes] = save_python2_str
-
-
-def python2_pickle(content: Any) -> bytes:
-    """As CIFAR-10's own files are written."""
-    file = io.BytesIO()
-    Python2Pickler(file, protocol=2).dump(content)
-    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-
-
 @pytest.fixture
-def cifar_folder(tmp_path: Path) -> Callable[..., Path]:
-    """`cifar_folder(images=4)`: torchvision's layout with so many images a file. `write` makes the
-    bytes of a file from its content."""
+def cifar_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`cifar_folder(images=4)`: torchvision's layout with so many images a file, whose checksums
+    stand in the place of the original files'."""
 
-    def build(images: int = 4, write: Callable[[Any], bytes] = python2_pickle) -> Path:
+    def build(images: int = 4) -> Path:
         root = tmp_path / "torchvision"
-        folder = root / "cifar-10-batches-py"
+        folder = root / CIFAR10.base_folder
         folder.mkdir(parents=True)
         stream = np.random.default_rng(0)
-        for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        sums = {}
+
+        def write(name: str, content: dict[str, Any]) -> None:
+            (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+            digest = hashlib.md5((folder / name).read_bytes(), usedforsecurity=False)
+            sums[name] = digest.hexdigest()
+
+        for name, _ in CIFAR10.train_list:
             batch = {
                 "batch_label": name,
                 "labels": stream.integers(0, 10, images).tolist(),
                 "data": stream.integers(0, 256, (images, 3 * 32 * 32), dtype=np.uint8),
                 "filenames": [f"{number}.png" for number in range(images)],
             }
-            (folder / name).write_bytes(write(batch))
-        (folder / "batches.meta").write_bytes(write({"label_names": CLASSES, "num_vis": 3072}))
+            write(name, batch)
+        monkeypatch.setattr(CIFAR10, "train_list", [list(pair) for pair in sums.items()])
+        write("batches.meta", {"label_names": CLASSES, "num_vis": 3072})
+        meta = {**CIFAR10.meta, "md5": sums["batches.meta"]}
+        monkeypatch.setattr(CIFAR10, "meta", meta)
         return root
 
     return build
