@@ -1,40 +1,24 @@
-"""What a tar holds and where, told by its headers alone: the files in between are skipped.
+"""Uncompressed tars: one of class folders, and ImageNet's own of one tar a class.
 
-`tarfile` takes a damaged header for the end of the archive, and needs three times as long, a minute
-for ImageNet.
-
-A tar of class folders.
-
-ImageNet's own `ILSVRC2012_img_train.tar`: a tar that holds one tar a class, `n01440764.tar`.
+Nothing is unpacked: the headers alone are read, by `tarfile`, and images then where they stand.
+`tarfile` takes a damaged header for the end of an archive, so where it stops is looked at here.
 """
 
 from __future__ import annotations
 
 import os
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 from harness.data.sources.base import Entry, EntryIndex, IndexedSource
 from harness.data.sources.class_layout import index_class_folders
 from harness.data.sources.folder import read_range
 from models.errors import UserError
 
-_BLOCK = 512
-
-_FILES = b"0\0007"
-"""Types of ordinary files."""
-
-_WITHOUT_DATA = b"123456"
-"""Links, devices, folders and pipes: no data follow, whatever size is named."""
-
-_NOT_WHOLE = b"12S"
-"""Links and sparse files, whose content stands elsewhere or only in part."""
-
-_HEADERS_OF_NEXT = b"LKxg"
-"""Long names and the like, which belong to what follows; `K` and `g` hold nothing needed here."""
-
-_LONGEST_HEADER = 2**20
+_LONGEST_READ = 2**20
+"""Bytes. A header claims any length; none that means something is as long."""
 
 
 class TarMember(NamedTuple):
@@ -42,7 +26,7 @@ class TarMember(NamedTuple):
 
     name: str
     offset: int
-    """Of its first byte in the archive."""
+    """Where in the file on disk its first byte stands."""
     size: int
     """Bytes."""
     is_folder: bool
@@ -50,7 +34,11 @@ class TarMember(NamedTuple):
 
 def is_tar(block: bytes) -> bool:
     """Whether the first 512 bytes of a file are those of a tar."""
-    return len(block) == _BLOCK and (_has_checksum(block) or block.count(0) == _BLOCK)
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return _ends(block)
+    return True
 
 
 def tar_members(
@@ -70,103 +58,84 @@ def tar_members(
     """
     what = f"{path}" if inner is None else f"{inner} in {path}"
     with path.open("rb", buffering=0) as file:
-        end = os.fstat(file.fileno()).st_size
-        if size is not None:
-            if start + size > end:
-                raise _cut_off(what)
-            end = start + size
-        yield from _members(file.fileno(), start, end, what)
+        whole = os.fstat(file.fileno()).st_size
+        if size is not None and start + size > whole:
+            raise _cut_off(what)
+        window = _Window(file.fileno(), start, whole - start if size is None else size)
+        at = 0
+        try:
+            # As it is opened, the first header is read.
+            with _opened(window) as archive:
+                while (member := archive.next()) is not None:
+                    # Otherwise it keeps all of them, gigabytes for ImageNet.
+                    archive.members.clear()  # type: ignore[attr-defined]
+                    if member.size < 0:
+                        raise tarfile.ReadError("a negative size")
+                    at = archive.offset
+                    if member.isfile() and member.offset_data + member.size > window.size:
+                        raise _cut_off(what)
+                    if member.issym() or member.islnk() or member.issparse():
+                        raise UserError(
+                            f"{what}: {member.name} is a link or a sparse file: pack it again with "
+                            "tar --dereference --hard-dereference, without --sparse"
+                        )
+                    if member.isdir() or member.isfile():
+                        offset = start + member.offset_data
+                        yield TarMember(member.name, offset, member.size, member.isdir())
+            intact = _ends(os.pread(file.fileno(), tarfile.BLOCKSIZE, start + at))
+        # Damaged headers make it raise almost anything.
+        except (tarfile.TarError, ValueError, OverflowError, IndexError, KeyError):
+            intact = False
+        if window.passed_end:
+            raise _cut_off(what)
+        if not intact:
+            raise UserError(f"{what} is no tar, or is damaged at byte {start + at}: copy it again")
 
 
-def _members(descriptor: int, start: int, end: int, what: str) -> Iterator[TarMember]:
-    offset = start
-    extended: dict[str, str] = {}
-    while True:
-        block = os.pread(descriptor, _BLOCK, offset) if offset + _BLOCK <= end else b""
-        if len(block) < _BLOCK:
-            raise _cut_off(what)
-        if block.count(0) == _BLOCK:
-            return
-        kind, data = block[156:157], offset + _BLOCK
-        describes_next = kind in _HEADERS_OF_NEXT
-        size = _size(block, {} if describes_next else extended)
-        if size is None or not _has_checksum(block) or (describes_next and size > _LONGEST_HEADER):
-            raise UserError(f"{what} is no tar, or is damaged at byte {offset}: copy it again")
-        offset = data if kind in _WITHOUT_DATA else data + -(-size // _BLOCK) * _BLOCK
-        if kind not in _WITHOUT_DATA and data + size > end:
-            raise _cut_off(what)
-        if describes_next:
-            content = os.pread(descriptor, size, data)
-            if kind == b"L":
-                extended["path"] = _text(content)
-            elif kind == b"x":
-                extended.update(_records(content))
-            continue
-        name = extended.get("path") or _name(block)
-        if kind in _NOT_WHOLE or any(key.startswith("GNU.sparse.") for key in extended):
-            raise UserError(
-                f"{what}: {name} is a link or a sparse file: pack it again with "
-                "tar --dereference --hard-dereference, without --sparse"
-            )
-        extended = {}
-        if kind == b"5" or (kind in _FILES and name.endswith("/")):
-            yield TarMember(name.rstrip("/"), data, 0, is_folder=True)
-        elif kind in _FILES:
-            yield TarMember(name, data, size, is_folder=False)
+class _Window:
+    """A part of a file as `tarfile` reads it; whether it asked for more than there is.
+
+    Args:
+        descriptor: of the file.
+        start: where the part begins.
+        size: bytes that it has.
+    """
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        self.size = size
+        self.passed_end = False
+        self._descriptor = descriptor
+        self._start = start
+        self._place = 0
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, place: int) -> int:
+        self._place = place
+        return place
+
+    def read(self, size: int) -> bytes:
+        wanted = min(size, _LONGEST_READ)
+        there = max(0, min(wanted, self.size - self._place))
+        part = os.pread(self._descriptor, there, self._start + self._place) if there else b""
+        self.passed_end |= len(part) < wanted
+        self._place += len(part)
+        return part
+
+
+def _opened(window: _Window) -> tarfile.TarFile:
+    file = cast("IO[bytes]", window)
+    return tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
+
+
+def _ends(block: bytes) -> bool:
+    """Whether a block is the mark that closes a tar: zeros."""
+    return block == bytes(tarfile.BLOCKSIZE)
 
 
 def _cut_off(what: str) -> UserError:
     return UserError(f"{what} is cut off: it ends before the mark that closes a tar: copy it again")
-
-
-def _has_checksum(block: bytes) -> bool:
-    """Whether the sum of all bytes, those of the checksum itself taken as blanks, is right."""
-    try:
-        stored = _number(block[148:156])
-    except ValueError:
-        return False
-    return stored == sum(block) - sum(block[148:156]) + 8 * ord(" ")
-
-
-def _size(block: bytes, extended: dict[str, str]) -> int | None:
-    """Bytes of a member; None where there is no such number."""
-    try:
-        size = int(extended["size"]) if "size" in extended else _number(block[124:136])
-    except ValueError:
-        return None
-    return size if size >= 0 else None
-
-
-def _number(field: bytes) -> int:
-    """Octal digits; or, for what they cannot hold, a first byte of 128 before a binary number."""
-    if field[0] == 0x80:
-        return int.from_bytes(field[1:], "big")
-    return int(field.strip(b" \0") or b"0", 8)
-
-
-def _name(block: bytes) -> str:
-    name = _text(block[:100])
-    prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
-    return f"{prefix}/{name}" if prefix else name
-
-
-def _text(field: bytes) -> str:
-    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-
-
-def _records(content: bytes) -> dict[str, str]:
-    """The records `LENGTH KEY=VALUE` of a header in the POSIX format of 2001."""
-    records = {}
-    while content:
-        length, _, rest = content.partition(b" ")
-        count = int(length) if length.isdigit() else 0
-        record = rest[: count - len(length) - 2]
-        key, equals, value = record.partition(b"=")
-        if not equals:
-            break
-        records[_text(key)] = _text(value)
-        content = content[count:]
-    return records
 
 
 class ClassTarSource(IndexedSource):
