@@ -294,11 +294,6 @@ class LatentCache:
         return self.description.autoencoder.latent_shape(self.resolution)
 
     @property
-    def scaling_factor(self) -> float:
-        """What brings latents to about unit scale."""
-        return self.description.autoencoder.scaling_factor
-
-    @property
     def missing_shards(self) -> tuple[int, ...]:
         """Those that are not written yet, as the folder is now. A shard without images is none."""
         present = {path.name for path in self.folder.iterdir()}

@@ -138,7 +138,6 @@ def encode(
     batch_size: int = 32,
     loaders: int = 4,
     on_progress: ProgressListener = ignore_progress,
-    stop_after: int | None = None,
 ) -> Encoded:
     """Encode all images and their mirror images, going on where earlier calls stopped.
 
@@ -154,7 +153,6 @@ def encode(
         batch_size: images encoded at once.
         loaders: threads that read and decode images ahead of the autoencoder.
         on_progress: told the images that are done, by all processes, and the number of all.
-        stop_after: shards that this call encodes at most; None goes on until all are there.
 
     Raises:
         UserError: the folder holds something else; an image is missing, is not that of the manifest
@@ -177,7 +175,7 @@ def encode(
     cache = begin_cache(folder, wanted, manifest)
     with ThreadPoolExecutor(loaders) as pool:
         encoder = _Encoder(source, cache, autoencoder, batch_size, loaders, pool, on_progress)
-        images = encoder.run(stop_after)
+        images = encoder.run()
     return Encoded(cache, images, time.perf_counter() - began)
 
 
@@ -202,23 +200,20 @@ class _Encoder:
         self.sizes = cache.description.shard_sizes
         self.dtype = STORAGE[cache.description.dtype]
 
-    def run(self, stop_after: int | None) -> int:
+    def run(self) -> int:
         """Encode what nobody else does, until all is there; how many images that were."""
         for number in set(range(len(self.sizes))) - set(self.cache.missing_shards):
             if self.sizes[number]:
                 self.cache.open_shard(number)
-        images = shards = 0
+        images = 0
         while missing := self.cache.missing_shards:
             self._report(missing)
             claimed = False
             for number in missing:
-                if shards == stop_after:
-                    return images
                 with self._claimed(number) as ours:
                     if ours:
                         self._encode_shard(number)
                         images += self.sizes[number]
-                        shards += 1
                         claimed = True
             if not claimed:
                 others = f"waiting for {len(missing)} shards that other processes encode"
@@ -248,6 +243,7 @@ class _Encoder:
         for leftover in path.parent.glob(f".{path.stem}-*"):
             leftover.unlink(missing_ok=True)
         missing = self.cache.missing_shards
+        self._report(missing)
         images = [self.cache.manifest.images[row] for row in self.cache.sharding.rows[number]]
         shape = self.autoencoder.moments_shape(self.cache.resolution)
         moments = torch.empty((len(images), 2, *shape), dtype=self.dtype)

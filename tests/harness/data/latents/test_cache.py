@@ -72,7 +72,6 @@ def test_it_tells_what_it_was_made_from(build: Callable[..., LatentCache]) -> No
     cache = build()
     assert cache.latent_shape == (4, 3, 3)
     assert cache.resolution == 6
-    assert cache.scaling_factor == 0.3611
     assert cache.autoencoder_identity == "a" * 64
     assert len(cache.manifest.images) == IMAGES
     assert cache.complete

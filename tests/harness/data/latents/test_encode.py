@@ -31,6 +31,18 @@ def encoded(source: Any, autoencoder: Any, folder: Path, **options: Any) -> Late
     return open_cache(folder)
 
 
+def encoded_in_part(source: Any, autoencoder: Any, folder: Path, shards: int) -> LatentCache:
+    """Encode until so many shards are there, and then be interrupted."""
+
+    def stop(progress: Progress) -> None:
+        if len(list(folder.glob("shard-*"))) == shards:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encoded(source, autoencoder, folder, on_progress=stop)
+    return open_cache(folder)
+
+
 def files_of(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     """Content, when it was written, and which file it is, of all that is there."""
     return {
@@ -117,7 +129,7 @@ def test_a_call_that_stopped_is_resumed_without_reading_an_image_again(
     linear_autoencoder: Build, images_in_memory: Build, tmp_path: Path
 ) -> None:
     source = images_in_memory(60)
-    cache = encoded(source, linear_autoencoder(), tmp_path, stop_after=2)
+    cache = encoded_in_part(source, linear_autoencoder(), tmp_path, 2)
     assert len(cache.missing_shards) == 4
     before = files_of(tmp_path)
     cache = encoded(source, linear_autoencoder(), tmp_path)
@@ -159,7 +171,7 @@ def test_leftovers_of_a_killed_writer_are_removed(
     linear_autoencoder: Build, images_in_memory: Build, tmp_path: Path
 ) -> None:
     source = images_in_memory(30)
-    encoded(source, linear_autoencoder(), tmp_path, stop_after=0)
+    encoded_in_part(source, linear_autoencoder(), tmp_path, 0)
     (tmp_path / ".shard-00001-abcd.safetensors").write_bytes(b"half")
     encoded(source, linear_autoencoder(), tmp_path)
     assert not list(tmp_path.glob(".shard*"))
@@ -169,7 +181,7 @@ def test_progress_counts_images_up_to_all(
     linear_autoencoder: Build, images_in_memory: Build, tmp_path: Path
 ) -> None:
     source, seen = images_in_memory(25), []
-    encoded(source, linear_autoencoder(), tmp_path, stop_after=1)
+    encoded_in_part(source, linear_autoencoder(), tmp_path, 1)
     cache = encoded(source, linear_autoencoder(), tmp_path, on_progress=seen.append)
     done = [progress.done for progress in seen]
     assert done == sorted(done)
@@ -191,7 +203,7 @@ def test_a_cache_that_was_begun_keeps_its_shards(
     linear_autoencoder: Build, images_in_memory: Build, tmp_path: Path
 ) -> None:
     source = images_in_memory(30)
-    encoded(source, linear_autoencoder(), tmp_path, stop_after=1)
+    encoded_in_part(source, linear_autoencoder(), tmp_path, 1)
     cache = encoded(source, linear_autoencoder(), tmp_path, images_per_shard=2)
     assert len(cache.sharding.rows) == 3
     assert cache.complete
@@ -235,7 +247,7 @@ def test_another_cache_is_refused_untouched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = images_in_memory(30)
-    encoded(first, linear_autoencoder(), tmp_path, stop_after=1)
+    encoded_in_part(first, linear_autoencoder(), tmp_path, 1)
     before = files_of(tmp_path)
     source, autoencoder, options = another(what, first, linear_autoencoder())
     if what == "decoding":
@@ -263,7 +275,7 @@ def test_a_begin_that_was_killed_before_its_description_is_begun_again(
     linear_autoencoder: Build, images_in_memory: Build, tmp_path: Path
 ) -> None:
     source = images_in_memory(3)
-    encoded(source, linear_autoencoder(), tmp_path, stop_after=0)
+    encoded_in_part(source, linear_autoencoder(), tmp_path, 0)
     (tmp_path / "cache.json").unlink()
     (tmp_path / ".cache-abcd.json").write_text("{")
     assert encoded(source, linear_autoencoder(), tmp_path).complete

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from harness.data import decoding as checked_image
+from harness.data import decoding
 from harness.data.latents.cache import open_cache
 from harness.data.latents.encode import encode
 from harness.data.manifest import Manifest, ManifestClass, ManifestImage
+from harness.processes.progress import Progress, ignore_progress
 
 IMAGES = 100_000
 CONTENTS = [bytes([number]) for number in range(200)]
@@ -42,7 +43,7 @@ def test_a_hundred_thousand_images_are_each_encoded_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        checked_image,
+        decoding,
         "decode_image",
         lambda content, resolution: np.full((resolution, resolution, 3), content[0], np.uint8),
     )
@@ -50,8 +51,8 @@ def test_a_hundred_thousand_images_are_each_encoded_once(
     source.files.update({f"a/{number:06}": content_of(number) for number in range(IMAGES)})
     autoencoder = linear_autoencoder()
     many = manifest()
-    stop_after: int | None
-    for stop_after in (50, None):
+
+    def encode_all(on_progress: Callable[[Progress], None]) -> None:
         encode(
             source,
             many,
@@ -60,8 +61,16 @@ def test_a_hundred_thousand_images_are_each_encoded_once(
             resolution=4,
             batch_size=256,
             dtype="float32",
-            stop_after=stop_after,
+            on_progress=on_progress,
         )
+
+    def stop(progress: Progress) -> None:
+        if len(list(tmp_path.glob("shard-*"))) == 50:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_all(stop)
+    encode_all(ignore_progress)
     assert Counter(source.reads) == Counter(image.id for image in many.images)
     held: Counter[str] = Counter()
     for path in tmp_path.glob("shard-*"):
