@@ -38,7 +38,7 @@ from harness.evaluation.extractors.inception import Extractor
 from harness.evaluation.image_inputs import FolderImages
 from harness.evaluation.metrics.frechet import FeatureMoments, frechet_distance
 from harness.machine.environment import THREAD_VARIABLES
-from harness.machine.files import atomic_path
+from harness.machine.files import atomic_path, read_json, write_json
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.errors import UserError
 from models.randomness import generator
@@ -194,7 +194,7 @@ def _run(tool: Tool, threads: int) -> str:
 
 def _ours(comparison: Comparison, out: Path) -> Tool:
     def figure(_: str) -> float:
-        report = json.loads(out.read_text(encoding="utf-8"))
+        report = read_json(out)
         (value,) = report["figures"].values()
         return float(value)
 
@@ -300,7 +300,6 @@ def add(commands: Commands) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    import json
     from dataclasses import asdict
 
     import torch
@@ -309,7 +308,6 @@ def _benchmark(options: argparse.Namespace) -> int:
     from harness.evaluation.extractors.inception import standard_weights
     from harness.evaluation.extractors.weights_file import check_there, file_sha256
     from harness.machine.environment import process_device
-    from harness.machine.files import write_text
     from harness.terminal.progress import ProgressView
 
     for option, least in (("count", 2), ("batch_size", 1), ("rounds", 1), ("threads", 1)):
@@ -372,7 +370,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             "tools": [asdict(speed) for speed in speeds],
             "frechet_distance_alone": asdict(alone),
         }
-        write_text(options.json, json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report, indent=2)
         print(options.json)
     return 0
 

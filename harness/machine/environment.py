@@ -1,16 +1,15 @@
-"""Where the repository's own folders are.
+"""What a process finds around it: the repository's folders, cores, library versions, its device.
 
-CPU threads: how many cores a process may use, and how its children are told their share.
-
-The versions of the libraries that a figure depends on.
-
-The device that `--device` means for one process of a command.
+Cores are counted as a container counts them: a process that starts a thread for each core of a
+large machine of which it may use two spends its time on switching between them.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,11 +27,40 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 """What the numeric libraries read as they are loaded; the first one also speaks for a user."""
 
 
-def usable_cores() -> int:
-    """Logical cores that this process may use: affinity and container quota respected."""
-    from joblib import cpu_count
+_CGROUPS = Path("/sys/fs/cgroup")
 
-    return int(cpu_count())
+
+def usable_cores() -> int:
+    """Logical cores that this process may use: affinity and container quota respected.
+
+    A quota of one and a half cores counts as two, as in joblib: rounded down, half a core is lost.
+    """
+    counts = [os.cpu_count() or 1]
+    if hasattr(os, "sched_getaffinity"):
+        counts.append(len(os.sched_getaffinity(0)))
+    quota = cpu_quota(_CGROUPS)
+    if quota is not None:
+        counts.append(math.ceil(quota))
+    return max(1, min(counts))
+
+
+def cpu_quota(cgroups: Path) -> float | None:
+    """How many cores' time the container's control group allows; None where nothing is limited.
+
+    Args:
+        cgroups: where the kernel shows the groups. Version 2 has `cpu.max` ("quota period", both in
+            microseconds, or "max"), version 1 a file for each (Linux' admin-guide/cgroup-v2 and
+            scheduler/sched-bwc).
+    """
+    with suppress(OSError, ValueError):
+        if (cgroups / "cpu.max").exists():
+            quota, period = map(float, (cgroups / "cpu.max").read_text().split())
+        else:
+            quota = float((cgroups / "cpu/cpu.cfs_quota_us").read_text())
+            period = float((cgroups / "cpu/cpu.cfs_period_us").read_text())
+        if quota > 0 and period > 0:
+            return quota / period
+    return None
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:

@@ -1,20 +1,29 @@
-"""Files that are either whole or not there.
+"""Files that are either whole or not there, and mistakes about files that the user can mend.
 
-A full disk as a mistake that the user can mend.
-
-Whether a file can be written, seen before the work whose result it shall hold.
+Every file is written beside its place and renamed, so a reader sees the old one or the whole new
+one. A full disk, a damaged file or a folder that cannot be written to is told in one line.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar, overload
 
-from models.errors import UserError
+from models.errors import UserError, one_line
+
+Record = TypeVar("Record")
+
+_UMASK = os.umask(0)
+"""Which permissions new files lack. Read once, while the process has one thread: the system has no
+way to ask that does not change it for an instant."""
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -34,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -51,6 +60,75 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+class DamagedFileError(UserError):
+    """A file does not hold what this program writes there; the message names the file."""
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
+    """Write a value, or the fields of a dataclass, as a JSON file, atomically.
+
+    Raises:
+        TypeError, ValueError: JSON cannot hold the value.
+    """
+    record = dataclasses.is_dataclass(content) and not isinstance(content, type)
+    plain = dataclasses.asdict(content) if record else content
+    write_text(path, json.dumps(plain, indent=indent) + "\n")
+
+
+@overload
+def read_json(path: Path) -> Any: ...
+
+
+@overload
+def read_json(path: Path, record: type[Record], *, remedy: str = ...) -> Record: ...
+
+
+def read_json(
+    path: Path,
+    record: Any = None,
+    *,
+    remedy: str = "restore it from a copy, or remove it and repeat the command",
+) -> Any:
+    """Read what `write_json` wrote.
+
+    Args:
+        path: of the file.
+        record: a dataclass whose fields were written, or another type, such as `dict`, that the
+            value must have; None takes any JSON. Fields with a default may be absent.
+        remedy: what the user can do about a damaged file, for the message.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        DamagedFileError: it is no JSON, or of other fields or types than `record`.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        return found if record is None else _checked(found, record)
+    except (ValueError, RecursionError) as error:
+        # UnicodeDecodeError, JSONDecodeError and pydantic's ValidationError are ValueErrors.
+        raise DamagedFileError(f"{path} is damaged ({_why(error)}): {remedy}") from error
+
+
+def _checked(found: Any, record: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    if dataclasses.is_dataclass(record) and isinstance(found, dict):
+        unknown = found.keys() - {each.name for each in dataclasses.fields(record)}
+        if unknown:
+            raise ValueError(f"unknown field {min(unknown)!r}")
+    return TypeAdapter(record).validate_python(found)
+
+
+def _why(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return one_line(error, most=120)
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"{field}: {first['msg']}" if field else str(first["msg"])
+
+
 def remove_leftovers(folder: Path, stem: str) -> None:
     """Remove what processes that were killed while they wrote left behind.
 
@@ -60,12 +138,6 @@ def remove_leftovers(folder: Path, stem: str) -> None:
     """
     for leftover in folder.glob(f".{stem}-????????.*"):
         leftover.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

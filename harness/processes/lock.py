@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.machine.files import write_text
+from harness.machine.files import DamagedFileError, read_json, write_json
 from models.errors import UserError
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.holder.json"
 POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class _Holder:
+    pid: int
+    host: str
 
 
 @contextmanager
@@ -80,13 +86,12 @@ def is_locked(folder: Path) -> bool:
 def describe_holder(folder: Path) -> str:
     """Which process runs the trial, for messages."""
     try:
-        holder = json.loads((folder / HOLDER_FILE).read_text())
-        return f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        holder = read_json(folder / HOLDER_FILE, _Holder)
+        return f"process {holder.pid} on {holder.host}"
+    except (OSError, DamagedFileError):
         return "another process"
 
 
 def _write_holder(folder: Path) -> None:
     # Beside the lock file, not in it: some versions of filelock empty the lock file on each try.
-    holder = {"pid": os.getpid(), "host": socket.gethostname()}
-    write_text(folder / HOLDER_FILE, json.dumps(holder))
+    write_json(folder / HOLDER_FILE, _Holder(os.getpid(), socket.gethostname()))

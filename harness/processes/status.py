@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from harness.machine.files import write_text
+from harness.machine.files import DamagedFileError, read_json, write_json
 from harness.processes.progress import Progress, ProgressListener
 from models.errors import Preempted
 
@@ -52,8 +51,8 @@ class TrialStatus:
 def read_status(folder: Path) -> TrialStatus | None:
     """The status of the trial in `folder`; None where it was never started."""
     try:
-        return TrialStatus(**json.loads((folder / STATUS_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read_json(folder / STATUS_FILE, TrialStatus)
+    except (OSError, DamagedFileError):
         return None
 
 
@@ -85,7 +84,7 @@ def record_failure(folder: Path, reason: str) -> None:
         failed = replace(
             status, state="failed", reason=reason, seconds_left=None, updated=time.time()
         )
-        write_text(folder / STATUS_FILE, json.dumps(asdict(failed)) + "\n")
+        write_json(folder / STATUS_FILE, failed)
 
 
 class _Recorder:
@@ -120,7 +119,7 @@ class _Recorder:
         )
         # A disk that is full is told by what has to be written.
         with suppress(OSError):
-            write_text(self._path, json.dumps(asdict(self._status)) + "\n")
+            write_json(self._path, self._status)
         now = time.monotonic()
         pause = max(SECONDS_BETWEEN_WRITES, (now - began) / LARGEST_SHARE)
         self._next_write = now + min(pause, LONGEST_PAUSE)

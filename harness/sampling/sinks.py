@@ -5,7 +5,6 @@ Samples as a file that ADM's evaluator reads: `arr_0`, images, and `arr_1`, labe
 
 from __future__ import annotations
 
-import json
 import zipfile
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.machine.files import atomic_path, write_text
+from harness.machine.files import DamagedFileError, atomic_path, read_json, write_json
 from harness.machine.npz import map_member, write_colour_images
 from models.errors import UserError
 
@@ -97,7 +96,7 @@ class FileSink(SampleSink):
         stored.flush()
         del stored
         self._done += len(images)
-        write_text(self.state, json.dumps({"origin": self.origin, "done": self._done}) + "\n")
+        write_json(self.state, {"origin": self.origin, "done": self._done})
 
     @property
     def images(self) -> NDArray[np.uint8]:
@@ -111,9 +110,9 @@ class FileSink(SampleSink):
     def _found(self) -> int:
         """How many samples of the same origin an earlier process left; 0 where that is unclear."""
         try:
-            state = json.loads(self.state.read_text(encoding="utf-8"))
+            state = read_json(self.state)
             stored = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+        except (OSError, DamagedFileError, ValueError, EOFError):
             return 0
         whole = stored.dtype == np.uint8 and stored.ndim == 4 and len(stored) == self.count
         if not whole or state.get("origin") != self.origin:

@@ -23,6 +23,7 @@ from harness.cluster import make_launcher
 from harness.cluster.launcher import Detached, Launcher
 from harness.config.cluster import ClusterConfig
 from harness.machine.environment import ROOT
+from harness.machine.files import read_json
 from harness.processes.jobs import Job, JobEnded, JobEvent, JobResult
 from harness.search.config import Search
 from harness.search.outcome import (
@@ -120,7 +121,7 @@ class SearchJobs:
         ]
 
     def _tell(self, result: Path, study: optuna.Study, display: JobDisplay) -> None:
-        told = json.loads(result.read_text(encoding="utf-8"))
+        told = read_json(result)
         if told["number"] is None:
             return
         ranked = best_first(self.spec, study.get_trials(deepcopy=False))

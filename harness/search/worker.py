@@ -26,7 +26,7 @@ from harness.config.load import Trial
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.config.trial_hash import training_hash, trial_hash
-from harness.machine.files import write_text
+from harness.machine.files import write_json
 from harness.processes.progress import Progress, ProgressListener
 from harness.processes.signals import StopRequest
 from harness.processes.status import recorded_status
@@ -131,7 +131,7 @@ def search_trials(
     spec, result = SearchSpec(**payload["spec"]), Path(payload["result"])
     with recorded_status(result.parent, report) as recorded:
         told = _take_one(spec, recorded, stop or StopRequest())
-        write_text(result, json.dumps(told) + "\n")
+        write_json(result, told)
     return told
 
 

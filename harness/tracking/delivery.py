@@ -11,7 +11,6 @@ Which part of a journal has reached which store: `tracking.json` beside the jour
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from harness.machine.files import write_bytes
+from harness.machine.files import DamagedFileError, read_json, write_json
 from harness.tracking.events import (
     JOURNAL_FILE,
     Artifact,
@@ -180,7 +179,7 @@ def save_published(folder: Path, store_name: str, published: Published | None) -
     entries.pop(store_name, None)
     if published is not None:
         entries[store_name] = asdict(published)
-    write_bytes(folder / PUBLISHED_FILE, json.dumps(entries, indent=1).encode())
+    write_json(folder / PUBLISHED_FILE, entries, indent=1)
 
 
 def is_complete(folder: Path, store_name: str) -> bool:
@@ -196,8 +195,8 @@ def is_complete(folder: Path, store_name: str) -> bool:
 
 def _load_all(folder: Path) -> dict[str, dict[str, Any]]:
     try:
-        entries = json.loads((folder / PUBLISHED_FILE).read_text())
-    except (FileNotFoundError, ValueError):
+        entries = read_json(folder / PUBLISHED_FILE)
+    except (FileNotFoundError, DamagedFileError):
         return {}
     return entries if isinstance(entries, dict) else {}
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.machine.files import write_bytes
+from harness.machine.files import read_json, write_bytes
 from harness.tracking.events import JOURNAL_FILE, Begin, End, Resume, Text, read_events, run_link
 from harness.tracking.journal import Journal, Status
 from harness.tracking.publisher import Publisher
@@ -216,7 +216,7 @@ def _list(journal: Journal, listing: Mapping[str, Any]) -> None:
     """Write the listing with the floor's figures, as far as they are there."""
     floor_file, floor = journal.folder / listing["floor_file"], {}
     if floor_file.exists():
-        floor = json.loads(floor_file.read_text(encoding="utf-8"))
+        floor = read_json(floor_file)
     figures = {"floor": floor.get("metrics", {}), "floor_identity": floor.get("identity", {})}
     journal.text(names.ARTIFACT_TRIALS, json.dumps({**listing, **figures}, indent=1))
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_model, save_model
 from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
 from harness.config.serialisation import to_plain
-from harness.machine.files import atomic_path, write_text
+from harness.machine.files import atomic_path, write_json
 from models.attention import load_variant, variant_names
 from models.backbone import Backbone, BackboneConfig
 from models.errors import UserError
@@ -65,7 +65,7 @@ def export_model(
     with atomic_path(folder / WEIGHTS) as temporary:
         save_model(backbone, str(temporary))
     # Last, so that a folder with a description has its weights.
-    write_text(folder / DESCRIPTION, json.dumps(described, indent=2) + "\n")
+    write_json(folder / DESCRIPTION, described, indent=2)
 
 
 def load_exported(folder: Path) -> Backbone:

@@ -7,11 +7,10 @@ How Lightning spreads a training over the processes of a group.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -26,7 +25,7 @@ from pytorch_lightning.strategies import (
 )
 
 from harness.config.sections import TrainConfig
-from harness.machine.files import write_text
+from harness.machine.files import read_json, write_json
 from harness.processes.group import TIMEOUT, ProcessGroup
 from models.backbone import Backbone
 from models.errors import UserError
@@ -106,8 +105,8 @@ def choose_precision(
     with FileLock(decision.with_suffix(".lock")):
         if not decision.exists():
             timing = measure_step(step)
-            write_text(decision, json.dumps(asdict(timing), indent=2) + "\n")
-        return Timing(**json.loads(decision.read_text(encoding="utf-8"))).precision
+            write_json(decision, timing, indent=2)
+        return read_json(decision, Timing).precision
 
 
 def measure_step(step: Callable[[], torch.Tensor]) -> Timing:

@@ -12,7 +12,6 @@ the same list.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from harness.config.sections import TrainConfig
-from harness.machine.files import write_text
+from harness.machine.files import read_json, write_json
 from harness.processes.group import ProcessGroup
 from models.diffusion_module import DiffusionModule, NonFiniteLossError
 from models.errors import UserError
@@ -36,7 +35,7 @@ def steps_left_out(folder: Path) -> frozenset[int]:
     path = folder / _FILE
     if not path.exists():
         return frozenset()
-    return frozenset(json.loads(path.read_text(encoding="utf-8")))
+    return frozenset(read_json(path))
 
 
 def leave_out(
@@ -74,7 +73,7 @@ def leave_out(
             "train.gradient_clip, set train.precision=32-true, or allow more"
         ) from error
     if group.leads:
-        write_text(folder / _FILE, json.dumps(sorted(after)) + "\n")
+        write_json(folder / _FILE, sorted(after))
         _log.warning(
             "the loss or its gradient was not finite at step %d: training goes back to the last "
             "checkpoint and leaves that batch out (%d of at most %d)",

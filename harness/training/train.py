@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
 from harness.data.batches import BatchOrder, DrawnImages, DrawOrder, TrainingData
 from harness.data.images import DataSet
-from harness.machine.files import atomic_path, write_text
+from harness.machine.files import atomic_path, read_json, write_json
 from harness.processes.group import current_group, lost_touch_as_user_error
 from harness.processes.progress import ProgressListener
 from harness.processes.signals import StopRequest
@@ -76,8 +75,7 @@ def finished_training(folder: Path) -> TrainingSummary | None:
     path = folder / _SUMMARY
     if not path.exists():
         return None
-    written = json.loads(path.read_text(encoding="utf-8"))
-    return TrainingSummary(**{**written, "skipped_steps": tuple(written.get("skipped_steps", ()))})
+    return read_json(path, TrainingSummary)
 
 
 def load_trained(
@@ -285,5 +283,5 @@ def _train(
         skipped_steps=tuple(sorted(skipped.steps)),
     )
     if group.leads:
-        write_text(folder / _SUMMARY, json.dumps(asdict(summary), indent=2) + "\n")
+        write_json(folder / _SUMMARY, summary, indent=2)
     return group.broadcast(summary)

@@ -10,7 +10,6 @@ Validation by samples: every few steps, what the EMA weights draw is measured.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from harness.config.sections import BestBy
 from harness.data.images import ImageSet, NoiseOf, unflipped
-from harness.machine.files import atomic_path, write_bytes, write_text
+from harness.machine.files import atomic_path, read_json, write_bytes, write_json
 from harness.processes.group import ALONE, ProcessGroup, current_group
 from models.backbone import Backbone
 from models.diffusion_module import DiffusionModule
@@ -63,7 +62,7 @@ def read_best(folder: Path) -> Best | None:
     path = folder / BEST
     if not path.exists():
         return None
-    return Best(**json.loads(path.read_text(encoding="utf-8")))
+    return read_json(path, Best)
 
 
 class BestWeights(pl.Callback):
@@ -138,7 +137,7 @@ class BestWeights(pl.Callback):
 
     def _write_description(self) -> None:
         assert self.best is not None
-        write_text(self.folder / BEST, json.dumps(asdict(self.best), indent=2) + "\n")
+        write_json(self.folder / BEST, self.best, indent=2)
 
 
 METRIC: Literal["validation_loss"] = "validation_loss"

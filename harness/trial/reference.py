@@ -5,7 +5,6 @@ What held-out real images score against the reference: the best that samples can
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.quality import Quality, quality_metrics, real_against_real
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
-from harness.machine.files import write_text
+from harness.machine.files import write_json
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener
 from harness.training.hardware import choose_device
@@ -104,5 +103,5 @@ def measure_floor(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
         inception_splits=config.evaluate.inception_splits,
     )
     measured = {"metrics": quality_metrics(floor), "identity": measured_identity(floor)}
-    write_text(floor_file(config, references), json.dumps(measured, indent=2) + "\n")
+    write_json(floor_file(config, references), measured, indent=2)
     return measured

@@ -8,7 +8,6 @@ differences between two figures are differences between two networks.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -28,7 +27,7 @@ from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
 from harness.evaluation.quality import Metric, Quality, measure_quality, quality_identity
 from harness.evaluation.reference import Reference, ReferenceStatistics
-from harness.machine.files import atomic_path, write_text
+from harness.machine.files import atomic_path, read_json, write_json
 from harness.processes.group import ProcessGroup, current_group
 from harness.processes.progress import Progress, ProgressListener
 from harness.sampling.grid import class_grid, save_grid_png, shown_classes
@@ -95,10 +94,10 @@ def trial_samples(
                 "seconds": samples.seconds,
                 "network_evaluations_per_image": samples.network_evaluations,
             }
-            write_text(cost, json.dumps(measured, indent=2) + "\n")
+            write_json(cost, measured, indent=2)
             sink.remove()
         group.barrier()
-    speed: float | None = json.loads(cost.read_text(encoding="utf-8"))["images_per_second"]
+    speed: float | None = read_json(cost)["images_per_second"]
     return *load_samples(path), speed
 
 

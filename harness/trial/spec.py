@@ -15,6 +15,7 @@ from typing import Any
 from harness.config.load import Trial
 from harness.config.schema import TrialConfig
 from harness.config.sections import Section
+from harness.machine.files import read_json
 
 RESULT = "result.json"
 FLOOR = "real against real"
@@ -69,7 +70,7 @@ def finished_result(folder: Path) -> dict[str, Any] | None:
     path = folder / RESULT
     if not path.exists():
         return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    result: dict[str, Any] = read_json(path)
     return result
 
 

@@ -28,7 +28,7 @@ from harness.evaluation.probe.outputs import probe_metrics, probe_trial, write_p
 from harness.evaluation.probe.probe import NOISE_LEVELS
 from harness.evaluation.quality import Quality, evaluate_samples, quality_metrics
 from harness.evaluation.reference import Reference
-from harness.machine.files import remove_leftovers, write_text
+from harness.machine.files import remove_leftovers, write_json, write_text
 from harness.processes.group import ALONE, ProcessGroup, current_group
 from harness.processes.progress import ProgressListener
 from harness.processes.signals import StopRequest
@@ -120,7 +120,7 @@ class TrialStages:
         else:
             # The result comes last: a trial that has one is complete in the journal as well.
             journal.end("FINISHED", "finished")
-            write_text(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+            write_json(self.folder / RESULT, result, indent=2)
             return result
         finally:
             publisher.close()

@@ -12,15 +12,14 @@ Ending jobs for good.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from harness.machine.files import write_text
+from harness.machine.files import DamagedFileError, Record, read_json, write_json
 from models.errors import UserError
 
 NEEDED = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
@@ -212,25 +211,17 @@ def outcome_file(result: Path) -> Path:
 
 def read_record(result: Path) -> JobRecord | None:
     """The record, or None where nothing was submitted."""
-    fields = _read(record_file(result))
-    try:
-        return None if fields is None else JobRecord(**fields)
-    except TypeError:
-        return None
+    return _read(record_file(result), JobRecord)
 
 
 def write_record(result: Path, record: JobRecord) -> None:
     """Replace the record."""
-    write_text(record_file(result), json.dumps(asdict(record)) + "\n")
+    write_json(record_file(result), record)
 
 
 def read_outcome(result: Path, record: JobRecord) -> TaskOutcome | None:
     """What the recorded job said, or None where it has not begun."""
-    fields = _read(outcome_file(result))
-    try:
-        outcome = None if fields is None else TaskOutcome(**fields)
-    except TypeError:
-        return None
+    outcome = _read(outcome_file(result), TaskOutcome)
     if outcome is None or (outcome.job, outcome.submission) != (record.job, record.submission):
         return None
     return outcome
@@ -238,7 +229,7 @@ def read_outcome(result: Path, record: JobRecord) -> TaskOutcome | None:
 
 def write_outcome(result: Path, outcome: TaskOutcome) -> None:
     """Replace the outcome."""
-    write_text(outcome_file(result), json.dumps(asdict(outcome)) + "\n")
+    write_json(outcome_file(result), outcome)
 
 
 def is_active(result: Path, record: JobRecord, queue: Mapping[str, QueuedJob]) -> bool:
@@ -252,12 +243,11 @@ def is_active(result: Path, record: JobRecord, queue: Mapping[str, QueuedJob]) -
     return not record.cancelled and (outcome is None or outcome.state != "failed")
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, record: type[Record]) -> Record | None:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path, record)
+    except (OSError, DamagedFileError):
         return None
-    return fields if isinstance(fields, dict) else None
 
 
 def cancel_jobs(results: Sequence[Path], timeout: float) -> dict[Path, str]:

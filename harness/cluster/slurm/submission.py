@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import secrets
 import shlex
 import shutil
@@ -37,7 +36,7 @@ from harness.cluster.slurm.queue import (
 from harness.cluster.slurm.task import TaskSpec, run_task
 from harness.config.cluster import SlurmCluster
 from harness.machine.environment import THREAD_VARIABLES
-from harness.machine.files import write_text
+from harness.machine.files import write_json
 from harness.processes.jobs import Job
 from harness.processes.worker_process import IMPORT_ROOT
 from models.errors import UserError
@@ -187,7 +186,7 @@ class Submitter:
         folder = self._folder(submission)
         folder.mkdir(parents=True)
         unrecorded = folder / _UNRECORDED
-        write_text(unrecorded, json.dumps([job.key for job in jobs]) + "\n")
+        write_json(unrecorded, [job.key for job in jobs])
         ids: dict[str, str] = {}
         try:
             for single, batch in self._batches(jobs):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from harness.evaluation.metrics.per_class import PerClassDistance, per_class_fre
 from harness.evaluation.metrics.uncertainty import ENOUGH_SAMPLES, Uncertainty
 from harness.evaluation.quality import Quality, quality_metrics
 from harness.evaluation.standalone.spec import EvaluateSpec
-from harness.machine.files import check_writable, write_text
+from harness.machine.files import check_writable, write_json, write_text
 from harness.machine.npz import ImageRows, export_adm
 from harness.vocabulary.names import frechet_distance
 from models.errors import UserError
@@ -129,7 +128,7 @@ def write_outputs(
     if spec.export is not None:
         writers[spec.export] = lambda path: export_adm(images, path)
     if spec.json is not None:
-        writers[spec.json] = lambda path: write_text(path, json.dumps(report, indent=2) + "\n")
+        writers[spec.json] = lambda path: write_json(path, report, indent=2)
     if classes is not None and spec.per_class_csv is not None:
         csv = classes_csv(classes, str(report["identity"]["extractor"]))
         writers[spec.per_class_csv] = lambda path: write_text(path, csv)

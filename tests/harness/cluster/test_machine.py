@@ -36,8 +36,9 @@ def config(
 
 
 @pytest.fixture
-def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    # joblib takes the smallest of what it finds, so the count can only be lowered from outside.
+def eight_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # The smallest of what is found counts, so all three are replaced.
+    monkeypatch.setattr("harness.machine.environment._CGROUPS", tmp_path)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
 
