@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from harness.vocabulary import names
-
-ARROW_DOWN = "\u2193"
-ARROW_UP = "\u2191"
+from harness.vocabulary.metrics import INCEPTION, METRICS, Direction, Metric
 
 EXTRACTOR_TITLES = {
     "efficientnet_lite0": "EfficientNet-Lite0",
     "inception": "Inception",
 }
-
-
-class Direction(Enum):
-    """Which end of a column is good."""
-
-    LOWER = "lower"
-    HIGHER = "higher"
-    NONE = "none"
 
 
 class Kind(Enum):
@@ -55,7 +45,7 @@ class Column:
     @property
     def arrow(self) -> str:
         """Which way is good; empty where neither is."""
-        return {Direction.LOWER: ARROW_DOWN, Direction.HIGHER: ARROW_UP}.get(self.direction, "")
+        return self.direction.arrow
 
     @property
     def heading(self) -> str:
@@ -106,13 +96,6 @@ def _probe(key: str, title: str, decimals: int) -> _Measure:
 
 _COUNT = ((1.0, ""), (1e3, "K"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 _OPERATIONS = _COUNT[2:]
-
-_NEIGHBOUR_SCORES = {
-    "precision": names.precision,
-    "recall": names.recall,
-    "density": names.density,
-    "coverage": names.coverage,
-}
 
 _WITHOUT_EXTRACTOR = (
     _Measure(names.VALIDATION_LOSS, "validation loss", Direction.LOWER, Kind.QUALITY, 4),
@@ -172,15 +155,8 @@ def columns_for(values: Mapping[str, Sequence[float]]) -> tuple[Column, ...]:
         if not names.is_detail(key)
     }
     measures = (
-        *_per_extractor(finite, names.frechet_distance, "FD", "FID", Direction.LOWER),
-        *_per_extractor(finite, names.inception_score, "IS", "IS", Direction.HIGHER),
-        *_shades(finite, names.spatial_frechet_distance, "sFD", "sFID", Direction.LOWER),
-        *_shades(finite, names.kernel_distance, "KD x 1000", "KID x 1000", Direction.LOWER, 1e-3),
-        *(
-            measure
-            for title, key_of in _NEIGHBOUR_SCORES.items()
-            for measure in _shades(finite, key_of, title, title, Direction.HIGHER, decimals=3)
-        ),
+        *(measure for metric in METRICS if metric.compared for measure in _of(metric, finite)),
+        *(measure for metric in METRICS if not metric.compared for measure in _of(metric, finite)),
         *_WITHOUT_EXTRACTOR,
     )
     return tuple(
@@ -190,47 +166,36 @@ def columns_for(values: Mapping[str, Sequence[float]]) -> tuple[Column, ...]:
     )
 
 
-def _per_extractor(
-    keys: Iterable[str], key_of: Callable[[str], str], short: str, full: str, direction: Direction
-) -> list[_Measure]:
-    """The Inception figure under its `full` name, then the same measure on other extractors."""
-    prefix = key_of("")
-    titles = {key_of("inception"): full}
-    for key in keys:
-        if key.startswith(prefix):
-            titles[key] = f"{short} ({extractor_title(key.removeprefix(prefix))})"
-    return [_Measure(key, title, direction, Kind.QUALITY, 2) for key, title in titles.items()]
+def _of(metric: Metric, keys: Iterable[str]) -> list[_Measure]:
+    """A metric on each extractor that it was recorded on: a compared one on Inception first, then
+    in the order of the keys.
 
-
-def _shades(
-    keys: Iterable[str],
-    key_of: Callable[[str], str],
-    short: str,
-    full: str,
-    direction: Direction,
-    unit: float = 1.0,
-    decimals: int = 2,
-) -> list[_Measure]:
-    """Figures beside the distance. As there are many, they bear the extractor's name only where
-    there are several; the caption has it."""
-    prefix, inception = key_of(""), key_of("inception")
-    found = [key for key in keys if key == inception or key.startswith(prefix)]
-    return [
-        _Measure(
-            key,
-            full
-            if key == inception
-            else short
-            if len(found) == 1
-            else f"{short} ({extractor_title(key.removeprefix(prefix))})",
-            direction,
-            Kind.SHADES,
-            decimals,
-            units=((unit, ""),),
-            compact=False,
+    Those that are not compared are many, so they bear the extractor's name only where there are
+    several; the caption has it.
+    """
+    found = {key: metric.extractor_of(key) for key in keys}
+    extractors = {key: extractor for key, extractor in found.items() if extractor is not None}
+    if metric.compared:
+        # Python sorts stably, so the others keep their order.
+        extractors = dict(sorted(extractors.items(), key=lambda item: item[1] != INCEPTION))
+    measures = []
+    for key, extractor in extractors.items():
+        title = metric.printed_title(extractor)
+        field_name = extractor == INCEPTION and metric.inception_key is not None
+        if not field_name and (metric.compared or len(extractors) > 1):
+            title = f"{title} ({extractor_title(extractor)})"
+        measures.append(
+            _Measure(
+                key,
+                title,
+                metric.direction,
+                Kind.QUALITY if metric.compared else Kind.SHADES,
+                metric.decimals,
+                units=((metric.unit, ""),),
+                compact=metric.compared,
+            )
         )
-        for key in found
-    ]
+    return measures
 
 
 def _column(measure: _Measure, largest: float) -> Column:

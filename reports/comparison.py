@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.columns import Column, Direction, Kind, columns_for
+from harness.vocabulary.metrics import Direction
+from reports.columns import Column, Kind, columns_for
 from reports.identity import floor_mismatch
 from reports.load import AblationRuns, machine_differences
 from reports.statistics import (

@@ -16,6 +16,7 @@ from harness.cli.options import (
     add_processes,
     add_runs_dir,
 )
+from harness.vocabulary.metrics import Measurement
 
 
 def add_build_reference(commands: Commands) -> None:
@@ -115,8 +116,6 @@ def _build(options: argparse.Namespace) -> int:
     return 0
 
 
-_METRICS = ("fd", "sfd", "kd", "is", "pr")
-
 _EXPORT = "adm="
 
 FEWEST_OF_A_CLASS = 100
@@ -149,10 +148,9 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--metrics",
         nargs="+",
-        choices=_METRICS,
-        help="fd: Frechet distance (FID); sfd: on spatial features (sFID); kd: kernel distance "
-        "(KID); is: Inception score; pr: precision, recall, density, coverage (default: all "
-        "that the extractor can give)",
+        choices=[one.value for one in Measurement],
+        help="; ".join(f"{one.value}: {_meanings(one)}" for one in Measurement)
+        + " (default: all that the extractor can give)",
     )
     command.add_argument(
         "--splits",
@@ -192,10 +190,17 @@ def add(commands: Commands) -> None:
     add_build_reference(parts)
 
 
+def _meanings(measurement: Measurement) -> str:
+    """The metrics of a measurement in words, with the field's names where those are others."""
+    return ", ".join(
+        f"{metric.meaning} ({metric.inception_title})" if metric.inception_title else metric.meaning
+        for metric in measurement.metrics
+    )
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.evaluation.quality import Metric
     from harness.evaluation.standalone.evaluate import run_evaluation
     from harness.evaluation.standalone.spec import EvaluateSpec
     from harness.evaluation.standalone.table import print_evaluation
@@ -222,9 +227,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         reference=options.reference,
         extractor=options.extractor,
         extractor_weights=options.extractor_weights,
-        metrics=None
+        measurements=None
         if options.metrics is None
-        else tuple(Metric(name) for name in dict.fromkeys(options.metrics)),
+        else tuple(Measurement(name) for name in dict.fromkeys(options.metrics)),
         inception_splits=options.splits,
         resamples=options.resamples,
         batch_size=options.batch_size,

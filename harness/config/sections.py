@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import annotated_types
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from harness.vocabulary.metrics import VALIDATION_LOSS, JudgedBy
 from models.attention import variant_names
 from models.attention.base import ValueConvolutionConfig
 from models.backbone import BACKBONE_SIZES
@@ -222,12 +223,6 @@ class SampleConfig(Section):
     batch_size: int = without_effect(ge=1)
 
 
-SampleMetric = Literal["fd", "sfd", "kd", "is", "precision", "recall", "density", "coverage"]
-"""What validation samples are measured by; on Inception features `fd` is FID, and so on."""
-
-BestBy = Literal["validation_loss", SampleMetric]
-
-
 class TrainConfig(Section):
     """Optimisation. One step is one batch of the global batch size."""
 
@@ -254,7 +249,7 @@ class TrainConfig(Section):
     validation_samples_every: int | None = added_later(
         None, ge=1, description="steps between validation samples; null takes validate_every"
     )
-    best_by: BestBy | None = added_later(
+    best_by: JudgedBy | None = added_later(
         None,
         description="metric of validation whose best value says which weights to keep besides the "
         "last ones; null keeps the last alone",
@@ -312,7 +307,7 @@ class TrainConfig(Section):
                 "train.validation_samples_every is of no use with train.validation_samples=0: set "
                 "it to null"
             )
-        if self.validation_samples == 0 and self.best_by not in (None, "validation_loss"):
+        if self.validation_samples == 0 and self.best_by not in (None, VALIDATION_LOSS):
             problems.append(
                 f"train.best_by={self.best_by} is measured on samples, but "
                 "train.validation_samples is 0: set it to a number, or take "

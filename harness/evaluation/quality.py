@@ -1,30 +1,30 @@
-"""All figures of one set of samples, each from the same features.
+"""The quality of a set of samples: every figure from the same features, and what it depends on.
 
-The quality of a set of samples, and what that figure depends on.
-
-The figures of a set of samples under the names that MLflow, tables and JSON know them by.
+Each measurement of `harness.vocabulary.metrics` has one function here, which gives the figures of
+its metrics or says why they are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Features, extract_features
 from harness.evaluation.metrics.frechet import fitted_gaussian, gaussian_distance, spatial_gaussian
-from harness.evaluation.metrics.inception_score import InceptionScore, inception_score
-from harness.evaluation.metrics.kernel_distance import KernelDistance, kernel_distance
-from harness.evaluation.metrics.neighbours import NeighbourScores, neighbour_scores
+from harness.evaluation.metrics.inception_score import inception_score
+from harness.evaluation.metrics.kernel_distance import kernel_distance
+from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.evaluation.reference import Reference, ReferenceStatistics, drawn_without_order
 from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener, ignore_progress
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY, Measurement, MetricKey
 from models.randomness import generator
 
 SHUFFLE_SEED = 0
@@ -33,7 +33,7 @@ SHUFFLE_SEED = 0
 KERNEL_SUBSETS = 100
 
 KERNEL_SUBSET_SIZE = 1000
-"""At most, of each side; see `KernelDistance.subset_size`."""
+"""Images of each side in a subset; fewer where a side has fewer."""
 
 NEIGHBOURS = 3
 
@@ -43,14 +43,15 @@ MOST_NEIGHBOURHOODS = 10_000
 """Real images whose neighbourhoods count, as in ADM's evaluator; of more, a fixed random choice."""
 
 
-class Metric(Enum):
-    """What can be measured. On Inception features the first three are called FID, sFID and KID."""
+@dataclass(frozen=True)
+class Figure:
+    """The value of one metric."""
 
-    FRECHET = "fd"
-    SPATIAL = "sfd"
-    KERNEL = "kd"
-    SCORE = "is"
-    NEIGHBOURS = "pr"
+    value: float
+    std: float | None = None
+    """Standard deviation over splits or subsets; None for a metric that has neither."""
+    basis: str = ""
+    """What the value was taken over, in words: `over 10 splits`."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,111 @@ class Quality:
 
     identity: dict[str, Any]
     """Extractor, hash of its weights, resizing, counts, resolution, reference."""
-    frechet_distance: float | None = None
-    """To the reference; smaller is better."""
-    spatial_frechet_distance: float | None = None
-    """The same on spatial features."""
-    kernel_distance: KernelDistance | None = None
-    """To the reference; smaller is better."""
-    inception_score: InceptionScore | None = None
-    """Over splits; larger is better."""
-    neighbours: NeighbourScores | None = None
-    """Precision, recall, density and coverage; larger is better."""
-    left_out: dict[Metric, str] = field(default_factory=dict)
-    """Why a figure is None that was asked for."""
+    figures: dict[MetricKey, Figure]
+    """What was measured, by the metric's key."""
+    left_out: dict[Measurement, str] = field(default_factory=dict)
+    """Why a measurement was not made that was asked for."""
+
+    def values(self) -> dict[MetricKey, float]:
+        """The figures without their deviations."""
+        return {key: figure.value for key, figure in self.figures.items()}
+
+    def recorded(self) -> dict[str, float]:
+        """Figures and deviations by their names in MLflow, which have the extractor in them."""
+        found = {}
+        for key, figure in self.figures.items():
+            name = BY_KEY[key].recorded(str(self.identity["extractor"]))
+            found[name] = figure.value
+            if figure.std is not None:
+                found[names.spread(name)] = figure.std
+        return found
 
 
 class _LeftOutError(Exception):
     pass
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What a measurement starts from."""
+
+    features: Features
+    reference: ReferenceStatistics
+    inception_splits: int
+    on_progress: ProgressListener
+
+    def real_features(self) -> NDArray[Any]:
+        """(M, D) features of single real images."""
+        if self.reference.features is None or len(self.reference.features) < 2:
+            raise _LeftOutError("the reference holds no features of single images")
+        return self.reference.features
+
+
+def _frechet(compared: _Compared) -> dict[MetricKey, Figure]:
+    ours = fitted_gaussian(compared.features.features)
+    return {"fd": Figure(gaussian_distance(ours, compared.reference.gaussian))}
+
+
+def _spatial(compared: _Compared) -> dict[MetricKey, Figure]:
+    ours = spatial_gaussian(compared.features.spatial)
+    if ours is None:
+        raise _LeftOutError("the extractor has no spatial features")
+    if compared.reference.spatial is None:
+        raise _LeftOutError("the reference holds no statistics of spatial features")
+    return {"sfd": Figure(gaussian_distance(ours, compared.reference.spatial))}
+
+
+def _kernel(compared: _Compared) -> dict[MetricKey, Figure]:
+    found = kernel_distance(
+        compared.features.features,
+        compared.real_features(),
+        subsets=KERNEL_SUBSETS,
+        subset_size=KERNEL_SUBSET_SIZE,
+    )
+    basis = f"over {found.subsets} subsets of {found.subset_size:,}"
+    return {"kd": Figure(found.mean, found.std, basis)}
+
+
+def _score(compared: _Compared) -> dict[MetricKey, Figure]:
+    splits = compared.inception_splits
+    count, classes = compared.features.logits.shape
+    if not classes:
+        raise _LeftOutError("the extractor has no classifier")
+    if count < splits:
+        raise _LeftOutError(f"{count} samples cannot be cut into {splits} splits")
+    found = inception_score(compared.features.logits, splits, SHUFFLE_SEED)
+    return {"is": Figure(found.mean, found.std, f"over {splits} splits")}
+
+
+def _neighbours(compared: _Compared) -> dict[MetricKey, Figure]:
+    real = compared.real_features()
+    fewest = min(len(real), len(compared.features))
+    if fewest <= max(NEIGHBOURS, DENSITY_NEIGHBOURS):
+        raise _LeftOutError(f"{fewest} images have too few neighbours")
+    if len(real) > MOST_NEIGHBOURHOODS:
+        order = torch.randperm(len(real), generator=generator("neighbourhoods"))
+        real = real[order[:MOST_NEIGHBOURHOODS].numpy()]
+    found = neighbour_scores(
+        compared.features.features,
+        real,
+        neighbours=NEIGHBOURS,
+        density_neighbours=DENSITY_NEIGHBOURS,
+        on_progress=compared.on_progress,
+    )
+    near = {"precision": NEIGHBOURS, "recall": NEIGHBOURS}
+    return {
+        key: Figure(value, basis=f"k = {near.get(key, DENSITY_NEIGHBOURS)}")
+        for key, value in found._asdict().items()
+    }
+
+
+_FUNCTIONS: Mapping[Measurement, Callable[[_Compared], dict[MetricKey, Figure]]] = {
+    Measurement.FRECHET: _frechet,
+    Measurement.SPATIAL: _spatial,
+    Measurement.KERNEL: _kernel,
+    Measurement.SCORE: _score,
+    Measurement.NEIGHBOURS: _neighbours,
+}
 
 
 def measure_quality(
@@ -83,7 +173,7 @@ def measure_quality(
     identity: dict[str, Any],
     *,
     inception_splits: int,
-    metrics: Collection[Metric] = tuple(Metric),
+    measurements: Collection[Measurement] = tuple(Measurement),
     on_progress: ProgressListener = ignore_progress,
 ) -> Quality:
     """Measure what the numbers of images allow.
@@ -93,76 +183,21 @@ def measure_quality(
         reference: from the same extractor.
         identity: all that the figures depend on.
         inception_splits: of the Inception-style score.
-        metrics: which ones.
+        measurements: which ones.
         on_progress: told how far precision and recall are.
 
     Raises:
         ValueError: a feature that is not finite.
     """
-
-    def frechet() -> float:
-        return gaussian_distance(fitted_gaussian(features.features), reference.gaussian)
-
-    def spatial() -> float:
-        ours = spatial_gaussian(features.spatial)
-        if ours is None:
-            raise _LeftOutError("the extractor has no spatial features")
-        if reference.spatial is None:
-            raise _LeftOutError("the reference holds no statistics of spatial features")
-        return gaussian_distance(ours, reference.spatial)
-
-    def kernel() -> KernelDistance:
-        if reference.features is None or len(reference.features) < 2:
-            raise _LeftOutError("the reference holds no features of single images")
-        return kernel_distance(
-            features.features,
-            reference.features,
-            subsets=KERNEL_SUBSETS,
-            subset_size=KERNEL_SUBSET_SIZE,
-        )
-
-    def score() -> InceptionScore:
-        count, classes = features.logits.shape
-        if not classes:
-            raise _LeftOutError("the extractor has no classifier")
-        if count < inception_splits:
-            raise _LeftOutError(f"{count} samples cannot be cut into {inception_splits} splits")
-        return inception_score(features.logits, inception_splits, SHUFFLE_SEED)
-
-    def neighbours() -> NeighbourScores:
-        real = reference.features
-        if real is None:
-            raise _LeftOutError("the reference holds no features of single images")
-        fewest = min(len(real), len(features))
-        if fewest <= max(NEIGHBOURS, DENSITY_NEIGHBOURS):
-            raise _LeftOutError(f"{fewest} images have too few neighbours")
-        if len(real) > MOST_NEIGHBOURHOODS:
-            order = torch.randperm(len(real), generator=generator("neighbourhoods"))
-            real = real[order[:MOST_NEIGHBOURHOODS].numpy()]
-        return neighbour_scores(
-            features.features,
-            real,
-            neighbours=NEIGHBOURS,
-            density_neighbours=DENSITY_NEIGHBOURS,
-            on_progress=on_progress,
-        )
-
-    compute = {
-        Metric.FRECHET: ("frechet_distance", frechet),
-        Metric.SPATIAL: ("spatial_frechet_distance", spatial),
-        Metric.KERNEL: ("kernel_distance", kernel),
-        Metric.SCORE: ("inception_score", score),
-        Metric.NEIGHBOURS: ("neighbours", neighbours),
-    }
-    found: dict[str, Any] = {}
+    compared = _Compared(features, reference, inception_splits, on_progress)
+    figures: dict[MetricKey, Figure] = {}
     left_out = {}
-    for metric in metrics:
-        name, function = compute[metric]
+    for measurement in measurements:
         try:
-            found[name] = function()
+            figures |= _FUNCTIONS[measurement](compared)
         except _LeftOutError as reason:
-            left_out[metric] = str(reason)
-    return Quality(identity=identity, left_out=left_out, **found)
+            left_out[measurement] = str(reason)
+    return Quality(identity, figures, left_out)
 
 
 def evaluate_samples(
@@ -197,7 +232,7 @@ def evaluate_samples(
     """
     if len(images) < max(2, inception_splits):
         raise ValueError(f"{len(images)} images are too few for {inception_splits} splits")
-    _check_same_extractor(reference, extractor)
+    reference.check(extractor)
     features = extract_features(
         images,
         extractor,
@@ -208,14 +243,19 @@ def evaluate_samples(
     )
     if not group.leads:
         return None
-    return _quality(
-        features, images.shape[1:3], reference, extractor, inception_splits, on_progress
+    return measure_features(
+        features,
+        images.shape[1:3],
+        reference.statistics(),
+        extractor,
+        inception_splits=inception_splits,
+        on_progress=on_progress,
     )
 
 
 def real_against_real(
     held_out: Reference,
-    resolution: tuple[int, int],
+    resolution: tuple[int, ...],
     reference: Reference,
     extractor: FeatureExtractor,
     *,
@@ -239,26 +279,42 @@ def real_against_real(
     Raises:
         ValueError: too few images, or the references are from another extractor.
     """
-    _check_same_extractor(held_out, extractor)
-    features = drawn_without_order(held_out, samples)
-    return _quality(features, resolution, reference, extractor, inception_splits)
+    held_out.check(extractor)
+    reference.check(extractor)
+    return measure_features(
+        drawn_without_order(held_out, samples),
+        resolution,
+        reference.statistics(),
+        extractor,
+        inception_splits=inception_splits,
+    )
 
 
-def _quality(
+def measure_features(
     features: Features,
     resolution: tuple[int, ...],
-    reference: Reference,
+    reference: ReferenceStatistics,
     extractor: FeatureExtractor,
-    splits: int,
+    *,
+    inception_splits: int,
     on_progress: ProgressListener = ignore_progress,
 ) -> Quality:
-    _check_same_extractor(reference, extractor)
-    identity = quality_identity(len(features), resolution, reference, extractor, splits)
+    """Measure a trial's samples, with the identity that its figures have.
+
+    Args:
+        features: of at least two samples.
+        resolution: rows and columns of the samples.
+        reference: from the same extractor.
+        extractor: that features and reference are from.
+        inception_splits: of the Inception-style score.
+        on_progress: told how far precision and recall are.
+    """
+    identity = quality_identity(len(features), resolution, reference, extractor, inception_splits)
     return measure_quality(
         features,
-        reference.statistics(),
+        reference,
         identity,
-        inception_splits=splits,
+        inception_splits=inception_splits,
         on_progress=on_progress,
     )
 
@@ -266,49 +322,26 @@ def _quality(
 def quality_identity(
     samples: int,
     resolution: tuple[int, ...],
-    reference: Reference,
+    reference: ReferenceStatistics,
     extractor: FeatureExtractor,
     splits: int,
 ) -> dict[str, Any]:
-    """All that the figures of `samples` images of `resolution` (rows, columns) depend on."""
+    """What the figures of any samples depend on.
+
+    Args:
+        samples: how many.
+        resolution: their rows and columns.
+        reference: what they are compared with.
+        extractor: that measures them.
+        splits: of the Inception-style score.
+    """
     return {
         "extractor": extractor.name,
         "extractor_weights_sha256": extractor.weights_sha256,
         "resize": extractor.resize,
         "samples": samples,
-        "resolution": "x".join(str(size) for size in resolution),
+        "resolution": "x".join(str(side) for side in resolution),
         "reference_fingerprint": reference.fingerprint,
-        "reference_images": len(reference.features),
+        "reference_images": reference.images,
         "inception_splits": splits,
     }
-
-
-def _check_same_extractor(reference: Reference, extractor: FeatureExtractor) -> None:
-    theirs = (reference.extractor, reference.weights_sha256)
-    ours = (extractor.name, extractor.weights_sha256)
-    if theirs != ours:
-        raise ValueError(f"the reference is from {theirs}, the samples are measured with {ours}")
-
-
-def quality_metrics(quality: Quality) -> dict[str, float]:
-    """Every figure that was measured, by its name, with the extractor in it."""
-    extractor = str(quality.identity["extractor"])
-    found: dict[str, float | None] = {
-        names.frechet_distance(extractor): quality.frechet_distance,
-        names.spatial_frechet_distance(extractor): quality.spatial_frechet_distance,
-    }
-    for key, spread in (
-        (names.kernel_distance(extractor), quality.kernel_distance),
-        (names.inception_score(extractor), quality.inception_score),
-    ):
-        if spread is not None:
-            found |= {key: spread.mean, names.spread(key): spread.std}
-    if quality.neighbours is not None:
-        scores = quality.neighbours
-        found |= {
-            names.precision(extractor): scores.precision,
-            names.recall(extractor): scores.recall,
-            names.density(extractor): scores.density,
-            names.coverage(extractor): scores.coverage,
-        }
-    return {key: value for key, value in found.items() if value is not None}

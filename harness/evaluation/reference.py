@@ -33,8 +33,6 @@ from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator
 
-_SHOWN_DIGITS = 12
-
 
 @dataclass(frozen=True)
 class ReferenceStatistics:
@@ -54,21 +52,6 @@ class ReferenceStatistics:
     """Of the spatial features; None where there are none."""
     features: NDArray[np.float32] | None
     """(M, D), of all images or of some; None where there are none."""
-
-    def mismatch(self, extractor: FeatureExtractor) -> str | None:
-        """In what way it does not belong to what an extractor gives; None where it does."""
-        theirs = (self.extractor, self.weights_sha256, self.resize)
-        ours = (extractor.name, extractor.weights_sha256, extractor.resize)
-        if all(their in (None, our) for their, our in zip(theirs, ours, strict=True)):
-            return None
-        return (
-            f"the reference is from {_shown(*theirs)}, the samples are measured with "
-            f"{_shown(*ours)}"
-        )
-
-
-def _shown(name: str, weights: str | None, resize: str | None) -> str:
-    return f"{name} (weights {(weights or 'not recorded')[:_SHOWN_DIGITS]}, resize {resize})"
 
 
 class PictureRows(ImageRows):
@@ -109,6 +92,17 @@ class Reference:
     fingerprint: str
     extractor: str
     weights_sha256: str
+
+    def check(self, extractor: FeatureExtractor) -> None:
+        """See that the features are an extractor's.
+
+        Raises:
+            ValueError: they are another one's.
+        """
+        theirs = (self.extractor, self.weights_sha256)
+        ours = (extractor.name, extractor.weights_sha256)
+        if theirs != ours:
+            raise ValueError(f"the reference is from {theirs}, the samples are of {ours}")
 
     def statistics(self) -> ReferenceStatistics:
         """What samples of the same extractor and resizing are compared with."""

@@ -22,6 +22,7 @@ from harness.config.sections import WITHOUT_EFFECT
 from harness.config.validation import all_keys, check_keys, find_place, union_tags, validate
 from harness.config.yaml_source import Node, Scalar, quoted, read_yaml
 from harness.search.space import Dimension, parse_dimension
+from harness.vocabulary.metrics import VALIDATION_LOSS, JudgedBy, higher_is_better
 
 QUESTION = "question"
 
@@ -31,12 +32,6 @@ _SPACE = "space"
 
 _SHORTHANDS = {"pruner": "name", "sampler": "name"}
 
-Metric = Literal[
-    "validation_loss", "fd", "sfd", "kd", "is", "precision", "recall", "density", "coverage"
-]
-"""The short names of what a search can optimise. All but the first are on the configuration's
-extractor."""
-
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -45,7 +40,7 @@ class _Section(BaseModel):
 class ObjectiveConfig(_Section):
     """What a configuration is judged by: the mean over its seeds."""
 
-    metric: Metric = "validation_loss"
+    metric: JudgedBy = VALIDATION_LOSS
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
         default=(0, 1), strict=False, min_length=1
     )
@@ -53,7 +48,7 @@ class ObjectiveConfig(_Section):
     @property
     def maximize(self) -> bool:
         """Whether more is better."""
-        return self.metric in ("is", "precision", "recall", "density", "coverage")
+        return higher_is_better(self.metric)
 
     @field_validator("seeds")
     @classmethod

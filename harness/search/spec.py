@@ -1,14 +1,12 @@
 """What a process is told to do for a search; can be written as JSON.
 
-The short names of metrics in search files, and the names that trials record them under.
-
 A search file's space, sampler and pruner as Optuna's.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -32,25 +30,8 @@ from harness.machine.environment import ROOT
 from harness.search import config as search_file
 from harness.search.config import AnyPruner, AnySampler, PrunerConfig, SamplerConfig, Search
 from harness.search.space import Choice, Dimension, FloatRange, IntRange
-from harness.vocabulary import names
+from harness.vocabulary.metrics import recorded_name
 from models.randomness import derive_seed
-
-_ON_EXTRACTOR: dict[str, Callable[[str], str]] = {
-    "fd": names.frechet_distance,
-    "sfd": names.spatial_frechet_distance,
-    "kd": names.kernel_distance,
-    "is": names.inception_score,
-    "precision": names.precision,
-    "recall": names.recall,
-    "density": names.density,
-    "coverage": names.coverage,
-}
-
-
-def recorded_name(metric: str, extractor: str) -> str:
-    """The key in a trial's metrics; `fd` on Inception is `fid`."""
-    on_extractor = _ON_EXTRACTOR.get(metric)
-    return metric if on_extractor is None else on_extractor(extractor)
 
 
 def distributions(space: Mapping[str, Dimension]) -> dict[str, BaseDistribution]:

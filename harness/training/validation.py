@@ -22,10 +22,10 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor
 
-from harness.config.sections import BestBy
 from harness.data.images import ImageSet, NoiseOf, unflipped
 from harness.machine.files import atomic_path, read_json, write_bytes, write_json
 from harness.processes.group import ALONE, ProcessGroup, current_group
+from harness.vocabulary.metrics import JudgedBy, higher_is_better
 from models.backbone import Backbone
 from models.diffusion_module import DiffusionModule
 from models.objectives import TrainingObjective
@@ -34,18 +34,6 @@ from models.randomness import generator
 BEST_WEIGHTS = "best.safetensors"
 
 BEST = "best.json"
-
-LOWER_IS_BETTER: Mapping[BestBy, bool] = {
-    "validation_loss": True,
-    "fd": True,
-    "sfd": True,
-    "kd": True,
-    "is": False,
-    "precision": False,
-    "recall": False,
-    "density": False,
-    "coverage": False,
-}
 
 
 @dataclass(frozen=True)
@@ -78,14 +66,14 @@ class BestWeights(pl.Callback):
         metric: to be best by.
     """
 
-    def __init__(self, folder: Path, metric: BestBy) -> None:
+    def __init__(self, folder: Path, metric: JudgedBy) -> None:
         self.folder = folder
         self.metric = metric
         self.best: Best | None = None
         self._weights: Tensor | None = None
         """The bytes of `best.safetensors`, (size,) uint8."""
 
-    def offer(self, step: int, figures: Mapping[BestBy, float], network: Backbone) -> None:
+    def offer(self, step: int, figures: Mapping[JudgedBy, float], network: Backbone) -> None:
         """Keep the network's weights if they are the best so far.
 
         Args:
@@ -131,9 +119,9 @@ class BestWeights(pl.Callback):
             return False
         if self.best is None:
             return True
-        if LOWER_IS_BETTER[self.metric]:
-            return value < self.best.value
-        return value > self.best.value
+        if higher_is_better(self.metric):
+            return value > self.best.value
+        return value < self.best.value
 
     def _write_description(self) -> None:
         assert self.best is not None
@@ -243,7 +231,7 @@ class SampleFigures:
 
     logged: Mapping[str, float]
     """By the names that the curves bear."""
-    by_metric: Mapping[BestBy, float]
+    by_metric: Mapping[JudgedBy, float]
     """By the names that a configuration calls them."""
 
 

@@ -15,7 +15,7 @@ from harness.data.datasets import load_data_set
 from harness.data.images import Pictures
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.quality import Quality, quality_metrics, real_against_real
+from harness.evaluation.quality import Quality, real_against_real
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.machine.files import write_json
 from harness.processes.group import ALONE, ProcessGroup
@@ -102,6 +102,6 @@ def measure_floor(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
         samples=config.evaluate.samples,
         inception_splits=config.evaluate.inception_splits,
     )
-    measured = {"metrics": quality_metrics(floor), "identity": measured_identity(floor)}
+    measured = {"metrics": floor.recorded(), "identity": measured_identity(floor)}
     write_json(floor_file(config, references), measured, indent=2)
     return measured

@@ -19,13 +19,12 @@ import torch
 from numpy.typing import NDArray
 
 from harness.config.schema import TrialConfig
-from harness.config.sections import BestBy
 from harness.data.datasets import Decoder, load_decoder
 from harness.data.images import DataSet
 from harness.evaluation.cost import images_per_second
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
-from harness.evaluation.quality import Metric, Quality, measure_quality, quality_identity
+from harness.evaluation.quality import measure_features
 from harness.evaluation.reference import Reference, ReferenceStatistics
 from harness.machine.files import atomic_path, read_json, write_json
 from harness.processes.group import ProcessGroup, current_group
@@ -36,6 +35,7 @@ from harness.sampling.sinks import FileSink, load_samples, save_samples
 from harness.training.validation import SampleFigures
 from harness.trial.spec import TrialSpec
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY, MetricKey
 from harness.vocabulary.names import SAMPLES
 from models.backbone import Backbone
 from models.errors import UserError
@@ -128,18 +128,6 @@ def save_grid(
 NOISE_SEED = derive_seed("validation-samples")
 """Far from the seeds that trials may have, so that no trial's final samples share this noise."""
 
-_MEASURES: Mapping[BestBy, tuple[Metric, Callable[[str], str]]] = {
-    "fd": (Metric.FRECHET, names.frechet_distance),
-    "sfd": (Metric.SPATIAL, names.spatial_frechet_distance),
-    "kd": (Metric.KERNEL, names.kernel_distance),
-    "is": (Metric.SCORE, names.inception_score),
-    "precision": (Metric.NEIGHBOURS, names.precision),
-    "recall": (Metric.NEIGHBOURS, names.recall),
-    "density": (Metric.NEIGHBOURS, names.density),
-    "coverage": (Metric.NEIGHBOURS, names.coverage),
-}
-"""What is measured together, and how the figure is called by its extractor."""
-
 
 class ValidationSamples:
     """Draws and measures the samples of one step, and keeps a grid of them.
@@ -210,9 +198,8 @@ class ValidationSamples:
 
     def _measure(
         self, images: NDArray[np.uint8], on_progress: ProgressListener
-    ) -> dict[BestBy, float]:
-        extractor, reference, statistics = self._measuring
-        splits = self.config.evaluate.inception_splits
+    ) -> dict[MetricKey, float]:
+        extractor, reference = self._measuring
         features = extract_features(
             images,
             extractor,
@@ -220,20 +207,25 @@ class ValidationSamples:
             device=self.device,
             on_progress=on_progress,
         )
-        identity = quality_identity(len(images), images.shape[1:3], reference, extractor, splits)
-        quality = measure_quality(features, statistics, identity, inception_splits=splits)
-        figures = _by_metric(quality)
+        quality = measure_features(
+            features,
+            images.shape[1:3],
+            reference,
+            extractor,
+            inception_splits=self.config.evaluate.inception_splits,
+        )
+        figures = quality.values()
         wanted = self.config.train.best_by
-        if wanted is not None and wanted in _MEASURES and wanted not in figures:
-            why = quality.left_out[_MEASURES[wanted][0]]
+        if wanted in BY_KEY and wanted not in figures:
+            why = quality.left_out[BY_KEY[wanted].measurement]
             raise UserError(f"train.best_by={wanted} cannot be measured: {why}")
         return figures
 
-    def _figures(self, by_metric: Mapping[BestBy, float]) -> SampleFigures:
-        extractor, _, _ = self._measuring
+    def _figures(self, by_metric: Mapping[MetricKey, float]) -> SampleFigures:
+        extractor, _ = self._measuring
         count = self.config.train.validation_samples
         logged = {
-            names.on_validation_samples(_MEASURES[metric][1](extractor.name), count): value
+            names.on_validation_samples(BY_KEY[metric].recorded(extractor.name), count): value
             for metric, value in by_metric.items()
         }
         return SampleFigures(logged, by_metric)
@@ -251,9 +243,9 @@ class ValidationSamples:
         self.on_grid(path)
 
     @cached_property
-    def _measuring(self) -> tuple[FeatureExtractor, Reference, ReferenceStatistics]:
+    def _measuring(self) -> tuple[FeatureExtractor, ReferenceStatistics]:
         extractor, reference = self.load_measuring()
-        return extractor, reference, reference.statistics()
+        return extractor, reference.statistics()
 
     @cached_property
     def _to_pixels(self) -> Decoder:
@@ -269,19 +261,3 @@ def validation_identity(identity: Mapping[str, Any], config: TrialConfig) -> dic
     """
     measured = {field: value for field, value in identity.items() if field != "weights"}
     return {**measured, "samples": config.train.validation_samples, "noise": "of validation"}
-
-
-def _by_metric(quality: Quality) -> dict[BestBy, float]:
-    """What was measured."""
-    kernel, score, near = quality.kernel_distance, quality.inception_score, quality.neighbours
-    found: dict[BestBy, float | None] = {
-        "fd": quality.frechet_distance,
-        "sfd": quality.spatial_frechet_distance,
-        "kd": kernel and kernel.mean,
-        "is": score and score.mean,
-        "precision": near and near.precision,
-        "recall": near and near.recall,
-        "density": near and near.density,
-        "coverage": near and near.coverage,
-    }
-    return {metric: value for metric, value in found.items() if value is not None}

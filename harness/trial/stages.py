@@ -26,7 +26,7 @@ from harness.evaluation.extractors import check_extractor, load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.probe.outputs import probe_metrics, probe_trial, write_probe
 from harness.evaluation.probe.probe import NOISE_LEVELS
-from harness.evaluation.quality import Quality, evaluate_samples, quality_metrics
+from harness.evaluation.quality import Quality, evaluate_samples
 from harness.evaluation.reference import Reference
 from harness.machine.files import remove_leftovers, write_json, write_text
 from harness.processes.group import ALONE, ProcessGroup, current_group
@@ -179,7 +179,7 @@ class TrialStages:
         if journal is None or quality is None:
             return {}
         metrics = {
-            **quality_metrics(quality),
+            **quality.recorded(),
             **cost_metrics(network, data, trained, speed),
         }
         probed, probe_files = self._probe(network, data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-VALIDATION_LOSS = "validation_loss"
+from harness.vocabulary.metrics import VALIDATION_LOSS as VALIDATION_LOSS
 
 TRAIN_LOSS = "train_loss"
 
@@ -50,46 +50,6 @@ GAMMA_MIN, GAMMA_MEAN, GAMMA_MAX = "gamma/min", "gamma/mean", "gamma/max"
 
 LAMBDA_MIN, LAMBDA_MEAN, LAMBDA_MAX = "lambda/min", "lambda/mean", "lambda/max"
 """Over all learned exponents, and over all learned lambdas, of a network."""
-
-
-def frechet_distance(extractor: str) -> str:
-    """`fid` is the Inception figure only; on another extractor the distance carries its name."""
-    return "fid" if extractor == "inception" else f"fd_{extractor}"
-
-
-def inception_score(extractor: str) -> str:
-    """`is` is the Inception figure only."""
-    return "is" if extractor == "inception" else f"is_{extractor}"
-
-
-def spatial_frechet_distance(extractor: str) -> str:
-    """`sfid` is the Inception figure only."""
-    return "sfid" if extractor == "inception" else f"sfd_{extractor}"
-
-
-def kernel_distance(extractor: str) -> str:
-    """`kid` is the Inception figure only."""
-    return "kid" if extractor == "inception" else f"kd_{extractor}"
-
-
-def precision(extractor: str) -> str:
-    """Share of samples that look real."""
-    return f"precision_{extractor}"
-
-
-def recall(extractor: str) -> str:
-    """Share of real images that samples come near to."""
-    return f"recall_{extractor}"
-
-
-def density(extractor: str) -> str:
-    """How many real images' neighbourhoods a sample lies in, over those expected."""
-    return f"density_{extractor}"
-
-
-def coverage(extractor: str) -> str:
-    """Share of real images with a sample in their neighbourhood."""
-    return f"coverage_{extractor}"
 
 
 def spread(metric: str) -> str:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.vocabulary import names
-from reports.columns import Column, Direction, columns_for
+from harness.vocabulary.metrics import Direction
+from reports.columns import Column, columns_for
 from reports.figures.style import BAND, STYLE, Dashes, add_legend_below, colors, line_style
 from reports.load import INFINITY_IN_SQL, AblationRuns
 from reports.mlflow_store import open_store

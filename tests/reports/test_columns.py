@@ -5,7 +5,8 @@ import math
 import pytest
 
 from harness.vocabulary import names
-from reports.columns import Column, Direction, Kind, columns_for, extractor_title
+from harness.vocabulary.metrics import BY_KEY, Direction
+from reports.columns import Column, Kind, columns_for, extractor_title
 
 
 def column(key: str, *values: float) -> Column:
@@ -14,12 +15,12 @@ def column(key: str, *values: float) -> Column:
 
 
 def test_the_inception_figure_alone_is_called_fid_and_is() -> None:
-    assert column(names.frechet_distance("inception"), 1.0).heading == "FID \u2193"
-    assert column(names.inception_score("inception"), 1.0).heading == "IS \u2191"
-    other = column(names.frechet_distance("efficientnet_lite0"), 1.0)
+    assert column(BY_KEY["fd"].recorded("inception"), 1.0).heading == "FID \u2193"
+    assert column(BY_KEY["is"].recorded("inception"), 1.0).heading == "IS \u2191"
+    other = column(BY_KEY["fd"].recorded("efficientnet_lite0"), 1.0)
     assert other.heading == "FD (EfficientNet-Lite0) \u2193"
     assert other.key == "fd_efficientnet_lite0"
-    score = column(names.inception_score("efficientnet_lite0"), 1.0)
+    score = column(BY_KEY["is"].recorded("efficientnet_lite0"), 1.0)
     assert score.heading == "IS (EfficientNet-Lite0) \u2191"
 
 
@@ -126,10 +127,10 @@ def test_figures_beside_the_distance_stand_after_it_in_few_letters() -> None:
 
 
 def test_a_kernel_distance_is_shown_in_thousandths() -> None:
-    found = column(names.kernel_distance("efficientnet_lite0"), 0.01234)
+    found = column(BY_KEY["kd"].recorded("efficientnet_lite0"), 0.01234)
     assert found.shown(0.01234) == "12.34"
-    assert column(names.kernel_distance("inception"), 0.01).title == "KID x 1000"
-    assert column(names.spatial_frechet_distance("inception"), 3.0).title == "sFID"
+    assert column(BY_KEY["kd"].recorded("inception"), 0.01).title == "KID x 1000"
+    assert column(BY_KEY["sfd"].recorded("inception"), 3.0).title == "sFID"
 
 
 def test_two_extractors_are_told_apart() -> None:
@@ -138,6 +139,6 @@ def test_two_extractors_are_told_apart() -> None:
 
 
 def test_deviations_over_subsets_are_no_columns() -> None:
-    key = names.kernel_distance("efficientnet_lite0")
+    key = BY_KEY["kd"].recorded("efficientnet_lite0")
     found = columns_for({key: [1.0], names.spread(key): [1.0], "is_x/std": [1.0]})
     assert [one.key for one in found] == [key]

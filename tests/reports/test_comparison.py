@@ -8,13 +8,14 @@ import pytest
 from scipy import stats
 
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY
 from reports.comparison import Comparison, compare
 from reports.load import Floor
 from reports.statistics import Place, Verdict
 
 Build = Callable[..., Any]
-FD = names.frechet_distance("efficientnet_lite0")
-IS = names.inception_score("efficientnet_lite0")
+FD = BY_KEY["fd"].recorded("efficientnet_lite0")
+IS = BY_KEY["is"].recorded("efficientnet_lite0")
 SPEED = names.TRAIN_IMAGES_PER_SECOND
 FLOOR_IDENTITY = {
     "extractor": "efficientnet_lite0",

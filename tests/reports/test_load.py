@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY
 from models.errors import UserError
 from reports.load import load_ablation
 
-FD = names.frechet_distance("efficientnet_lite0")
+FD = BY_KEY["fd"].recorded("efficientnet_lite0")
 
 
 def test_a_row_a_finished_trial_with_metrics_and_tags(stored: Any) -> None:

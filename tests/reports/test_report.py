@@ -12,13 +12,14 @@ from PIL import Image
 from rich.console import Console
 
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY
 from models.errors import UserError
 from reports.figures.curves import ROUTING_METRICS, load_validation_curves
 from reports.figures.samples import load_grids
 from reports.load import load_ablation
 from reports.report import write_report
 
-FD = names.frechet_distance("efficientnet_lite0")
+FD = BY_KEY["fd"].recorded("efficientnet_lite0")
 CURVE = [(0, 2.0), (50, 1.0), (100, 0.5)]
 
 

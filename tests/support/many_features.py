@@ -14,8 +14,9 @@ import torch
 from harness.evaluation.cost import measure_peak_memory
 from harness.evaluation.features import Features
 from harness.evaluation.metrics.frechet import Gaussian
-from harness.evaluation.quality import Metric, measure_quality
+from harness.evaluation.quality import measure_quality
 from harness.evaluation.reference import ReferenceStatistics
+from harness.vocabulary.metrics import Measurement
 
 DIMENSIONS, CLASSES = 2048, 1008
 
@@ -48,7 +49,7 @@ def main() -> None:
             reference,
             {},
             inception_splits=10,
-            metrics=[Metric(name) for name in sys.argv[3:]],
+            measurements=[Measurement(name) for name in sys.argv[3:]],
         )
     assert not quality.left_out
     print(json.dumps({"before": before.bytes, "peak": peak.bytes, "kind": peak.kind}))

@@ -26,9 +26,9 @@ from harness.evaluation.quality import (
     MOST_NEIGHBOURHOODS,
     NEIGHBOURS,
     SHUFFLE_SEED,
-    Metric,
     Quality,
     measure_quality,
+    quality_identity,
 )
 from harness.evaluation.reference import ReferenceStatistics
 from harness.evaluation.reference_file import (
@@ -51,6 +51,7 @@ from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from harness.processes.ranks import check_processes, group_of_environment, run_local_ranks
 from harness.vocabulary import names
+from harness.vocabulary.metrics import FRECHET, Measurement
 from harness.vocabulary.names import SAMPLES
 from models.errors import UserError
 
@@ -115,7 +116,7 @@ def evaluate_images(
     name = spec.extractor or reference_extractor(spec.reference)
     extractor = load_extractor(name, spec.extractor_weights)
     device = process_device(spec.device)
-    metrics = _metrics(spec, extractor)
+    measurements = _measurements(spec, extractor)
 
     def features_of(images: ImageInput) -> tuple[Features, str]:
         """And the hash of the images."""
@@ -139,7 +140,7 @@ def evaluate_images(
                 spec.reference,
                 extractor,
                 single_images=labels is not None
-                or bool({Metric.KERNEL, Metric.NEIGHBOURS} & set(metrics)),
+                or bool({Measurement.KERNEL, Measurement.NEIGHBOURS} & set(measurements)),
                 batch_size=spec.batch_size,
                 device=device,
                 group=group,
@@ -166,7 +167,7 @@ def evaluate_images(
             reference,
             _identity(samples, sha256, extractor, reference, provenance, trial, spec),
             inception_splits=spec.inception_splits,
-            metrics=metrics,
+            measurements=measurements,
             on_progress=view,
         )
     classes = None
@@ -183,14 +184,14 @@ def evaluate_images(
     )
 
 
-def _metrics(spec: EvaluateSpec, extractor: FeatureExtractor) -> tuple[Metric, ...]:
-    if spec.metrics is not None:
-        return spec.metrics
+def _measurements(spec: EvaluateSpec, extractor: FeatureExtractor) -> tuple[Measurement, ...]:
+    if spec.measurements is not None:
+        return spec.measurements
     missing = {
-        Metric.SPATIAL: not extractor.spatial_size,
-        Metric.SCORE: not extractor.classes,
+        Measurement.SPATIAL: not extractor.spatial_size,
+        Measurement.SCORE: not extractor.classes,
     }
-    return tuple(metric for metric in Metric if not missing.get(metric))
+    return tuple(one for one in Measurement if not missing.get(one))
 
 
 def _open_samples(text: str, runs_dir: Path) -> tuple[ImageInput, dict[str, Any]]:
@@ -230,19 +231,18 @@ def _identity(
     """All that the figures depend on."""
     singles = None if reference.features is None else len(reference.features)
     return {
-        "extractor": extractor.name,
-        "extractor_weights_sha256": extractor.weights_sha256,
-        "resize": extractor.resize,
-        "samples": len(samples.images),
-        "resolution": _resolution(samples),
+        **quality_identity(
+            len(samples.images),
+            samples.images.shape[1:3],
+            reference,
+            extractor,
+            spec.inception_splits,
+        ),
         "samples_source": samples.source,
         "samples_sha256": sha256,
         **trial,
         "reference": {**provenance, "file": str(spec.reference)},
-        "reference_fingerprint": reference.fingerprint,
-        "reference_images": reference.images,
         "reference_single_images": singles,
-        "inception_splits": spec.inception_splits,
         "inception_shuffle_seed": SHUFFLE_SEED,
         "kernel_subsets": KERNEL_SUBSETS,
         "neighbours": NEIGHBOURS,
@@ -263,7 +263,7 @@ def _uncertainty(
     resamples: int,
     watch: Watch,
 ) -> Uncertainty | None:
-    if quality.frechet_distance is None or len(features) >= ENOUGH_SAMPLES:
+    if FRECHET.key not in quality.figures or len(features) >= ENOUGH_SAMPLES:
         return None
     with watch("resamples") as view:
         return frechet_uncertainty(

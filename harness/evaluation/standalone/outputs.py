@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from harness.evaluation.class_labels import ClassLabels
 from harness.evaluation.metrics.per_class import PerClassDistance, per_class_frechet
 from harness.evaluation.metrics.uncertainty import ENOUGH_SAMPLES, Uncertainty
-from harness.evaluation.quality import Quality, quality_metrics
+from harness.evaluation.quality import KERNEL_SUBSET_SIZE, Quality
 from harness.evaluation.standalone.spec import EvaluateSpec
 from harness.machine.files import check_writable, write_json, write_text
 from harness.machine.npz import ImageRows, export_adm
-from harness.vocabulary.names import frechet_distance
+from harness.vocabulary.metrics import FRECHET
 from models.errors import UserError
 
 
@@ -81,7 +81,7 @@ def classes_csv(classes: NamedClasses, extractor: str) -> str:
     distances of other counts belong in no column of these."""
     found = classes.distances
     column = (
-        f"{frechet_distance(extractor)} of {found.samples} samples and {found.reference} "
+        f"{FRECHET.recorded(extractor)} of {found.samples} samples and {found.reference} "
         "reference images"
     )
     out = io.StringIO()
@@ -183,13 +183,14 @@ def evaluation_report(
 ) -> dict[str, Any]:
     """Figures by their names in MLflow, and all that they depend on, as JSON takes it."""
     report: dict[str, Any] = {
-        "figures": quality_metrics(quality),
+        "figures": quality.recorded(),
         "identity": dict(quality.identity),
         "left_out": {metric.value: why for metric, why in quality.left_out.items()},
         "warnings": list(warnings),
     }
-    if quality.kernel_distance is not None:
-        report["identity"]["kernel_subset_size"] = quality.kernel_distance.subset_size
+    if "kd" in quality.figures:
+        sides = quality.identity["samples"], quality.identity["reference_single_images"]
+        report["identity"]["kernel_subset_size"] = min(KERNEL_SUBSET_SIZE, *sides)
     if uncertainty is not None and uncertainty.interval is not None:
         interval = uncertainty.interval
         report["interval"] = {
@@ -210,7 +211,7 @@ def evaluation_report(
         }
     if classes is not None:
         report["per_class"] = {
-            "metric": frechet_distance(str(quality.identity["extractor"])),
+            "metric": FRECHET.recorded(str(quality.identity["extractor"])),
             "mean": classes.distances.mean,
             "samples_a_class": classes.distances.samples,
             "reference_images_a_class": classes.distances.reference,

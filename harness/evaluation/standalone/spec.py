@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.evaluation.quality import Metric
+from harness.vocabulary.metrics import Measurement
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class EvaluateSpec:
     extractor: str | None
     """None takes the reference's."""
     extractor_weights: Path | None
-    metrics: tuple[Metric, ...] | None
+    measurements: tuple[Measurement, ...] | None
     """None takes all that the extractor can give."""
     inception_splits: int
     resamples: int

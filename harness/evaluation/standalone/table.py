@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.evaluation.metrics.uncertainty import Uncertainty
-from harness.evaluation.quality import DENSITY_NEIGHBOURS, NEIGHBOURS, Quality
+from harness.evaluation.quality import Quality
+from harness.vocabulary.metrics import FRECHET, INCEPTION, METRICS, Metric
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,11 +15,8 @@ if TYPE_CHECKING:
     from harness.evaluation.standalone.evaluate import Evaluation
     from harness.evaluation.standalone.outputs import NamedClasses
 
-_LOWER, _HIGHER = "\u2193", "\u2191"
-_STANDARD = "inception"
 _SHOWN_DIGITS = 12
 _SHOWN_CLASSES = 20
-_THOUSANDTHS = 1e3
 _SAMPLING = (
     "objective",
     "sampler",
@@ -45,40 +43,33 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 def figure_rows(
     quality: Quality, uncertainty: Uncertainty | None, display: str
 ) -> list[tuple[str, str, str]]:
-    """Title, figure, and what stands behind it. On other features than Inception's, the distances
-    bear the extractor's name and not that of FID."""
-    standard = quality.identity["extractor"] == _STANDARD
-    short, of = ("ID", "") if standard else ("D", f" ({display})")
+    """Title, figure, and what it was taken over, a row a metric.
+
+    Args:
+        quality: the figures.
+        uncertainty: of the Frechet distance; its rows come below that one.
+        display: the extractor's name, which titles bear unless it is Inception.
+    """
+    extractor = str(quality.identity["extractor"])
     rows = []
-    if quality.frechet_distance is not None:
-        rows.append((f"F{short}{of} {_LOWER}", f"{quality.frechet_distance:.4f}", ""))
-        rows += _uncertain_rows(f"F{short}", uncertainty)
-    if quality.spatial_frechet_distance is not None:
-        rows.append((f"sF{short}{of} {_LOWER}", f"{quality.spatial_frechet_distance:.4f}", ""))
-    if quality.kernel_distance is not None:
-        kernel = quality.kernel_distance
-        rows.append(
-            (
-                f"K{short}{of} x 1000 {_LOWER}",
-                f"{_THOUSANDTHS * kernel.mean:.4f} \u00b1 {_THOUSANDTHS * kernel.std:.4f}",
-                f"over {kernel.subsets} subsets of {kernel.subset_size:,}",
-            )
+    for metric in METRICS:
+        figure = quality.figures.get(metric.key)
+        if figure is None:
+            continue
+        value, std = (
+            None if number is None else f"{number / metric.unit:.{metric.fine_decimals}f}"
+            for number in (figure.value, figure.std)
         )
-    if quality.inception_score is not None:
-        score = quality.inception_score
-        splits = quality.identity["inception_splits"]
-        rows.append(
-            (
-                f"IS{of} {_HIGHER}",
-                f"{score.mean:.3f} \u00b1 {score.std:.3f}",
-                f"over {splits} splits",
-            )
-        )
-    if quality.neighbours is not None:
-        for name, value in quality.neighbours._asdict().items():
-            k = NEIGHBOURS if name in ("precision", "recall") else DENSITY_NEIGHBOURS
-            rows.append((f"{name}{of} {_HIGHER}", f"{value:.4f}", f"k = {k}"))
+        shown = f"{value}" if std is None else f"{value} \u00b1 {std}"
+        rows.append((_heading(metric, extractor, display), shown, figure.basis))
+        if metric is FRECHET:
+            rows += _uncertain_rows(metric.printed_title(extractor), uncertainty)
     return rows
+
+
+def _heading(metric: Metric, extractor: str, display: str) -> str:
+    of = "" if extractor == INCEPTION else f" ({display})"
+    return f"{metric.printed_title(extractor)}{of} {metric.direction.arrow}"
 
 
 def _uncertain_rows(title: str, uncertainty: Uncertainty | None) -> list[tuple[str, str, str]]:
@@ -127,14 +118,15 @@ def _print_classes(classes: NamedClasses, evaluation: Evaluation, console: Conso
     from rich.text import Text
 
     distances = classes.distances
-    standard = evaluation.quality.identity["extractor"] == _STANDARD
-    title = "FID" if standard else f"FD ({evaluation.display})"
+    extractor = str(evaluation.quality.identity["extractor"])
+    title = FRECHET.printed_title(extractor)
+    title = title if extractor == INCEPTION else f"{title} ({evaluation.display})"
     if distances.mean is not None:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("class", overflow="fold")
         table.add_column(
             f"{title} of {distances.samples:,} samples and {distances.reference:,} reference "
-            f"images a class {_LOWER}",
+            f"images a class {FRECHET.direction.arrow}",
             justify="right",
         )
         by_name = sorted(classes.by_name.items(), key=lambda item: -item[1])

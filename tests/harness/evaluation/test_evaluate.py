@@ -41,9 +41,9 @@ def test_figures_are_those_of_features_and_logits(projection, digits: np.ndarray
     features = extract_features(digits[300:400], projection, batch_size=100, device="cpu")
     expected = frechet_distance_of_features(features.features, reference.features.features)
     score = inception_score(features.logits, 3, seed=0)
-    assert quality.frechet_distance == pytest.approx(expected, rel=1e-5)
-    assert quality.inception_score.mean == pytest.approx(score.mean, rel=1e-5)
-    assert quality.inception_score.std == pytest.approx(score.std, rel=1e-4)
+    assert quality.values()["fd"] == pytest.approx(expected, rel=1e-5)
+    assert quality.figures["is"].value == pytest.approx(score.mean, rel=1e-5)
+    assert quality.figures["is"].std == pytest.approx(score.std, rel=1e-4)
 
 
 def test_identity_names_all_that_the_figures_depend_on(projection, digits: np.ndarray) -> None:
@@ -72,10 +72,10 @@ def test_the_floor_measures_as_many_images_as_there_are_samples(
         for count in (30, 300, 5000)
     }
     assert [floor.identity["samples"] for floor in floors.values()] == [30, 300, 897]
-    distances = [floor.frechet_distance for floor in floors.values()]
+    distances = [floor.values()["fd"] for floor in floors.values()]
     assert distances[0] > distances[1] > distances[2]
     whole = measure(digits[900:], reference, projection)
-    assert floors[5000].frechet_distance == pytest.approx(whole.frechet_distance, rel=1e-5)
+    assert floors[5000].values()["fd"] == pytest.approx(whole.values()["fd"], rel=1e-5)
     assert {**floors[5000].identity} == whole.identity
 
 
@@ -102,7 +102,7 @@ def test_efficientnet_tells_real_digits_from_ever_noisier_ones(digits: np.ndarra
     reference = reference_of(digits[0:160:2], extractor)
     others = digits[1:160:2]
     distances = [
-        measure(noisy(others, amount), reference, extractor).frechet_distance
+        measure(noisy(others, amount), reference, extractor).values()["fd"]
         for amount in (0, 0.05, 0.1, 0.2)
     ]
     assert distances == sorted(distances)

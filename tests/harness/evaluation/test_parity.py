@@ -107,7 +107,7 @@ def test_the_extractor_sees_the_very_pixels_and_torchmetrics_gets_the_same_dista
     seen = torch.cat(extractor.seen).numpy()
     assert seen.dtype == np.uint8
     assert np.array_equal(seen, samples)
-    assert quality.frechet_distance == pytest.approx(float(metric.compute()), rel=1e-6)
+    assert quality.values()["fd"] == pytest.approx(float(metric.compute()), rel=1e-6)
 
 
 def test_rounding_and_range_of_pixels_reach_the_extractor_unchanged() -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from harness.evaluation.features import extract_features
-from harness.evaluation.metrics.kernel_distance import KernelDistance
-from harness.evaluation.quality import Metric, Quality, evaluate_samples, quality_metrics
+from harness.evaluation.quality import Figure, Quality, evaluate_samples
 from harness.evaluation.reference import Reference
 from harness.vocabulary import names
+from harness.vocabulary.metrics import Measurement
 from harness.vocabulary.names import check_name
 from tests.support.pixel_extractor import PixelExtractor
 
@@ -25,7 +25,7 @@ def measured(name: str, samples: int) -> Quality:
 
 @pytest.mark.parametrize("name", ["inception", "efficientnet_lite0", "torch:resnet50.a1_in1k"])
 def test_every_figure_has_a_name_that_mlflow_takes(name: str) -> None:
-    metrics = quality_metrics(measured(name, 30))
+    metrics = measured(name, 30).recorded()
     assert len(metrics) == 10
     for key in metrics:
         check_name(key)
@@ -39,11 +39,11 @@ def test_every_figure_has_a_name_that_mlflow_takes(name: str) -> None:
 
 def test_what_the_counts_do_not_allow_is_left_out() -> None:
     quality = measured("inception", 4)
-    assert set(quality.left_out) == {Metric.NEIGHBOURS}
-    assert "4 images have too few neighbours" in quality.left_out[Metric.NEIGHBOURS]
-    assert not any(key.startswith(("precision", "recall")) for key in quality_metrics(quality))
+    assert set(quality.left_out) == {Measurement.NEIGHBOURS}
+    assert "4 images have too few neighbours" in quality.left_out[Measurement.NEIGHBOURS]
+    assert not any(key.startswith(("precision", "recall")) for key in quality.recorded())
 
 
 def test_a_kernel_distance_comes_with_its_deviation() -> None:
-    quality = Quality({"extractor": "x"}, kernel_distance=KernelDistance(0.5, 0.25, 100, 10))
-    assert quality_metrics(quality) == {"kd_x": 0.5, "kd_x/std": 0.25}
+    quality = Quality({"extractor": "x"}, {"kd": Figure(0.5, 0.25)})
+    assert quality.recorded() == {"kd_x": 0.5, "kd_x/std": 0.25}

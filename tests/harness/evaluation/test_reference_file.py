@@ -15,7 +15,7 @@ from harness.evaluation.metrics.frechet import (
     gaussian_distance,
     spatial_gaussian,
 )
-from harness.evaluation.quality import Metric, measure_quality
+from harness.evaluation.quality import measure_quality
 from harness.evaluation.reference import ReferenceStatistics
 from harness.evaluation.reference_file import (
     build_reference,
@@ -23,6 +23,7 @@ from harness.evaluation.reference_file import (
     read_reference,
     reference_extractor,
 )
+from harness.vocabulary.metrics import Measurement
 from models.errors import UserError
 from tests.support.pixel_extractor import PixelExtractor
 
@@ -92,12 +93,12 @@ def test_a_distance_from_the_file_is_that_from_the_features(
         expected = frechet_distance_of_features(samples.features, real.features)
         statistics, _ = read(path, extractor)
         found = measure_quality(samples, statistics, {}, inception_splits=1)
-        assert found.frechet_distance == pytest.approx(expected, rel=1e-6)
+        assert found.values()["fd"] == pytest.approx(expected, rel=1e-6)
         ours, theirs = spatial_gaussian(samples.spatial), spatial_gaussian(real.spatial)
         assert ours is not None
         assert theirs is not None
         expected = gaussian_distance(ours, theirs)
-        assert found.spatial_frechet_distance == pytest.approx(expected, rel=1e-6)
+        assert found.values()["sfd"] == pytest.approx(expected, rel=1e-6)
 
 
 def adm_file(path: Path, images: np.ndarray | None, size: int = 4, spatial: int = 6) -> Path:
@@ -128,12 +129,12 @@ def test_an_adm_files_statistics_are_used_and_its_images_serve_neighbours_alone(
     values = np.linalg.eigvals(mine @ covariance)
     expected = shift @ shift + np.trace(mine + covariance) - 2 * np.sqrt(values).sum().real
     found = measure_quality(samples, statistics, {}, inception_splits=1)
-    assert found.frechet_distance == pytest.approx(expected, rel=1e-9)
+    assert found.values()["fd"] == pytest.approx(expected, rel=1e-9)
     assert statistics.features is not None
     assert statistics.features.shape == (30, 4)
     assert statistics.images is None
     assert provenance["assumed"] is True
-    assert found.neighbours is not None
+    assert "recall" in found.figures
 
 
 def test_images_of_an_adm_file_are_left_alone_where_they_are_not_needed(
@@ -152,8 +153,8 @@ def test_statistics_alone_leave_out_what_needs_images(digits: np.ndarray, tmp_pa
     statistics, _ = read(tmp_path / "fid.npz", extractor)
     samples = extract_features(digits[:20], extractor, batch_size=50, device="cpu")
     found = measure_quality(samples, statistics, {}, inception_splits=1)
-    assert found.frechet_distance is not None
-    assert set(found.left_out) == {Metric.SPATIAL, Metric.KERNEL, Metric.NEIGHBOURS}
+    assert "fd" in found.figures
+    assert set(found.left_out) == {Measurement.SPATIAL, Measurement.KERNEL, Measurement.NEIGHBOURS}
 
 
 def test_provenance_says_what_the_reference_depends_on(digits: np.ndarray, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from harness.config.schema import TrialConfig
 from harness.processes.group import LostTouchError
 from harness.sampling.sinks import FileSink
+from harness.vocabulary.metrics import BY_KEY
 from models.errors import UserError
 from tests.support import group_tasks as tasks
 from tests.support.together import end_server, run_together
@@ -37,10 +38,9 @@ def test_all_figures_are_the_same(size: int, count: int, tmp_path: Path) -> None
     assert others == [None] * (size - 1)
     assert found["identity"] == expected["identity"]
     assert found["identity"]["samples"] == count
-    for name in ("frechet_distance", "spatial_frechet_distance"):
-        assert found[name] == pytest.approx(expected[name], rel=1e-10), name
-    for name in ("kernel_distance", "inception_score", "neighbours"):
-        assert found[name] == pytest.approx(expected[name], rel=1e-10), name
+    assert found["figures"].keys() == set(BY_KEY)
+    for key, figure in found["figures"].items():
+        assert figure == pytest.approx(expected["figures"][key], rel=1e-10), key
     assert found["left_out"] == expected["left_out"] == {}
     assert found["told"] == expected["told"]
     # The reference is in the cache of the one, and the leading one of several had a part of both.
@@ -53,7 +53,7 @@ def test_a_reference_in_the_cache_is_not_extracted_again(tmp_path: Path) -> None
     found, other = run_together(tasks.measure, 2, tmp_path, 40, tmp_path / "references")
     assert other is None
     assert found["own"] == 24  # two batches of three, the last of 8
-    assert found["frechet_distance"] == pytest.approx(expected["frechet_distance"], rel=1e-10)
+    assert found["figures"]["fd"] == pytest.approx(expected["figures"]["fd"], rel=1e-10)
 
 
 @pytest.mark.slow

@@ -14,12 +14,12 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_file
 
 from harness.config.schema import TrialConfig
-from harness.config.sections import BestBy
 from harness.data.datasets import load_data_set
 from harness.processes.progress import ignore_progress
 from harness.training.build import build_backbone
 from harness.training.train import load_trained, train
-from harness.training.validation import LOWER_IS_BETTER, Best, BestWeights, SampleFigures, read_best
+from harness.training.validation import Best, BestWeights, SampleFigures, read_best
+from harness.vocabulary.metrics import JudgedBy
 from models.backbone import Backbone
 from models.errors import UserError
 
@@ -160,11 +160,12 @@ def test_weights_can_be_the_best_by_the_held_out_loss(config: TrialConfig, tmp_p
     assert all(torch.equal(kept[name], last[name]) for name in last)
 
 
-@pytest.mark.parametrize("metric", get_args(BestBy))
+@pytest.mark.parametrize("metric", get_args(JudgedBy))
 def test_every_metric_has_a_good_end_and_nothing_else_is_best(
-    metric: BestBy, config: TrialConfig, tmp_path: Path
+    metric: JudgedBy, config: TrialConfig, tmp_path: Path
 ) -> None:
-    good, better = (2.0, 1.0) if LOWER_IS_BETTER[metric] else (1.0, 2.0)
+    lower = metric in ("validation_loss", "fd", "sfd", "kd")
+    good, better = (2.0, 1.0) if lower else (1.0, 2.0)
     network = build_backbone(config, (1, 8, 8), 10)
     best = BestWeights(tmp_path, metric)
     best.offer(1, {metric: math.nan}, network)
@@ -175,4 +176,3 @@ def test_every_metric_has_a_good_end_and_nothing_else_is_best(
     for step, value in enumerate([good, better, better, good, math.nan, -math.inf], start=4):
         best.offer(step, {metric: value}, network)
     assert best.best == read_best(tmp_path) == Best(5, metric, better)
-    assert metric == "validation_loss" or LOWER_IS_BETTER[metric] == (metric in ("fd", "sfd", "kd"))

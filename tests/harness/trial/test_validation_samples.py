@@ -19,7 +19,7 @@ from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.quality import evaluate_samples, quality_metrics
+from harness.evaluation.quality import evaluate_samples
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.processes.progress import Progress, ignore_progress
 from harness.sampling.sample import draw_samples
@@ -116,7 +116,7 @@ def test_figures_are_those_of_the_same_images_measured_at_the_end(
     quality = evaluate_samples(
         drawn.images, reference, extractor, inception_splits=2, batch_size=5, device=CPU
     )
-    expected = {key: v for key, v in quality_metrics(quality).items() if not key.endswith("/std")}
+    expected = {key: v for key, v in quality.recorded().items() if not key.endswith("/std")}
     assert {"fd_efficientnet_lite0", "precision_efficientnet_lite0"} <= expected.keys()
     logged = {validation_metric_of(key): value for key, value in found.logged.items()}
     assert logged.keys() == {(key, COUNT) for key in expected}

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY
 from reports.comparison import compare
 from reports.figures.quality import draw_tradeoff, draw_training_curves
 
-FD = names.frechet_distance("efficientnet_lite0")
+FD = BY_KEY["fd"].recorded("efficientnet_lite0")
 HOSTILE = ("$x$", "_hidden", "a name that is far too long to stand beside others " * 2)
 
 

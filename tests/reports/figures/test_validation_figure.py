@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY
 from reports.figures.curves import (
     ValidationCurves,
     draw_validation_samples,
@@ -16,7 +17,7 @@ from reports.figures.curves import (
 from reports.load import load_ablation
 from reports.report import write_report
 
-FD, KD = names.frechet_distance("efficientnet_lite0"), names.kernel_distance("efficientnet_lite0")
+FD, KD = BY_KEY["fd"].recorded("efficientnet_lite0"), BY_KEY["kd"].recorded("efficientnet_lite0")
 IDENTITY = {"extractor": "efficientnet_lite0", "samples": 60}
 
 

@@ -7,13 +7,14 @@ from typing import Any
 from rich.console import Console
 
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY
 from reports.comparison import compare
 from reports.load import Floor, MissingTrial
 from reports.tables.console import console_table
 
 Build = Callable[..., Any]
-FD = names.frechet_distance("efficientnet_lite0")
-IS = names.inception_score("efficientnet_lite0")
+FD = BY_KEY["fd"].recorded("efficientnet_lite0")
+IS = BY_KEY["is"].recorded("efficientnet_lite0")
 FLOOR_IDENTITY = {
     "extractor": "efficientnet_lite0",
     "samples": 500,

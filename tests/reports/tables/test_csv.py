@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY
 from reports.tables.csv import csv_table
 
-FD = names.frechet_distance("efficientnet_lite0")
+FD = BY_KEY["fd"].recorded("efficientnet_lite0")
 
 
 def read(text: str) -> list[dict[str, str]]:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY
 from reports.comparison import compare
 from reports.load import Floor, MissingTrial
 from reports.tables.latex import latex_table
 
 Build = Callable[..., Any]
-FD = names.frechet_distance("efficientnet_lite0")
+FD = BY_KEY["fd"].recorded("efficientnet_lite0")
 LOSS = names.VALIDATION_LOSS
 HOSTILE = "_a_b%&#$x$ {\\input} ^~<>|\"'`"
 FLOOR_IDENTITY = {

@@ -8,12 +8,13 @@ import pytest
 from markdown_it import MarkdownIt
 
 from harness.vocabulary import names
+from harness.vocabulary.metrics import BY_KEY
 from reports.comparison import compare
 from reports.load import Floor, MissingTrial
 from reports.tables.markdown import markdown_table, markdown_text
 
 Build = Callable[..., Any]
-FD = names.frechet_distance("efficientnet_lite0")
+FD = BY_KEY["fd"].recorded("efficientnet_lite0")
 FLOOR_IDENTITY = {
     "extractor": "efficientnet_lite0",
     "samples": 500,

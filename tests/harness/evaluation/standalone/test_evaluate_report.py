@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from harness.evaluation.features import extract_features
-from harness.evaluation.quality import Metric, measure_quality
+from harness.evaluation.quality import measure_quality
 from harness.evaluation.reference_file import read_reference
 from harness.evaluation.standalone.outputs import evaluation_warnings
+from harness.vocabulary.metrics import Measurement
 from tests.support.pixel_extractor import PixelExtractor
 
 
@@ -26,7 +27,7 @@ def warnings_of(path: Path, samples: np.ndarray) -> str:
     features = extract_features(samples, extractor, batch_size=9, device="cpu")
     identity = {"samples": len(samples), "resolution": "8x8"}
     quality = measure_quality(
-        features, statistics, identity, inception_splits=1, metrics=(Metric.FRECHET,)
+        features, statistics, identity, inception_splits=1, measurements=(Measurement.FRECHET,)
     )
     return "\n".join(evaluation_warnings(quality, provenance))
 
