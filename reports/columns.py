@@ -181,8 +181,7 @@ def _of(metric: Metric, keys: Iterable[str]) -> list[_Measure]:
     measures = []
     for key, extractor in extractors.items():
         title = metric.printed_title(extractor)
-        field_name = extractor == INCEPTION and metric.inception_key is not None
-        if not field_name and (metric.compared or len(extractors) > 1):
+        if extractor != INCEPTION and (metric.compared or len(extractors) > 1):
             title = f"{title} ({extractor_title(extractor)})"
         measures.append(
             _Measure(
