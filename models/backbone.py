@@ -1,26 +1,32 @@
-"""The one diffusion transformer that all variants share (DiT, Peebles and Xie 2023).
+"""The one diffusion transformer that all variants share, its blocks and its named sizes.
 
-The transformer block with adaLN-Zero modulation (DiT, section 3.2).
-
-The named sizes of the diffusion transformer.
+Source: DiT (Peebles and Xie 2023): blocks with adaLN-Zero modulation (section 3.2), sizes of
+table 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.attention import build_attention
-from models.attention.base import AttentionConfig, AttentionShape, ValueConvolutionConfig
+from models.attention import AnyAttention, build_attention
+from models.attention.base import AttentionShape, ValueConvolutionConfig
 from models.embeddings import LabelEmbedding, TimestepEmbedding, position_embedding
 from models.errors import UserError
 from models.feedforward import FeedForwardKind, build_feedforward
 from models.initialization import SelfInitialized, initialize
+
+Side = Annotated[int, Field(ge=1, le=2**16)]
+"""A number of channels, rows, columns or pixels."""
+
+MOST_TOKENS = 2**20
+"""Of 1024x1024 pixels in patches of one."""
 
 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -62,35 +68,54 @@ class Block(nn.Module):
         return tokens + mlp_gate[:, None] * fed
 
 
-Positions = Literal["sincos", "none"]
+class BackboneConfig(BaseModel):
+    """All that fixes a backbone, besides its seed."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-@dataclass(frozen=True)
-class BackboneConfig:
-    """What fixes a backbone, besides its seed."""
-
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[Side, Side, Side] = Field(strict=False)
     """Channels, rows, columns of an image or latent."""
-    num_classes: int
-    depth: int
-    width: int
-    heads: int
-    patch_size: int
+    num_classes: int = Field(ge=1, le=10**6)
+    depth: int = Field(ge=1, le=1000)
+    width: int = Field(ge=4, le=2**16)
+    heads: int = Field(ge=1, le=2**16)
+    patch_size: Side
     feedforward: FeedForwardKind
-    mlp_ratio: float
+    mlp_ratio: float = Field(gt=0, le=256)
     """Channels inside the feed-forward part divided by the width."""
-    positions: Positions
+    positions: Literal["sincos", "none"]
     qk_norm: bool
     value_convolution: ValueConvolutionConfig
-    attention: AttentionConfig
-    variance_channels: int
+    attention: AnyAttention
+    variance_channels: int = Field(ge=1, le=2)
     """Predicted channels divided by image channels: 2 where the variance is learned, else 1."""
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> BackboneConfig:
+        rows, columns = self.grid
+        if rows * columns > MOST_TOKENS:
+            raise ValueError(
+                f"images of {self.image_shape[1]}x{self.image_shape[2]} in patches of "
+                f"{self.patch_size} are {rows * columns} tokens, more than {MOST_TOKENS}"
+            )
+        return self
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of tokens."""
         _, rows, columns = self.image_shape
         return rows // self.patch_size, columns // self.patch_size
+
+    @property
+    def attention_shape(self) -> AttentionShape:
+        """What each block's attention is told about the network."""
+        return AttentionShape(
+            width=self.width,
+            heads=self.heads,
+            grid=self.grid,
+            value_convolution=self.value_convolution,
+            qk_norm=self.qk_norm,
+        )
 
 
 class PatchEmbedding(nn.Module, SelfInitialized):
@@ -157,18 +182,11 @@ class Backbone(nn.Module):
         self.register_buffer("positions", positions, persistent=False)
         self.timestep_embedding = TimestepEmbedding(config.width)
         self.label_embedding = LabelEmbedding(config.num_classes, config.width)
-        shape = AttentionShape(
-            width=config.width,
-            heads=config.heads,
-            grid=config.grid,
-            value_convolution=config.value_convolution,
-            qk_norm=config.qk_norm,
-        )
         hidden = round(config.width * config.mlp_ratio)
         self.blocks = nn.ModuleList(
             Block(
                 config.width,
-                build_attention(config.attention, shape),
+                build_attention(config.attention, config.attention_shape),
                 build_feedforward(config.feedforward, config.width, hidden, config.grid),
             )
             for _ in range(config.depth)

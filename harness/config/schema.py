@@ -22,20 +22,15 @@ from harness.config.sections import (
     Section,
     TrainConfig,
 )
-from models.attention import build_attention, load_variant, variant_names
-from models.attention.base import AttentionConfig, AttentionShape
+from models.attention import AnyAttention, build_attention
+from models.attention.base import AttentionShape
 from models.errors import UserError
 from models.objectives import objective_config, objective_names
 from models.objectives.base import ObjectiveConfig
 
 if TYPE_CHECKING:
-    AnyAttention = AttentionConfig
     AnyObjective = ObjectiveConfig
 else:
-    AnyAttention = Annotated[
-        reduce(or_, [load_variant(name).config for name in variant_names()]),
-        Field(discriminator="name"),
-    ]
     AnyObjective = Annotated[
         reduce(or_, [objective_config(name) for name in objective_names()]),
         Field(discriminator="name"),

@@ -1,23 +1,22 @@
-"""From a configuration to the modules it describes.
+"""From a trial's configuration to the network and the LightningModule that it describes.
 
-Giving every variant of a comparison as many parameters, by a wider feed-forward part.
-
-Attention blocks differ in size, so a variant may win by its parameters alone. Here the feed-forward
-parts of the smaller variants get more channels inside, all of them the same number, until the whole
-network has as many parameters as with the reference. FLOPs then differ the other way: a table
-shows both.
-
-Whether processes and micro-batches can share a batch evenly.
+Where `model.match_parameters_of` names a reference, every variant of a comparison gets as many
+parameters: attention blocks differ in size, so a variant may win by its parameters alone. The
+feed-forward parts of the smaller variants get more channels inside, all of them the same number,
+until the whole network has as many parameters as with the reference. FLOPs then differ the other
+way: a table shows both.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import fields
+from typing import Any
 
 import torch
 
 from harness.config.schema import TrialConfig
-from harness.config.sections import TrainConfig
+from harness.config.sections import Section, TrainConfig
 from models.attention import load_variant
 from models.backbone import Backbone, BackboneConfig
 from models.diffusion_module import DiffusionModule, Optimization
@@ -44,7 +43,7 @@ def match_parameters(config: BackboneConfig, reference: str) -> BackboneConfig:
     """
     attention = load_variant(reference).config.model_validate({"name": reference})
     try:
-        wanted = _parameters(replace(config, attention=attention))
+        wanted = _parameters(config.model_copy(update={"attention": attention}))
     except UserError as error:
         raise UserError(f"model.match_parameters_of is {reference}: {error}") from error
     own = _parameters(config)
@@ -68,7 +67,7 @@ def match_parameters(config: BackboneConfig, reference: str) -> BackboneConfig:
 
 
 def _with_hidden(config: BackboneConfig, hidden: int) -> BackboneConfig:
-    return replace(config, mlp_ratio=hidden / config.width)
+    return config.model_copy(update={"mlp_ratio": hidden / config.width})
 
 
 def _parameters(config: BackboneConfig) -> int:
@@ -88,17 +87,9 @@ def backbone_config(
     """
     model = config.model
     described = BackboneConfig(
+        **_shared(model, BackboneConfig.model_fields),
         image_shape=image_shape,
         num_classes=num_classes,
-        depth=model.depth,
-        width=model.width,
-        heads=model.heads,
-        patch_size=model.patch_size,
-        feedforward=model.feedforward,
-        mlp_ratio=model.mlp_ratio,
-        positions=model.positions,
-        qk_norm=model.qk_norm,
-        value_convolution=model.value_convolution,
         attention=config.attention,
         variance_channels=build_objective(config.objective).variance_channels,
     )
@@ -125,27 +116,19 @@ def build_module(
     sharded: bool = False,
 ) -> DiffusionModule:
     """The LightningModule that trains it; see there for `sharded`."""
-    train = config.train
     backbone = build_backbone(config, image_shape, num_classes)
-    backbone.checkpoints_activations = train.activation_checkpointing
-    return DiffusionModule(
-        backbone,
-        build_objective(config.objective),
-        Optimization(
-            learning_rate=train.learning_rate,
-            factor_learning_rate=train.factor_learning_rate,
-            warmup_steps=train.warmup_steps,
-            betas=train.betas,
-            weight_decay=train.weight_decay,
-            gradient_clip=train.gradient_clip,
-            ema_decay=train.ema_decay,
-            label_dropout=config.model.label_dropout,
-            batch_size=train.batch_size,
-            accumulate=train.accumulate,
-        ),
-        config.seed,
-        sharded,
+    backbone.checkpoints_activations = config.train.activation_checkpointing
+    names = [field.name for field in fields(Optimization)]
+    optimization = Optimization(
+        **_shared(config.train, names), label_dropout=config.model.label_dropout
     )
+    objective = build_objective(config.objective)
+    return DiffusionModule(backbone, objective, optimization, config.seed, sharded)
+
+
+def _shared(section: Section, names: Collection[str]) -> dict[str, Any]:
+    """The values of a section's fields that are among these names."""
+    return {name: value for name, value in section if name in names}
 
 
 def check_batch(settings: TrainConfig, processes: int) -> None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 
@@ -22,9 +20,8 @@ from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
 from harness.config.serialisation import to_plain
 from harness.machine.files import atomic_path, write_json
-from models.attention import load_variant, variant_names
 from models.backbone import Backbone, BackboneConfig
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
@@ -55,10 +52,7 @@ def export_model(
         raise UserError(f"{folder} is a file: name the folder to write")
     described = {
         "format": _FORMAT,
-        _BACKBONE: {
-            field.name: _plain(getattr(backbone.config, field.name))
-            for field in fields(BackboneConfig)
-        },
+        _BACKBONE: backbone.config.model_dump(mode="json"),
         "trial": None if trial is None else to_plain(trial),
         "weights": weights,
     }
@@ -90,7 +84,7 @@ def load_exported(folder: Path) -> Backbone:
     try:
         load_model(backbone, path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{path} does not fit {DESCRIPTION}: {_one_line(error)}") from error
+        raise UserError(f"{path} does not fit {DESCRIPTION}: {one_line(error)}") from error
     return backbone.eval()
 
 
@@ -109,10 +103,6 @@ def weight_shapes(path: Path) -> dict[str, Shape]:
         raise UserError(f"{path} is no safetensors file, or is damaged: {error}") from error
 
 
-def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-
-
 def _described(folder: Path) -> BackboneConfig:
     path = folder / DESCRIPTION
     if not path.is_file():
@@ -122,34 +112,16 @@ def _described(folder: Path) -> BackboneConfig:
         )
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {_one_line(error)}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(described, dict) or described.get("format") != _FORMAT:
         raise UserError(f"{path} is not of format {_FORMAT}, the only one known")
-    backbone = described.get(_BACKBONE)
-    if not isinstance(backbone, dict):
-        raise UserError(f"{path} lacks {_BACKBONE}")
     try:
-        return _config(backbone, path)
+        return BackboneConfig.model_validate(described.get(_BACKBONE))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {_BACKBONE}.{where}: {first['msg']}") from error
-
-
-def _config(backbone: Mapping[str, Any], path: Path) -> BackboneConfig:
-    unknown = backbone.keys() - {field.name for field in fields(BackboneConfig)}
-    if unknown:
-        raise UserError(f"{path}: {_BACKBONE} has unknown {', '.join(sorted(unknown))}")
-    attention = backbone.get("attention")
-    name = attention.get("name") if isinstance(attention, dict) else None
-    if name not in variant_names():
-        raise UserError(
-            f"{path}: {_BACKBONE}.attention.name is {name!r}; "
-            f"expected one of {', '.join(variant_names())}"
-        )
-    config = load_variant(name).config.model_validate_json(json.dumps(attention))
-    return TypeAdapter(BackboneConfig).validate_python({**backbone, "attention": config})
+        where = ".".join(map(str, (_BACKBONE, *first["loc"])))
+        raise UserError(f"{path}: {where}: {first['msg']}") from error
 
 
 def _check_shapes(folder: Path, found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
@@ -172,7 +144,3 @@ def _check_shapes(folder: Path, found: Mapping[str, Shape], expected: Mapping[st
 
 def _shown(shape: Shape) -> str:
     return "x".join(map(str, shape)) or "a scalar"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
 
 __all__ = [
+    "AnyAttention",
     "AttentionBlock",
     "AttentionConfig",
     "AttentionShape",
@@ -53,3 +59,13 @@ def build_attention(config: AttentionConfig, shape: AttentionShape) -> Attention
     """Build the block that a variant's configuration describes."""
     block = load_variant(config.name).block
     return block(config, shape)
+
+
+if TYPE_CHECKING:
+    AnyAttention = AttentionConfig
+else:
+    AnyAttention = Annotated[
+        reduce(or_, [load_variant(name).config for name in variant_names()]),
+        Field(discriminator="name"),
+    ]
+"""The configuration of any variant; of a mapping, `name` says which variant's fields it holds."""

@@ -24,7 +24,6 @@ from models.attention.parts.products import (
     checked_heads,
     full_precision,
     linear_product,
-    linear_product_flops,
     merge_heads,
     similarities,
     similarity_sums,
@@ -141,16 +140,6 @@ class Attention(AttentionBlock):
             case "none" | "rms":
                 return differenced / self.tokens
 
-    def flops(self, batch: int) -> int:
-        rows = 2 * batch * self.tokens
-        total = rows * self.width * 4 * self.width
-        total += linear_product_flops(batch, self.heads, self.tokens, self.config.head_dim)
-        total += rows * self.width * (self.query_kernel.options + self.key_kernel.options)
-        if self.differential:
-            total += rows * self.redundant_query.multiplications
-            total += rows * self.redundant_key.multiplications
-        return total + self.value_convolution.flops(batch)
-
     def _features(
         self, tokens: Tensor, queries: Tensor, keys: Tensor
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
@@ -202,13 +191,6 @@ class _Redundancy(nn.Module):
         """`Q~ - lambda Q'~`; plain (B, H, N, d), tokens (B, N, D)."""
         (redundant,) = full_precision(self.norm(self.projectors(tokens)))
         return self.difference(plain, self.kernel(split_heads(redundant, self.heads)))
-
-    @property
-    def multiplications(self) -> int:
-        """Multiply-adds for one token."""
-        width = self.projectors.width
-        options = self.kernel.options + 2 * self.difference.options
-        return self.projectors.multiplications + width * options
 
 
 def _without_similarity(sums: Tensor) -> Tensor:

@@ -37,7 +37,6 @@ class Attention(AttentionBlock):
         super().__init__()
         self.heads = shape.heads
         self.width = shape.width
-        self.tokens = shape.grid[0] * shape.grid[1]
         self.head_dim = checked_head_dim(shape.width, shape.heads)
         self.qkv = nn.Linear(shape.width, 3 * shape.width)
         self.query_norm = WidthNorm(shape)
@@ -53,11 +52,6 @@ class Attention(AttentionBlock):
     def attention_weights(self, tokens: Tensor, head: int) -> Tensor:
         query, key = full_precision(*(part[:, head] for part in self._projected(tokens)[:2]))
         return torch.softmax(similarities(query, key) / self.head_dim**0.5, dim=-1)
-
-    def flops(self, batch: int) -> int:
-        projections = 2 * batch * self.tokens * self.width * 4 * self.width
-        products = 2 * 2 * batch * self.tokens**2 * self.width
-        return projections + products + self.value_convolution.flops(batch)
 
     def _projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, (B, H, N, d) each, and values (B, N, D)."""

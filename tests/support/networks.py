@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -33,7 +32,7 @@ def backbone_config() -> Callable[..., BackboneConfig]:
     )
 
     def build(**changes: object) -> BackboneConfig:
-        return replace(plain, **changes)
+        return plain.model_copy(update=changes)
 
     return build
 

@@ -48,17 +48,9 @@ class ProjectorBank(nn.Module, SelfInitialized):
             )
         return choice.gated(chosen)
 
-    @property
-    def multiplications(self) -> int:
-        """Multiply-adds for one token, router included."""
-        routing = self.projectors if self.router is not None else 0
-        return self.width * (self.projectors * self.width + routing)
-
 
 class StaticDifference(nn.Module, SelfInitialized, LearnsFactor):
     """One learnable lambda for all tokens."""
-
-    options = 0
 
     def __init__(self, initial: float) -> None:
         super().__init__()
@@ -77,14 +69,10 @@ class StaticDifference(nn.Module, SelfInitialized, LearnsFactor):
 
 
 class ChosenDifference(nn.Module, SelfInitialized, LearnsFactor):
-    """One of n learnable lambdas, chosen for each row by routing on `[Q~_i, Q'~_i]`.
-
-    `options` is the number of router logits a row costs, for counting FLOPs.
-    """
+    """One of n learnable lambdas, chosen for each row by routing on `[Q~_i, Q'~_i]`."""
 
     def __init__(self, head_dim: int, initial: InitialFactors, learning: RouterLearning) -> None:
         super().__init__()
-        self.options = initial.options
         self.initial = initial
         self.router = Router(2 * head_dim, initial.options, learning)
         self.factors = nn.Parameter(torch.empty(initial.options))

@@ -16,7 +16,6 @@ from models.attention.parts.norm import WidthNorm
 from models.attention.parts.products import (
     full_precision,
     linear_product,
-    linear_product_flops,
     merge_heads,
     similarities,
     similarity_sums,
@@ -39,7 +38,6 @@ class KernelAttention(AttentionBlock):
         self.heads = heads
         self.eps = eps
         self.width = shape.width
-        self.tokens = shape.grid[0] * shape.grid[1]
         self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=qkv_bias)
         self.query_norm = WidthNorm(shape)
         self.key_norm = WidthNorm(shape)
@@ -61,11 +59,6 @@ class KernelAttention(AttentionBlock):
         query, key, _ = self._projected(tokens)
         weights = similarities(query[:, head], key[:, head])
         return weights / (weights.sum(dim=-1, keepdim=True) + self.eps)
-
-    def flops(self, batch: int) -> int:
-        projections = 2 * batch * self.tokens * self.width * 4 * self.width
-        products = linear_product_flops(batch, self.heads, self.tokens, self.width // self.heads)
-        return projections + products + self.value_convolution.flops(batch)
 
     def _projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Phi of queries and of keys, (B, H, N, d) each, and values (B, N, D)."""

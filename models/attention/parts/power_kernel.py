@@ -89,16 +89,12 @@ def power_kernel(rows: Tensor, exponents: Tensor) -> Tensor:
 class ReluKernel(nn.Module):
     """`phi(z) = relu(z)`."""
 
-    options = 0
-
     def forward(self, rows: Tensor) -> Tensor:
         return rows.relu()
 
 
 class FixedPower(nn.Module):
     """`phi_g` with one exponent that is not learned."""
-
-    options = 0
 
     def __init__(self, exponent: float) -> None:
         super().__init__()
@@ -111,9 +107,8 @@ class FixedPower(nn.Module):
 class ChosenPower(nn.Module, SelfInitialized, LearnsFactor):
     """`phi_g` with one of n learnable exponents, chosen for each row by its own router.
 
-    `options` is the number of router logits a row costs, for counting FLOPs. An exponent that
-    training takes below `SMALLEST_EXPONENT` counts as that: at 0 every positive entry counts alike,
-    and below it the smallest ones most.
+    An exponent that training takes below `SMALLEST_EXPONENT` counts as that: at 0 every positive
+    entry counts alike, and below it the smallest ones most.
 
     Args:
         head_dim: channels of a row.
@@ -129,7 +124,6 @@ class ChosenPower(nn.Module, SelfInitialized, LearnsFactor):
         self, head_dim: int, initial: InitialFactors, learning: RouterLearning, heads: int = 1
     ) -> None:
         super().__init__()
-        self.options = initial.options
         self.initial = initial
         self.router = Router(head_dim, initial.options, learning, heads)
         shape = (initial.options,) if heads == 1 else (heads, initial.options)

@@ -32,15 +32,9 @@ def linear_product(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     In the precision of the arguments, whatever the autocast.
     """
     with torch.autocast(queries.device.type, enabled=False):
-        if _quadratic_is_cheaper(queries.shape[-2], queries.shape[-1]):
+        if queries.shape[-2] <= queries.shape[-1]:
             return (queries @ keys.mT) @ values
         return queries @ (keys.mT @ values)
-
-
-def linear_product_flops(batch: int, heads: int, tokens: int, head_dim: int) -> int:
-    """FLOPs of `linear_product`, two for a multiply-add."""
-    inner = tokens if _quadratic_is_cheaper(tokens, head_dim) else head_dim
-    return 2 * 2 * batch * heads * tokens * head_dim * inner
 
 
 def similarities(queries: Tensor, keys: Tensor) -> Tensor:
@@ -52,10 +46,6 @@ def similarities(queries: Tensor, keys: Tensor) -> Tensor:
 def similarity_sums(queries: Tensor, keys: Tensor) -> Tensor:
     """`q_i . sum_j k_j` of (..., N, d), as (..., N, 1): the row sums of `Q K^T`."""
     return (queries * keys.sum(dim=-2, keepdim=True)).sum(dim=-1, keepdim=True)
-
-
-def _quadratic_is_cheaper(tokens: int, head_dim: int) -> bool:
-    return tokens <= head_dim
 
 
 def checked_head_dim(width: int, heads: int) -> int:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -41,7 +40,7 @@ def with_attention(name: str, **changes: object) -> BackboneConfig:
         attention=load_variant(name).config(),
         variance_channels=1,
     )
-    return replace(plain, **changes)
+    return plain.model_copy(update=changes)
 
 
 def count(config: BackboneConfig) -> int:
@@ -60,7 +59,8 @@ def test_every_variant_gets_as_many_parameters_as_the_largest(name: str, feedfor
 
 def test_only_the_feed_forward_part_grows() -> None:
     plain = with_attention("sana")
-    assert replace(match_parameters(plain, "dydila"), mlp_ratio=4.0) == plain
+    widened = match_parameters(plain, "dydila")
+    assert widened.model_copy(update={"mlp_ratio": 4.0}) == plain
 
 
 def test_the_field_of_the_configuration_matches_the_networks(trial_config: Build) -> None:

@@ -58,7 +58,6 @@ def test_size_zero_has_no_parameters_and_returns_its_input() -> None:
     module, attended = build(0), values()
     assert not list(module.parameters())
     assert module(attended, values()) is attended
-    assert module.flops(batch=2) == 0
 
 
 def test_even_size_is_refused() -> None:

@@ -232,7 +232,7 @@ def test_a_single_token_or_no_image_is_nothing_to_probe(shown: ProbeImages) -> N
     assert probe_attention(network("sana"), objective(), none, 4) == ()
     square = ProbeImages(shown.images[..., :2, :2], shown.labels, shown.noise[..., :2, :2])
     config = network("sana").config
-    single = Backbone(BackboneConfig(**{**vars(config), "image_shape": (1, 2, 2)}), seed=0)
+    single = Backbone(config.model_copy(update={"image_shape": (1, 2, 2)}), seed=0)
     assert probe_attention(single, objective(), square, 4) == ()
 
 
