@@ -1,13 +1,15 @@
-"""What a source of encoded image files offers, whatever it is packed in.
+"""The contract of a source of encoded image files, and what all kinds of sources share.
 
-What all kinds of sources share: listing once, finding by id, and errors of one line.
+A kind of source is one module of this package with a class that implements `IndexedSource` and two
+names by which it is found: `EXPECTED`, what it opens in words, and `recognise(path: Path) ->
+Recognised | None`, which looks at a file or folder that is there, without listing all of it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +64,46 @@ class Source(ABC):
             KeyError: there is no such image.
             UserError: the source was damaged or changed under way.
         """
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a kind of source says of a path that it can open."""
+
+    what: str
+    """What is there in words, such as `3 tars`, for where several kinds recognise a path."""
+    open: Callable[[], Source]
+    sure: bool = True
+    """False where it may be something else: a kind that is sure goes first."""
+
+
+def beginning(path: Path) -> bytes:
+    """The first 512 bytes of a file, which tell most kinds.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(512)
+
+
+def visible_files(folder: Path, suffix: str) -> list[Path]:
+    """The files directly in a folder that end in `suffix` and are not hidden.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix == suffix and not path.name.startswith(".") and path.is_file()
+    ]
+
+
+def shorten(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, sorted, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(sorted(names)[:most]) or "nothing") + more
 
 
 LARGEST_FILE = 256 * 2**20

@@ -1,6 +1,6 @@
-"""A folder of class folders.
+"""A folder of class folders; and how all sources read a part of a file.
 
-Reading a part of a file without a position that threads or forked processes could share.
+Files are read at an offset, without a position that threads or forked processes could share.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.data.sources.base import Entry, EntryIndex, IndexedSource
+from harness.data.sources.base import Entry, EntryIndex, IndexedSource, Recognised
 from harness.data.sources.class_layout import index_class_folders, is_image_name, visible_parts
 from models.errors import UserError
 
@@ -45,6 +45,19 @@ def read_exactly(descriptor: int, offset: int, size: int) -> bytes:
 
 _DEEPEST = 6
 """Levels of folders looked into: neither a wrong path nor a loop of links is followed far."""
+
+
+EXPECTED = "images as CLASS/IMAGE in a folder"
+
+
+def recognise(path: Path) -> Recognised | None:
+    """A folder with an image anywhere in it."""
+    if not path.is_dir():
+        return None
+    image = next((name for name, _ in walk(path) if is_image_name(name)), None)
+    if image is None:
+        return None
+    return Recognised(f"the image {image}", lambda: FolderSource(path))
 
 
 class FolderSource(IndexedSource):

@@ -1,18 +1,66 @@
-"""Labels as a file stores them, by number or by name, as indices into the class ids.
+"""Images whose labels stand beside them in the files: which files, which samples, which numbers.
 
-Which files of a folder belong together: those for training, and all of them.
+Tars and tables alike come as several files, of which those for training are taken. A label is
+stored as a number or as a name, and becomes an index into the class ids.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.data.sources.base import Source
+import numpy as np
+
+from harness.data.sources.base import Entry, EntryIndex, Source, index_entries
 from models.errors import UserError
 
 StoredLabel = int | str
+
+SAMPLE_IMAGES = ("jpg", "png", "jpeg", "webp")
+"""What the image of a sample in a tar may end in."""
+SAMPLE_LABELS = ("cls", "json")
+"""What the label beside it may end in."""
+
+
+def has_samples(names: Iterable[str]) -> bool:
+    """Whether some images among files in a tar have a label beside them."""
+    split = [key_and_part(name) for name in names]
+    labelled = {key for key, part in split if part in SAMPLE_LABELS}
+    return any(key in labelled and part in SAMPLE_IMAGES for key, part in split)
+
+
+def key_and_part(name: str) -> tuple[str, str]:
+    """`a/b.seg.png` is the part `seg.png` of the sample `a/b`."""
+    folder, slash, base = name.removeprefix("./").rpartition("/")
+    key, _, part = base.partition(".")
+    return folder + slash + key, part.lower()
+
+
+def index_labelled(
+    source: Source,
+    names: tuple[str, ...] | None,
+    labels: Sequence[StoredLabel],
+    ids: Sequence[str],
+    sizes: Sequence[int],
+    places: Sequence[Sequence[int]],
+) -> EntryIndex:
+    """The index of N images with stored labels.
+
+    Args:
+        source: named in messages.
+        names: C class names by label, where they are known.
+        labels: N, as they are stored.
+        ids: N.
+        sizes: N, in bytes.
+        places: N, each of K numbers by which the source finds an image.
+
+    Raises:
+        UserError: the labels do not fit the names or one another, or an id is there twice.
+    """
+    class_ids, numbers = number_labels(source, names, labels, ids)
+    found = [Entry(*values) for values in zip(ids, numbers, sizes, strict=True)]
+    return index_entries(source, class_ids, found, np.array(places, dtype=np.int64))
 
 
 def number_labels(

@@ -19,13 +19,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
-from harness.data.sources.base import Entry, EntryIndex, IndexedSource, index_entries
-from harness.data.sources.labels import number_labels
+from harness.data.sources.base import (
+    Entry,
+    EntryIndex,
+    IndexedSource,
+    Recognised,
+    beginning,
+    visible_files,
+)
+from harness.data.sources.labels import index_labelled, training_files
 from models.errors import UserError
 
 _MOST = 256 * 2**20
@@ -80,6 +86,24 @@ _IMAGE = "image"
 _LABEL = "label"
 
 
+EXPECTED = "Hugging Face's parquet files"
+
+
+def recognise(path: Path) -> Recognised | None:
+    """A parquet file; or a folder of some, which a copy of a repository has one level below."""
+    if not path.is_dir():
+        begins = beginning(path).startswith(b"PAR1")
+        if not begins and path.suffix != SUFFIX:
+            return None
+        return Recognised("a parquet file", lambda: ParquetSource(path, (path,)), sure=begins)
+    inner = path / "data"
+    tables = visible_files(path, SUFFIX) + (visible_files(inner, SUFFIX) if inner.is_dir() else [])
+    if not tables:
+        return None
+    found = f"{len(tables)} parquet files"
+    return Recognised(found, lambda: ParquetSource(path, training_files(path, tables)))
+
+
 class ParquetSource(IndexedSource):
     """Rows in random access: ids are `FILE#row`.
 
@@ -118,9 +142,7 @@ class ParquetSource(IndexedSource):
                 first += len(row_labels)
         if not ids:
             raise UserError(f"{self.path} holds no image: expected rows with an image and a label")
-        class_ids, numbers = number_labels(self, names[0], labels, ids)
-        found = [Entry(*values) for values in zip(ids, numbers, sizes, strict=True)]
-        return index_entries(self, class_ids, found, np.array(places, dtype=np.int64))
+        return index_labelled(self, names[0], labels, ids, sizes, places)
 
     def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
         number, group, row = place

@@ -9,12 +9,21 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, cast
 
-from harness.data.sources.base import Entry, EntryIndex, IndexedSource
+from harness.data.sources.base import (
+    Entry,
+    EntryIndex,
+    IndexedSource,
+    Recognised,
+    beginning,
+    visible_files,
+)
 from harness.data.sources.class_layout import index_class_folders
 from harness.data.sources.folder import read_range
+from harness.data.sources.labels import has_samples
 from models.errors import UserError
 
 _LONGEST_READ = 2**20
@@ -138,11 +147,47 @@ def _cut_off(what: str) -> UserError:
     return UserError(f"{what} is cut off: it ends before the mark that closes a tar: copy it again")
 
 
-class ClassTarSource(IndexedSource):
-    """Files are read where they stand in the archive, which must not be compressed."""
+EXPECTED = "images as CLASS/IMAGE in an uncompressed tar, or ImageNet's ILSVRC2012_img_train.tar"
+SUFFIX = ".tar"
+_LOOKED_AT = 64
+"""Files at the beginning of a tar that tell its kind."""
+
+
+def recognise(path: Path) -> Recognised | None:
+    """A tar, or a folder with a single one, that holds no labelled samples."""
+    found = visible_files(path, SUFFIX) if path.is_dir() else [path]
+    if len(found) != 1 or not is_tar(beginning(found[0])):
+        return None
+    names = first_files(found[0])
+    if has_samples(names):
+        return None
+    inner = any(name.endswith(SUFFIX) for name in names)
+    kind = ImageNetTarSource if inner else ClassTarSource
+    return Recognised("1 tars", lambda: kind(found[0]))
+
+
+def first_files(path: Path) -> list[str]:
+    """Names of the first files of a tar.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    files = (member.name for member in tar_members(path) if not member.is_folder)
+    return list(islice(files, _LOOKED_AT))
+
+
+class _TarSource(IndexedSource):
+    """Images are read where they stand in the archive, which must not be compressed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
+        return read_range(self.path, place[0], entry.size)
+
+
+class ClassTarSource(_TarSource):
+    """A tar of class folders."""
 
     def _list(self) -> EntryIndex:
         files, places, folders = [], [], []
@@ -154,24 +199,15 @@ class ClassTarSource(IndexedSource):
                 places.append((member.offset,))
         return index_class_folders(self, files, places, folders)
 
-    def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
-        return read_range(self.path, place[0], entry.size)
 
-
-INNER_SUFFIX = ".tar"
-
-
-class ImageNetTarSource(IndexedSource):
-    """Nothing is unpacked: images are read where they stand in the outer archive."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+class ImageNetTarSource(_TarSource):
+    """ImageNet's own `ILSVRC2012_img_train.tar`: a tar of one tar a class, `n01440764.tar`."""
 
     def _list(self) -> EntryIndex:
         files, places, class_ids = [], [], []
         for outer in tar_members(self.path):
             name = PurePosixPath(outer.name)
-            if outer.is_folder or name.suffix != INNER_SUFFIX or name.name.startswith("."):
+            if outer.is_folder or name.suffix != SUFFIX or name.name.startswith("."):
                 continue
             class_ids.append(name.stem)
             for image in tar_members(self.path, outer.offset, outer.size, name.name):
@@ -179,6 +215,3 @@ class ImageNetTarSource(IndexedSource):
                     files.append((f"{name.stem}/{image.name}", image.size))
                     places.append((image.offset,))
         return index_class_folders(self, files, places, class_ids)
-
-    def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
-        return read_range(self.path, place[0], entry.size)

@@ -7,32 +7,63 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from harness.data.sources.base import Entry, EntryIndex, IndexedSource, index_entries
+from harness.data.sources.base import (
+    Entry,
+    EntryIndex,
+    IndexedSource,
+    Recognised,
+    beginning,
+    shorten,
+    visible_files,
+)
 from harness.data.sources.class_layout import visible_parts
 from harness.data.sources.folder import read_range
-from harness.data.sources.labels import StoredLabel, number_labels
-from harness.data.sources.tar import TarMember, tar_members
+from harness.data.sources.labels import (
+    SAMPLE_IMAGES,
+    SAMPLE_LABELS,
+    StoredLabel,
+    has_samples,
+    index_labelled,
+    key_and_part,
+    training_files,
+)
+from harness.data.sources.tar import SUFFIX, TarMember, first_files, is_tar, tar_members
 from models.errors import UserError
 
-SHARD_SUFFIX = ".tar"
-_IMAGES = ("jpg", "png", "jpeg", "webp")
-_LABELS = ("cls", "json")
 _FIELDS = ("label", "class")
 _CLASSES = "classes.txt"
 _LARGEST_LABEL = 2**20
 """Bytes of a file that labels an image."""
 
 
-def has_samples(names: Iterable[str]) -> bool:
-    """Whether some images among files in a tar have a label beside them."""
-    split = [_key_and_part(name) for name in names]
-    labelled = {key for key, part in split if part in _LABELS}
-    return any(key in labelled and part in _IMAGES for key, part in split)
+EXPECTED = "WebDataset shards with labels (KEY.jpg and KEY.cls or KEY.json)"
+
+
+def recognise(path: Path) -> Recognised | None:
+    """A tar of labelled samples, or a folder with one or with several tars."""
+    if not path.is_dir():
+        if not (is_tar(beginning(path)) and has_samples(first_files(path))):
+            return None
+        return Recognised("1 tars", lambda: WebDatasetSource(path, (path,)))
+    shards = visible_files(path, SUFFIX)
+    if not shards or (len(shards) == 1 and not has_samples(first_files(shards[0]))):
+        return None
+    return Recognised(f"{len(shards)} tars", lambda: _opened(path, shards))
+
+
+def _opened(folder: Path, shards: list[Path]) -> WebDatasetSource:
+    chosen = training_files(folder, shards)
+    for shard in chosen:
+        names = first_files(shard)
+        if not has_samples(names):
+            raise UserError(
+                f"{folder} holds tars, but {shard.name} begins with {shorten(names)}: expected "
+                f"{EXPECTED}"
+            )
+    return WebDatasetSource(folder, chosen)
 
 
 class WebDatasetSource(IndexedSource):
@@ -54,16 +85,16 @@ class WebDatasetSource(IndexedSource):
         places: list[tuple[int, int]] = []
         for number, shard in enumerate(self.shards):
             for key, image, label in self._samples(shard):
-                ids.append(f"{shard.name.removesuffix(SHARD_SUFFIX)}/{key}")
+                ids.append(f"{shard.name.removesuffix(SUFFIX)}/{key}")
                 labels.append(label)
                 sizes.append(image.size)
                 places.append((number, image.offset))
         if not ids:
-            raise UserError(f"{self.path} holds no image: expected {' or '.join(_IMAGES)} files")
+            raise UserError(
+                f"{self.path} holds no image: expected {' or '.join(SAMPLE_IMAGES)} files"
+            )
         names = _class_names(self.shards[0].parent / _CLASSES)
-        class_ids, numbers = number_labels(self, names, labels, ids)
-        found = [Entry(*values) for values in zip(ids, numbers, sizes, strict=True)]
-        return index_entries(self, class_ids, found, np.array(places, dtype=np.int64))
+        return index_labelled(self, names, labels, ids, sizes, places)
 
     def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
         number, offset = place
@@ -75,31 +106,24 @@ class WebDatasetSource(IndexedSource):
         for member in tar_members(shard):
             if member.is_folder or visible_parts(member.name) is None:
                 continue
-            key, part = _key_and_part(member.name)
+            key, part = key_and_part(member.name)
             if part in samples.setdefault(key, {}):
                 raise UserError(f"{shard} holds {key}.{part} twice: write each sample once")
             samples[key][part] = member
         found = []
         for key, parts in samples.items():
-            images = [parts[part] for part in _IMAGES if part in parts]
-            texts = [part for part in _LABELS if part in parts]
+            images = [parts[part] for part in SAMPLE_IMAGES if part in parts]
+            texts = [part for part in SAMPLE_LABELS if part in parts]
             if not images and not texts:
                 continue
             if len(images) != 1 or not texts:
                 there = ", ".join(f"{key}.{part}" for part in parts)
                 raise UserError(
                     f"{shard}: the sample {key} is {there}, but expected one image "
-                    f"({', '.join(_IMAGES)}) and a label ({' or '.join(_LABELS)})"
+                    f"({', '.join(SAMPLE_IMAGES)}) and a label ({' or '.join(SAMPLE_LABELS)})"
                 )
             found.append((key, images[0], _label(shard, key, texts[0], parts[texts[0]])))
         return found
-
-
-def _key_and_part(name: str) -> tuple[str, str]:
-    """`a/b.seg.png` is the part `seg.png` of the sample `a/b`."""
-    folder, slash, base = name.removeprefix("./").rpartition("/")
-    key, _, part = base.partition(".")
-    return folder + slash + key, part.lower()
 
 
 def _label(shard: Path, key: str, part: str, member: TarMember) -> StoredLabel:

@@ -12,7 +12,14 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.data.sources.base import LARGEST_FILE, Entry, EntryIndex, IndexedSource
+from harness.data.sources.base import (
+    LARGEST_FILE,
+    Entry,
+    EntryIndex,
+    IndexedSource,
+    Recognised,
+    beginning,
+)
 from harness.data.sources.class_layout import index_class_folders
 from harness.data.sources.folder import read_exactly
 from models.errors import UserError
@@ -20,6 +27,19 @@ from models.errors import UserError
 _HEADER = struct.Struct("<4s22xHH")
 """What stands before each file: signature, and the lengths of its name and of an extra field."""
 _ENCRYPTED = 1
+
+
+EXPECTED = "images as CLASS/IMAGE in a zip"
+
+
+def recognise(path: Path) -> Recognised | None:
+    """A file that begins as a zip; or ends as one, as a file within a tar may too."""
+    if path.is_dir():
+        return None
+    begins = beginning(path).startswith(b"PK")
+    if not begins and not zipfile.is_zipfile(path):
+        return None
+    return Recognised("a zip", lambda: ZipSource(path), sure=begins)
 
 
 class ZipSource(IndexedSource):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from harness.data import sources
 from harness.data.sources import open_source
 from models.errors import UserError
 
@@ -73,6 +75,44 @@ def test_a_zip_at_the_end_of_a_tar_does_not_make_it_a_zip(
     archive = pack("zip", images).read_bytes()
     path = tar("x.tar", {"a/1.png": b"", "notes.zip": archive})
     assert [entry.id for entry in open_source(path).entries()] == ["a/1.png"]
+
+
+MINE = """
+from harness.data.sources.base import Entry, EntryIndex, IndexedSource, Recognised, index_entries
+import numpy as np
+
+EXPECTED = "bytes of my own"
+
+class MySource(IndexedSource):
+    def __init__(self, path):
+        self.path = path
+
+    def _list(self):
+        entries = [Entry("a/0", 0, 1), Entry("b/1", 1, 1)]
+        return index_entries(self, ("a", "b"), entries, np.array([[0], [1]]))
+
+    def _content(self, entry, place):
+        return self.path.read_bytes()[4 + place[0] :][:1]
+
+def recognise(path):
+    mine = path.is_file() and path.read_bytes().startswith(b"mine")
+    return Recognised("my file", lambda: MySource(path)) if mine else None
+"""
+
+
+def test_a_new_kind_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "mine.py").write_text(MINE)
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(modules)])
+    monkeypatch.delitem(sys.modules, "harness.data.sources.mine", raising=False)
+    (tmp_path / "images").write_bytes(b"minexy")
+    source = open_source(tmp_path / "images")
+    assert [source.read(entry.id) for entry in source.entries()] == [b"x", b"y"]
+    (tmp_path / "images").write_bytes(b"another")
+    with pytest.raises(UserError, match="another kind: expected .*; bytes of my own; "):
+        open_source(tmp_path / "images")
+    sys.modules.pop("harness.data.sources.mine")
 
 
 def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:
