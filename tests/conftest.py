@@ -14,7 +14,7 @@ from harness.config.load import load_ablation
 from harness.config.schema import TrialConfig
 from harness.machine.environment import EXPERIMENTS, ROOT
 
-pytest_plugins = ["tests.support.networks"]
+pytest_plugins = ["tests.support.stand_ins.networks"]
 
 
 @pytest.fixture(autouse=True, scope="session")

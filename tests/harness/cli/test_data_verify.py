@@ -9,7 +9,7 @@ from harness.cli.data import add_verify as add
 from harness.data.manifest import write_manifest
 from harness.data.sources import open_source
 from models.errors import UserError
-from tests.support.memory_source import make, pictures
+from tests.support.stand_ins.memory_source import make, pictures
 
 
 def run(*arguments: str | Path) -> int:

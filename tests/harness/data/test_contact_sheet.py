@@ -11,7 +11,7 @@ from PIL import Image
 from harness.data.inspect import contact_sheet
 from harness.data.manifest import Manifest, ManifestClass
 from models.errors import UserError
-from tests.support.memory_source import MemorySource, make
+from tests.support.stand_ins.memory_source import MemorySource, make
 
 COLOURS = ["red", "lime", "blue", "yellow"]
 SIDE, STEP, ROW, GAP = 96, 100, 116, 4

@@ -4,7 +4,7 @@ import pytest
 
 from harness.data.inspect import ClassCount, describe
 from models.errors import UserError
-from tests.support.memory_source import MemorySource, make, picture, pictures
+from tests.support.stand_ins.memory_source import MemorySource, make, picture, pictures
 
 
 def uneven() -> dict[str, bytes]:

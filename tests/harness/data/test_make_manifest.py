@@ -11,7 +11,7 @@ from harness.data.manifest import Manifest, ManifestClass
 from harness.data.sources import open_source
 from harness.processes.progress import Progress
 from models.errors import UserError
-from tests.support.memory_source import MemorySource, by_hash, make, picture, pictures
+from tests.support.stand_ins.memory_source import MemorySource, by_hash, make, picture, pictures
 
 
 def ids(manifest: Manifest) -> list[str]:

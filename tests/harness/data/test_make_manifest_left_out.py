@@ -13,7 +13,7 @@ from PIL import Image
 from harness.data.manifest import LeftOut
 from harness.data.sources import open_source
 from models.errors import UserError
-from tests.support.memory_source import MemorySource, by_hash, make, picture, pictures
+from tests.support.stand_ins.memory_source import MemorySource, by_hash, make, picture, pictures
 
 
 def truncated() -> bytes:

@@ -15,7 +15,7 @@ from harness.data.make_manifest import read_each
 from harness.data.sources.folder import FolderSource
 from harness.machine.environment import ROOT
 from models.errors import UserError
-from tests.support.memory_source import MemorySource
+from tests.support.stand_ins.memory_source import MemorySource
 
 IDS = [f"c/{number:03}.png" for number in range(150)]
 read = FolderSource.read

@@ -11,7 +11,7 @@ from harness.data.sources import open_source
 from harness.data.verify import check_contents, check_sizes
 from harness.processes.progress import Progress, ignore_progress
 from models.errors import UserError
-from tests.support.memory_source import MemorySource, make, pictures
+from tests.support.stand_ins.memory_source import MemorySource, make, pictures
 
 
 def manifest_of(files: dict[str, bytes]) -> Manifest:

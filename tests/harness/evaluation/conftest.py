@@ -3,40 +3,13 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor
 
-from harness.evaluation.extractors.base import Extracted, FeatureExtractor
-
-
-@final
-class RandomProjection(FeatureExtractor):
-    """A real extractor that takes no time: fixed random linear maps of the pixels of 8x8 images."""
-
-    name = "random_projection"
-    display = "Random projection"
-    weights_sha256 = "ab" * 32
-    resize = "none"
-    feature_size = 12
-    classes = 5
-
-    def __init__(self) -> None:
-        super().__init__()
-        stream = torch.Generator().manual_seed(0)
-        self.register_buffer("projection", torch.randn(64, 12, generator=stream) / 8)
-        self.register_buffer("classifier", torch.randn(12, 5, generator=stream))
-        self.seen = 0
-        self.eval()
-
-    def extract(self, images: Tensor) -> Extracted:
-        self.seen += len(images)
-        features = (images.float().mean(dim=3).flatten(1) / 127.5 - 1) @ self.projection
-        return Extracted(features, features @ self.classifier)
+from tests.support.stand_ins.random_projection import RandomProjection
 
 
 @pytest.fixture

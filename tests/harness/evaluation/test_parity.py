@@ -24,8 +24,8 @@ from harness.evaluation.metrics.kernel_distance import kernel_distance
 from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.evaluation.quality import evaluate_samples
 from harness.evaluation.reference import Reference
-from tests.support.pixel_extractor import PixelExtractor
-from tests.support.random_weights import smooth_images, write_random_inception
+from tests.support.stand_ins.pixel_extractor import PixelExtractor
+from tests.support.stand_ins.random_weights import smooth_images, write_random_inception
 
 COUNT = 8
 SEED = 2020

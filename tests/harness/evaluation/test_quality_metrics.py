@@ -9,7 +9,7 @@ from harness.evaluation.reference import Reference
 from harness.vocabulary import names
 from harness.vocabulary.metrics import Measurement
 from harness.vocabulary.names import check_name
-from tests.support.pixel_extractor import PixelExtractor
+from tests.support.stand_ins.pixel_extractor import PixelExtractor
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1)).astype(np.uint8)
 

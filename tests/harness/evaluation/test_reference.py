@@ -104,7 +104,7 @@ TWO_AT_ONCE = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from conftest import RandomProjection
+from tests.support.stand_ins.random_projection import RandomProjection
 from harness.evaluation.reference import RealImages, load_reference
 import numpy as np
 
@@ -121,9 +121,7 @@ print(extractor.seen)
 
 
 def test_of_two_processes_one_extracts_and_the_other_waits(tmp_path: Path) -> None:
-    program = TWO_AT_ONCE.format(
-        paths=[str(ROOT), str(ROOT / "tests/support")], folder=str(tmp_path)
-    )
+    program = TWO_AT_ONCE.format(paths=[str(ROOT)], folder=str(tmp_path))
     processes = [
         subprocess.Popen([sys.executable, "-c", program, str(k)], stdout=subprocess.PIPE, text=True)
         for k in range(2)

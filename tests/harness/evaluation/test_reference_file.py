@@ -25,7 +25,7 @@ from harness.evaluation.reference_file import (
 )
 from harness.vocabulary.metrics import Measurement
 from models.errors import UserError
-from tests.support.pixel_extractor import PixelExtractor
+from tests.support.stand_ins.pixel_extractor import PixelExtractor
 
 
 def build(images: np.ndarray, path: Path, extractor: FeatureExtractor, **options: Any):

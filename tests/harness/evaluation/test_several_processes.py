@@ -14,8 +14,8 @@ from harness.processes.group import LostTouchError
 from harness.sampling.sinks import FileSink
 from harness.vocabulary.metrics import BY_KEY
 from models.errors import UserError
-from tests.support import group_tasks as tasks
-from tests.support.together import end_server, run_together
+from tests.support.ranks import group_tasks as tasks
+from tests.support.ranks.together import end_server, run_together
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ import pytest
 
 from harness.config.schema import TrialConfig
 from harness.tracking.store import Store
-from tests.support.processes import TINY, ForkServer, Outcome, Place
+from tests.support.processes.killed_trials import TINY, ForkServer, Outcome, Place
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.processes import ForkServer, Outcome, Place, assert_same_trial
+from tests.support.processes.killed_trials import ForkServer, Outcome, Place, assert_same_trial
 
 YEAR = 365 * 24 * 3600
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.serialisation import to_yaml
-from tests.support.processes import CHECKPOINT_EVERY, STEPS, ForkServer, Place
+from tests.support.processes.killed_trials import CHECKPOINT_EVERY, STEPS, ForkServer, Place
 
 NEWEST, BEFORE = STEPS, STEPS - CHECKPOINT_EVERY
 

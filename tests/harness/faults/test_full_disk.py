@@ -17,7 +17,12 @@ from harness.processes.jobs import Job
 from harness.processes.pool import run_jobs
 from harness.training.checkpoints import resumable_checkpoint, step_of
 from models.errors import UserError
-from tests.support.processes import CHECKPOINT_EVERY, ForkServer, Place, assert_same_trial
+from tests.support.processes.killed_trials import (
+    CHECKPOINT_EVERY,
+    ForkServer,
+    Place,
+    assert_same_trial,
+)
 
 MEBIBYTE = 2**20
 DISK = 64 * MEBIBYTE

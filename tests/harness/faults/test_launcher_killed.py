@@ -15,7 +15,7 @@ import pytest
 
 from harness.machine.environment import ROOT
 from harness.vocabulary import names
-from tests.support.processes import TINY, Place, read_journal, recorded_metrics
+from tests.support.processes.killed_trials import TINY, Place, read_journal, recorded_metrics
 
 KILLS = 3
 VARIANTS = ("dydila", "no_differential", "sana")

@@ -12,7 +12,7 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
 from harness.data.batches import BatchOrder, DrawOrder
 from harness.data.datasets import load_data_set
-from tests.support.processes import STEPS, TINY, ForkServer, recorded_metrics
+from tests.support.processes.killed_trials import STEPS, TINY, ForkServer, recorded_metrics
 
 BAD_STEPS = (3, 9)
 

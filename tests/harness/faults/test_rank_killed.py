@@ -17,7 +17,7 @@ from harness.processes.status import read_status
 from harness.trial.run import run_trial_job
 from harness.trial.spec import TrialSpec
 from harness.vocabulary import names
-from tests.support.processes import Place, read_journal, recorded_metrics
+from tests.support.processes.killed_trials import Place, read_journal, recorded_metrics
 
 
 def ranks() -> list[psutil.Process]:

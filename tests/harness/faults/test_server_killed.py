@@ -11,14 +11,14 @@ import pytest
 
 from harness.tracking.delivery import load_published
 from harness.tracking.publisher import publish_pending
-from tests.support.mlflow_server import Server
-from tests.support.processes import (
+from tests.support.processes.killed_trials import (
     ForkServer,
     Place,
     assert_one_run,
     assert_same_trial,
     read_journal,
 )
+from tests.support.processes.mlflow_server import Server
 
 
 @pytest.fixture

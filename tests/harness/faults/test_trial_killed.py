@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.processes import ForkServer, Outcome, Place, assert_same_trial, read_journal
+from tests.support.processes.killed_trials import (
+    ForkServer,
+    Outcome,
+    Place,
+    assert_same_trial,
+    read_journal,
+)
 
 KILLS = 20
 KILLS_A_TRIAL = 5

@@ -15,7 +15,7 @@ import pytest
 
 from harness.machine.environment import ROOT
 
-HERE = ROOT / "tests/support"
+HERE = ROOT / "tests/support/processes"
 Start = Callable[[str], "subprocess.Popen[str]"]
 
 

@@ -16,7 +16,7 @@ from harness.machine.environment import ROOT
 from harness.processes.jobs import Job, JobEnded, JobEvent, JobProgressed, JobResult, JobStarted
 from harness.processes.pool import run_jobs
 
-HERE = ROOT / "tests/support"
+HERE = ROOT / "tests/support/processes"
 Run = Callable[..., tuple[list[JobResult], list[JobEvent]]]
 
 

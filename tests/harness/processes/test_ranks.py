@@ -18,7 +18,7 @@ from models.errors import UserError
 def run(function: str, folder: Path, heard: list[Progress] | None = None) -> Any:
     try:
         return run_ranks(
-            f"tests.support.rank_targets:{function}",
+            f"tests.support.ranks.targets:{function}",
             {},
             processes=2,
             threads=3,

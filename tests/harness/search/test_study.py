@@ -27,11 +27,11 @@ from harness.search.study import (
 )
 from models.errors import UserError
 from tests.harness.search.conftest import SEARCH, Made
-from tests.support.claim_trials import hold_one, take_all
+from tests.support.processes.claim_trials import hold_one, take_all
 
 Make = Callable[..., Made]
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.support.claim_trials"])
+PROCESSES.set_forkserver_preload(["tests.support.processes.claim_trials"])
 
 
 def kill_in_the_middle(spec: SearchSpec) -> int:

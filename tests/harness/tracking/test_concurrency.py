@@ -10,7 +10,7 @@ import pytest
 
 from harness.tracking.publisher import find_journals, run_id_of
 from harness.tracking.store import Store
-from tests.support.mlflow_server import Server
+from tests.support.processes.mlflow_server import Server
 
 REPOSITORY = Path(__file__).parents[3]
 PROCESSES = 8

@@ -16,7 +16,7 @@ from harness.tracking.delivery import Delivery, is_complete
 from harness.tracking.journal import Journal
 from harness.tracking.publisher import Publisher, publish_pending
 from harness.tracking.store import Store
-from tests.support.mlflow_server import Server
+from tests.support.processes.mlflow_server import Server
 
 REPOSITORY = Path(__file__).parents[3]
 WriteTrial = Callable[..., Path]

@@ -14,7 +14,7 @@ from harness.processes.progress import ignore_progress
 from harness.training.build import build_backbone
 from harness.training.hardware import compile_blocks
 from models.errors import UserError
-from tests.support import rank_trainings
+from tests.support.ranks import trainings
 
 SHAPE = (1, 8, 8)
 
@@ -62,10 +62,10 @@ def test_compiled_blocks_have_the_curves_and_names_of_others(
         attention = config.attention.model_copy(update={"load_balance_weight": 0.1})
         config = config.model_copy(update={"attention": attention})
         cases[name] = (to_plain(config), str(tmp_path / name))
-    found = rank_trainings.train_all({"cases": cases}, ignore_progress)
+    found = trainings.train_all({"cases": cases}, ignore_progress)
     plain, compiled = found["plain"]["curves"], found["compiled"]["curves"]
     assert "routing/usage_entropy" in compiled
-    apart = rank_trainings.differences(plain, compiled)
+    apart = trainings.differences(plain, compiled)
     assert max(apart.values()) < 1e-3, apart
     weights = [load_file(tmp_path / name / "ema.safetensors") for name in cases]
     assert weights[0].keys() == weights[1].keys()

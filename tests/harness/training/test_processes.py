@@ -21,7 +21,7 @@ from harness.processes.progress import ignore_progress
 from harness.processes.ranks import run_ranks
 from harness.training.build import check_batch
 from models.errors import UserError
-from tests.support import rank_trainings
+from tests.support.ranks import trainings
 
 SMALL = (
     "train.steps=10",
@@ -69,7 +69,7 @@ def cases(configure: Configure, folder: Path, *overrides: str) -> dict[str, Any]
 
 def on_two(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = run_ranks(
-        "tests.support.rank_trainings:train_all",
+        "tests.support.ranks.trainings:train_all",
         payload,
         processes=2,
         threads=1,
@@ -93,7 +93,7 @@ def alone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(configure: Configure, alone_folder: Path) -> dict[str, Any]:
     payload = {"cases": cases(configure, alone_folder)}
-    return rank_trainings.train_all(payload, ignore_progress)
+    return trainings.train_all(payload, ignore_progress)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def two(configure: Configure, alone: dict[str, Any], folder_of: Callable[[str], 
         folder = folder_of(strategy)
         half = folder / "resumed"
         first = to_plain(configure("balanced", "train.steps=5"))
-        rank_trainings.train_all({"cases": {"half": (first, str(half))}}, ignore_progress)
+        trainings.train_all({"cases": {"half": (first, str(half))}}, ignore_progress)
         (half / "trained.json").unlink()
         settings = [f"train.strategy={strategy}"]
         if strategy == "fsdp":
@@ -185,7 +185,7 @@ def test_one_process_goes_on_from_what_two_began(
     for suffix in ("ckpt", "sha256"):
         source = folder_of(strategy) / "balanced" / "checkpoints" / f"{name}.{suffix}"
         shutil.copyfile(source, tmp_path / "checkpoints" / source.name)
-    found = rank_trainings.train_all(
+    found = trainings.train_all(
         {"cases": {"resumed": (to_plain(configure("balanced")), str(tmp_path))}}, ignore_progress
     )
     assert resumed_from(tmp_path) == 5
@@ -198,7 +198,7 @@ def test_micro_batches_have_the_curves_of_the_whole_batch(
 ) -> None:
     config = configure(variant, "train.accumulate=4")
     case = {variant: (to_plain(config), str(tmp_path))}
-    found = rank_trainings.train_all({"cases": case}, ignore_progress)
+    found = trainings.train_all({"cases": case}, ignore_progress)
     assert not differences_above(TOLERANCE, alone[variant]["curves"], found[variant]["curves"])
 
 
@@ -206,7 +206,7 @@ def test_activations_computed_twice_change_no_bit(
     configure: Configure, alone: dict[str, Any], tmp_path: Path
 ) -> None:
     config = configure("balanced", "train.activation_checkpointing=true")
-    found = rank_trainings.train_all(
+    found = trainings.train_all(
         {"cases": {"balanced": (to_plain(config), str(tmp_path))}}, ignore_progress
     )
     assert found["balanced"] == alone["balanced"]
@@ -225,9 +225,9 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_both_numbers(
 
 
 def differences_above(
-    tolerance: float, first: rank_trainings.Curves, second: rank_trainings.Curves
+    tolerance: float, first: trainings.Curves, second: trainings.Curves
 ) -> dict[str, float]:
-    found = rank_trainings.differences(first, second)
+    found = trainings.differences(first, second)
     return {name: value for name, value in found.items() if not value <= tolerance}
 
 
@@ -236,7 +236,7 @@ def resumed_from(folder: Path) -> int | None:
     return step
 
 
-def same_second_half(whole: rank_trainings.Curves, resumed: rank_trainings.Curves) -> None:
+def same_second_half(whole: trainings.Curves, resumed: trainings.Curves) -> None:
     """The curves of a training that was resumed after the fifth of ten steps."""
     losses = resumed["train_loss"]
     assert set(losses) >= {6, 7, 8, 9}

@@ -15,7 +15,7 @@ from harness.config.serialisation import to_yaml
 from harness.machine.environment import ROOT
 from harness.training.checkpoints import resumable_checkpoint, step_of
 
-SCRIPT = ROOT / "tests/support/train_until_killed.py"
+SCRIPT = ROOT / "tests/support/processes/train_until_killed.py"
 STEPS = 17
 
 

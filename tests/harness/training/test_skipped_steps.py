@@ -23,7 +23,7 @@ from harness.processes.ranks import run_ranks
 from harness.training.checkpoints import resumable_checkpoint
 from harness.training.train import finished_training, train
 from models.errors import UserError
-from tests.support.poisoned import Poisoned
+from tests.support.stand_ins.poisoned import Poisoned
 
 TINY = ("train.steps=10", "train.batch_size=16", "train.checkpoint_every=4", "model.depth=1")
 CPU = torch.device("cpu")
@@ -154,7 +154,7 @@ def test_processes_that_train_together_leave_out_the_same_steps(
         for strategy in ("ddp", "fsdp")
     }
     found = run_ranks(
-        "tests.support.rank_skips:train_poisoned",
+        "tests.support.ranks.skips:train_poisoned",
         {"cases": cases, "bad_images": bad},
         processes=2,
         threads=1,

@@ -11,12 +11,11 @@ from safetensors.torch import load_file
 
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
-from harness.machine.environment import ROOT
 from harness.processes.progress import ignore_progress
 from harness.processes.ranks import run_local_ranks
 from harness.training.validation import read_best
 
-TARGET = "validate_on_ranks:train_and_validate"
+TARGET = "tests.support.ranks.validations:train_and_validate"
 
 
 def curves(folder: Path) -> dict[tuple[str, int], float]:
@@ -39,7 +38,6 @@ def test_two_processes_give_the_curves_and_the_best_of_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tests/support"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = trial_config(
         "sana",

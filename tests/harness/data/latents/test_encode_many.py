@@ -17,7 +17,7 @@ from harness.data.latents.encode import encode
 from harness.data.manifest import Manifest, ManifestClass, ManifestImage
 from harness.processes.progress import Progress, ignore_progress
 
-IMAGES = 100_000
+MANY_IMAGES = 100_000
 CONTENTS = [bytes([number]) for number in range(200)]
 """Of files that decode to their own number."""
 
@@ -30,7 +30,7 @@ def manifest() -> Manifest:
     digests = {content: hashlib.sha256(content).hexdigest() for content in CONTENTS}
     images = (
         ManifestImage(f"a/{number:06}", 0, 1, digests[content_of(number)])
-        for number in range(IMAGES)
+        for number in range(MANY_IMAGES)
     )
     return Manifest("many/v1", None, None, (ManifestClass("a", "a"),), tuple(images), ())
 
@@ -48,7 +48,7 @@ def test_a_hundred_thousand_images_are_each_encoded_once(
         lambda content, resolution: np.full((resolution, resolution, 3), content[0], np.uint8),
     )
     source = images_in_memory(0)
-    source.files.update({f"a/{number:06}": content_of(number) for number in range(IMAGES)})
+    source.files.update({f"a/{number:06}": content_of(number) for number in range(MANY_IMAGES)})
     autoencoder = linear_autoencoder()
     many = manifest()
 
@@ -78,7 +78,7 @@ def test_a_hundred_thousand_images_are_each_encoded_once(
             held.update(json.loads(file.metadata()["latents"])["ids"])
     assert held == Counter(image.id for image in many.images)
     cache = open_cache(tmp_path)
-    for row in range(0, IMAGES, 997):
+    for row in range(0, MANY_IMAGES, 997):
         level = content_of(row)[0] / 255
         assert cache.moments(row, mirrored=True).flatten().tolist() == pytest.approx(
             [level, level - 3], abs=1e-6

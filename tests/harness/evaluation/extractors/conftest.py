@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.random_weights import write_random_inception, write_random_vit
+from tests.support.stand_ins.random_weights import write_random_inception, write_random_vit
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from harness.evaluation.extractors import inception, load_extractor
 from harness.evaluation.extractors.inception import STANDARD_FILE, Extractor
 from models.errors import UserError
-from tests.support.random_weights import smooth_images
+from tests.support.stand_ins.random_weights import smooth_images
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from timm.data import create_transform, resolve_model_data_config
 
 from harness.evaluation.extractors import load_extractor
 from models.errors import UserError
-from tests.support.random_weights import smooth_images
+from tests.support.stand_ins.random_weights import smooth_images
 
 
 def saved(network: torch.nn.Module, path: Path) -> Path:

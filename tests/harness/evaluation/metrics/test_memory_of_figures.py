@@ -11,7 +11,7 @@ import pytest
 
 from harness.machine.environment import ROOT
 
-PROGRAM = ROOT / "tests/support/many_features.py"
+PROGRAM = ROOT / "tests/support/processes/many_features.py"
 GIGABYTE = 10**9
 WIDTH = 2048
 

@@ -40,7 +40,7 @@ from models.attention.base import ValueConvolutionConfig
 from models.backbone import Backbone, BackboneConfig, modulate
 from models.objectives import TrainingObjective, build_objective, objective_config
 
-MANY_TOKENS = ROOT / "tests/support/probe_many_tokens.py"
+MANY_TOKENS = ROOT / "tests/support/processes/probe_many_tokens.py"
 VARIANTS = {
     "softmax": {},
     "sana": {"head_dim": 8},

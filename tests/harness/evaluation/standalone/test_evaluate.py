@@ -23,7 +23,7 @@ from harness.evaluation.metrics.frechet import frechet_distance_of_features
 from harness.evaluation.metrics.kernel_distance import kernel_distance
 from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.sampling.sinks import save_samples
-from tests.support.random_weights import smooth_images, write_random_vit
+from tests.support.stand_ins.random_weights import smooth_images, write_random_vit
 
 SAMPLES, REAL = 30, 40
 IMAGES = smooth_images(SAMPLES + REAL, 16, seed=0).numpy()

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from harness.cli.main import main
 from harness.machine.environment import ROOT
-from tests.support.random_weights import smooth_images, write_random_vit
+from tests.support.stand_ins.random_weights import smooth_images, write_random_vit
 
 SAMPLES, REAL = 37, 50
 

@@ -10,7 +10,7 @@ from harness.evaluation.quality import measure_quality
 from harness.evaluation.reference_file import read_reference
 from harness.evaluation.standalone.outputs import evaluation_warnings
 from harness.vocabulary.metrics import Measurement
-from tests.support.pixel_extractor import PixelExtractor
+from tests.support.stand_ins.pixel_extractor import PixelExtractor
 
 
 @pytest.fixture

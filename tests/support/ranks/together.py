@@ -17,7 +17,7 @@ from harness.processes.meeting import talk_on_this_machine_only
 
 # Imported once; every process is a fork of one that has nothing but imports behind it.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.support.group_tasks"])
+_CONTEXT.set_forkserver_preload(["tests.support.ranks.group_tasks"])
 SECONDS = 300
 
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from poisoned import Poisoned
 
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
@@ -34,6 +33,7 @@ from harness.training.train import train
 from harness.trial.run import run_trial
 from harness.trial.spec import TrialSpec
 from models.errors import UserError
+from tests.support.stand_ins.poisoned import Poisoned
 
 
 def run(task: dict[str, Any], channel: TextIO) -> None:

@@ -26,7 +26,7 @@ from harness.sampling.samplers import diffusion, flow
 from harness.sampling.sinks import FileSink
 from models.objectives.ddpm import Config as DdpmConfig
 from models.objectives.flow import Config as FlowConfig
-from tests.support.pixel_extractor import PixelExtractor
+from tests.support.stand_ins.pixel_extractor import PixelExtractor
 
 DIGITS = (load_digits().images[..., None] * (255 / 16)).round().astype(np.uint8)
 BATCH = 16

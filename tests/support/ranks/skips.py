@@ -14,7 +14,7 @@ from harness.data.datasets import load_data_set
 from harness.processes.meeting import Meeting, place_from_environment
 from harness.processes.progress import ProgressListener
 from harness.training.train import train
-from tests.support.poisoned import Poisoned
+from tests.support.stand_ins.poisoned import Poisoned
 
 
 def train_poisoned(payload: dict[str, Any], report: ProgressListener) -> dict[str, list[list[int]]]:

@@ -1,0 +1,1 @@
+"""Small networks, images, extractors and weights that stand in for real ones."""
