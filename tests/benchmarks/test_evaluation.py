@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import evaluation as evaluation_benchmark
+from benchmarks import evaluation as frechet_benchmark
+from benchmarks.__main__ import main
 from benchmarks.evaluation import (
     OURS,
     Comparison,
@@ -14,6 +17,7 @@ from benchmarks.evaluation import (
     available_tools,
     link_images,
     measure_evaluation,
+    measure_frechet,
     write_digits,
     write_random_inception,
 )
@@ -120,3 +124,42 @@ def test_all_tools_find_the_same_distance(tmp_path: Path) -> None:
     # It resizes with half-pixel centres, so it sees somewhat other pixels.
     assert ours.figure == pytest.approx(pytorch_fid.figure, rel=0.1)
     assert min(ours.figure, *ours.seconds) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--count", "1"), "--count is 1, but must be at least 2"),
+        (("--rounds", "0"), "--rounds is 0, but must be at least 1"),
+        (("--count", "900"), "--count is 900, but there are 898 digits"),
+        (("--samples", "x"), "--samples and --reference belong together"),
+        (("--samples", "x", "--reference", "y"), "x is no folder of images"),
+        (("--weights", "nowhere.pth"), "no file of weights nowhere.pth"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_runs(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluation", *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_medians_and_ratios_are_of_interleaved_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that runs 1 and 4, 3 and 6, 2 and 10 seconds."""
+    durations = (1, 4, 3, 6, 2, 10)
+    ticks = itertools.accumulate(itertools.chain.from_iterable((100, one) for one in durations))
+    monkeypatch.setattr(frechet_benchmark.time, "perf_counter", lambda: next(ticks))
+    reported: list[Progress] = []
+    speeds = measure_frechet(dimensions=8, rounds=3, on_progress=reported.append)
+    assert (speeds.ours, speeds.square_root) == (2, 6)
+    assert speeds.ratios == (4, 2, 5)
+    assert speeds.dimensions == 8
+    assert [p.done for p in reported] == [1, 2, 3]
+
+
+def test_both_ways_find_the_same_distance() -> None:
+    speeds = measure_frechet(dimensions=48, rounds=1)
+    assert speeds.relative_difference < 1e-8
+    assert min(speeds.ours, speeds.square_root) > 0

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
-import pytest
+import dataclasses
+import io
+from pathlib import Path
 
-from harness.data.inspect import ClassCount, describe
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.data.inspect import ClassCount, contact_sheet, describe
+from harness.data.manifest import Manifest, ManifestClass
 from models.errors import UserError
 from tests.support.stand_ins.memory_source import MemorySource, make, picture, pictures
 
@@ -82,3 +89,110 @@ def test_no_sample_at_all_is_told() -> None:
     source = MemorySource(pictures())
     with pytest.raises(UserError, match="--sampled is 0"):
         describe(make(source), source, sampled=0)
+
+
+COLOURS = ["red", "lime", "blue", "yellow"]
+
+
+SIDE, STEP, ROW, GAP = 96, 100, 116, 4
+
+
+def plain(colour: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (20, 30), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def source() -> MemorySource:
+    """A class a colour, of 3 images each."""
+    return MemorySource(
+        {
+            f"c{label}/i{number}.png": plain(colour)
+            for label, colour in enumerate(COLOURS)
+            for number in range(3)
+        }
+    )
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as sheet:
+        assert sheet.format == "PNG"
+        return sheet.convert("RGB")
+
+
+def colour_at(sheet: Image.Image, row: int, column: int) -> tuple[int, ...]:
+    """The one colour of an image on the sheet."""
+    left, top = GAP + column * STEP, GAP + row * ROW
+    pixels = np.asarray(sheet.crop((left, top, left + SIDE, top + SIDE)))
+    assert (pixels == pixels[0, 0]).all()
+    return tuple(pixels[0, 0].tolist())
+
+
+def caption(sheet: Image.Image, row: int) -> np.ndarray:
+    """The ink under a row of images, (16, W)."""
+    top = GAP + row * ROW + SIDE
+    return np.asarray(sheet.crop((0, top, sheet.width, top + ROW - SIDE)).convert("L")) < 128
+
+
+def test_each_class_is_a_row_with_its_name_under_it(tmp_path: Path, source: MemorySource) -> None:
+    path = tmp_path / "made" / "sheet.png"
+    contact_sheet(make(source), source, path, images=3)
+    sheet = opened(path)
+    assert sheet.size == (GAP + 3 * STEP, GAP + 4 * ROW)
+    expected = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+    for row, colour in enumerate(expected):
+        assert [colour_at(sheet, row, column) for column in range(3)] == [colour] * 3
+        assert caption(sheet, row).any()
+    assert [*path.parent.iterdir()] == [path]
+
+
+def named(manifest: Manifest, name: str) -> Manifest:
+    classes = (ManifestClass("c0", name), *manifest.classes[1:])
+    return dataclasses.replace(manifest, classes=classes)
+
+
+@pytest.mark.parametrize("name", ["w" * 500, "\u72ac\udcff", "two\nlines", "caf\u00e9", ""])
+def test_any_name_stays_within_its_row(tmp_path: Path, source: MemorySource, name: str) -> None:
+    manifest = named(make(source), name)
+    contact_sheet(manifest, source, tmp_path / "sheet.png", images=2)
+    ink = caption(opened(tmp_path / "sheet.png"), 0)
+    assert ink.any() == bool(name)
+    assert not ink[:, -GAP:].any()
+    assert not ink[-1].any()
+
+
+def test_rows_and_columns_are_bounded_and_the_same_each_time(
+    tmp_path: Path, source: MemorySource
+) -> None:
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    contact_sheet(make(source), source, first, classes=2, images=1)
+    assert opened(first).size == (GAP + STEP, GAP + 2 * ROW)
+    turned = MemorySource(dict(reversed(source.files.items())))
+    contact_sheet(make(turned), turned, again, classes=2, images=1)
+    assert again.read_bytes() == first.read_bytes()
+
+
+def test_classes_of_different_sizes_share_a_sheet(tmp_path: Path, source: MemorySource) -> None:
+    del source.files["c1/i0.png"], source.files["c1/i1.png"]
+    contact_sheet(make(source), source, tmp_path / "sheet.png")
+    sheet = opened(tmp_path / "sheet.png")
+    assert colour_at(sheet, 1, 0) == (0, 255, 0)
+    assert colour_at(sheet, 1, 1) == (255, 255, 255)
+    assert sheet.width == GAP + 8 * STEP
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (-1, 1)])
+def test_an_empty_sheet_is_told(
+    tmp_path: Path, source: MemorySource, numbers: tuple[int, int]
+) -> None:
+    with pytest.raises(UserError, match="would be empty"):
+        contact_sheet(make(source), source, tmp_path / "sheet.png", *numbers)
+
+
+def test_an_image_that_is_another_leaves_no_sheet(tmp_path: Path, source: MemorySource) -> None:
+    manifest = make(source)
+    source.files["c2/i1.png"] = plain("black")
+    with pytest.raises(UserError, match="c2/i1.png in memory is not the image"):
+        contact_sheet(manifest, source, tmp_path / "sheet.png")
+    assert not [*tmp_path.iterdir()]

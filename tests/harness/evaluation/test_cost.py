@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.config.schema import TrialConfig
-from harness.evaluation.cost import model_cost
+from harness.evaluation.cost import images_per_second, measure_peak_memory, model_cost
 from harness.training.build import build_backbone
 from models.attention import load_variant, variant_names
 from models.backbone import Backbone
@@ -86,3 +89,69 @@ def test_the_network_stays_as_it_is(trial_config) -> None:
         assert type(value) is Tensor
         assert value.device.type == "cpu"
         assert torch.equal(value, before[name])
+
+
+MEBIBYTE = 2**20
+
+
+def can_reset() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not can_reset(), reason="this system does not let a process reset its peak")
+def test_memory_that_was_given_back_still_counts_but_only_in_its_block() -> None:
+    before = psutil.Process().memory_info().rss
+    with measure_peak_memory("cpu") as large:
+        np.ones(256 * MEBIBYTE, dtype=np.uint8).sum()
+    with measure_peak_memory("cpu") as small:
+        np.ones(1 * MEBIBYTE, dtype=np.uint8).sum()
+    assert large.bytes is not None
+    assert small.bytes is not None
+    assert large.bytes > before + 200 * MEBIBYTE
+    assert small.bytes < large.bytes - 200 * MEBIBYTE
+    assert large.kind == "resident memory of the process"
+
+
+def test_nothing_is_reported_before_the_block_ends() -> None:
+    with measure_peak_memory("cpu") as peak:
+        assert peak.bytes is None
+
+
+def test_an_error_in_the_block_is_passed_on() -> None:
+    with pytest.raises(KeyError), measure_peak_memory("cpu"):
+        raise KeyError
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_allocated_tensors_count() -> None:
+    with measure_peak_memory("cuda") as peak:
+        torch.ones(64 * MEBIBYTE, dtype=torch.uint8, device="cuda").sum()
+    assert peak.bytes is not None
+    assert peak.bytes >= 64 * MEBIBYTE
+    assert peak.kind == "tensors allocated on the GPU"
+
+
+def test_is_the_median_after_warm_up() -> None:
+    intervals = [(64, 8.0), (64, 2.0), (64, 1.0), (32, 1.0), (64, 64.0)]
+    assert images_per_second(intervals, warmup=1) == 32
+    assert images_per_second(intervals, warmup=2) == 32
+    assert images_per_second(intervals, warmup=3) == (32 + 1) / 2
+
+
+def test_the_last_interval_counts_where_all_are_warm_up() -> None:
+    assert images_per_second([(10, 5.0), (12, 2.0)], warmup=2) == 6
+    assert images_per_second([(10, 5.0)], warmup=10) == 2
+
+
+def test_nothing_measured_has_no_speed() -> None:
+    assert images_per_second([], warmup=0) is None
+
+
+@pytest.mark.parametrize("interval", [(0, 1.0), (5, 0.0), (5, -1.0)])
+def test_empty_intervals_are_refused(interval: tuple[int, float]) -> None:
+    with pytest.raises(ValueError, match="interval"):
+        images_per_second([(5, 1.0), interval], warmup=0)

@@ -1,11 +1,23 @@
+"""Against `/dev/full`, which refuses every byte as a full disk does."""
+
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
-from harness.machine.files import DamagedFileError, read_json, write_bytes, write_json
+from harness.machine.files import (
+    DamagedFileError,
+    check_writable,
+    full_disk_as_user_error,
+    read_json,
+    write_bytes,
+    write_json,
+)
+from models.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -77,3 +89,43 @@ def test_a_damaged_file_is_named_with_what_is_wrong_and_what_to_do(
     assert what in message
     assert message.endswith(": remove it")
     assert "\n" not in message
+
+
+def test_a_folder_is_made_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "table.json")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_where_no_file_can_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "out.json", tmp_path, Path("/proc/out.json")):
+        with pytest.raises(UserError, match=str(path)):
+            check_writable(path)
+
+
+FULL = Path("/dev/full")
+
+
+def with_python() -> None:
+    FULL.write_text("text")
+
+
+def with_torch() -> None:
+    with FULL.open("wb") as stream:
+        torch.save({"weight": torch.zeros(100_000)}, stream)
+
+
+@pytest.mark.parametrize("write", [with_python, with_torch])
+def test_a_full_disk_is_told_in_one_line(write: Callable[[], None]) -> None:
+    with (
+        pytest.raises(UserError, match="no space is left on the disk for the trial: free some"),
+        full_disk_as_user_error("the trial"),
+    ):
+        write()
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), full_disk_as_user_error("the trial"):
+        (tmp_path / "missing" / "file").write_text("text")
+    with pytest.raises(UserError, match="^another mistake$"), full_disk_as_user_error("the trial"):
+        raise UserError("another mistake")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,14 @@ from filelock import Timeout
 
 from harness.tracking.delivery import (
     PUBLISHED_FILE,
+    Batch,
     Delivery,
+    Published,
     is_complete,
     load_published,
     save_published,
 )
-from harness.tracking.events import JOURNAL_FILE, run_link
+from harness.tracking.events import JOURNAL_FILE, End, Metrics, Params, Tags, run_link
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
 
@@ -244,3 +247,70 @@ def test_two_deliveries_of_one_journal_exclude_each_other(
     with Delivery(folder, store, notices.append).lock(), pytest.raises(Timeout):
         Delivery(folder, store, notices.append).lock().acquire()
     Delivery(folder, store, notices.append).lock().acquire()
+
+
+def test_parts_keep_within_mlflows_limits_and_lose_nothing() -> None:
+    from mlflow.utils.validation import _validate_batch_log_limits
+
+    batch = Batch()
+    metrics = {f"m{i}": float(i) for i in range(1500)}
+    params = {f"p{i}": str(i) for i in range(250)}
+    tags = {f"t{i}": str(i) for i in range(101)}
+    assert batch.take(Params(params))
+    assert batch.take(Tags(tags))
+    assert batch.take(Metrics(metrics, 3, 1000))
+    sent = [part.entities(str) for part in batch.parts()]
+    for part in sent:
+        _validate_batch_log_limits(*part)
+    assert {m.key: m.value for part in sent for m in part[0]} == metrics
+    assert {p.key: p.value for part in sent for p in part[1]} == params
+    assert {t.key: t.value for part in sent for t in part[2]} == tags
+    assert {(m.step, m.timestamp) for part in sent for m in part[0]} == {(3, 1000)}
+
+
+def test_a_batch_ends_where_it_is_full_or_another_kind_follows() -> None:
+    batch = Batch()
+    assert not batch.take(End("FINISHED", "", 0))
+    taken = 0
+    while batch.take(Metrics({"loss": 1.0}, taken, 0)):
+        taken += 1
+    assert taken == 800
+
+
+def test_overlong_values_are_cut_visibly() -> None:
+    batch = Batch(params={"config": "x" * 6001, "fits": "x" * 6000}, tags={"note": "y" * 9000})
+    _, (config, fits), (note,) = batch.entities(str)
+    assert len(config.value) == 6000
+    assert config.value.endswith("x ... (cut)")
+    assert fits.value == "x" * 6000
+    assert len(note.value) == 8000
+    assert note.value.endswith("y ... (cut)")
+
+
+def test_each_store_has_its_own_entry(tmp_path: Path) -> None:
+    here, there = Published("1", "aaa", 10), Published("7", "bbb", 20, postponed=(3, 5))
+    save_published(tmp_path, "sqlite:///a.db", here)
+    save_published(tmp_path, "http://host:5000", there)
+    assert load_published(tmp_path, "sqlite:///a.db") == here
+    assert load_published(tmp_path, "http://host:5000") == there
+    save_published(tmp_path, "sqlite:///a.db", None)
+    assert load_published(tmp_path, "sqlite:///a.db") is None
+    assert [path.name for path in tmp_path.iterdir()] == [PUBLISHED_FILE]
+
+
+def test_an_unreadable_file_counts_as_never_sent(tmp_path: Path) -> None:
+    for content in ("", "{", "[]", json.dumps({"x": {"run_id": "a"}}), json.dumps({"x": 3})):
+        (tmp_path / PUBLISHED_FILE).write_text(content)
+        assert load_published(tmp_path, "x") is None
+
+
+def test_a_journal_is_complete_when_sent_to_its_end_with_nothing_postponed(tmp_path: Path) -> None:
+    (tmp_path / "tracking.jsonl").write_bytes(b"12345678\n")
+    assert not is_complete(tmp_path, "x")
+    for published, complete in [
+        (Published("1", "a", 8), False),
+        (Published("1", "a", 9, postponed=(0,)), False),
+        (Published("1", "a", 9), True),
+    ]:
+        save_published(tmp_path, "x", published)
+        assert is_complete(tmp_path, "x") is complete

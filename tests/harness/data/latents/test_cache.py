@@ -1,29 +1,37 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
+import random
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from harness.data.latents.cache import LatentCache, LatentSpace, open_cache
+from harness.data.latents.cache import LatentCache, LatentSpace, Sharding, open_cache
 from harness.data.latents.encode import begin_cache, describe
 from harness.data.latents.shard import write_shard
 from models.errors import UserError
 
 IMAGES = 60
+
+
 SPACE = LatentSpace("a" * 64, "AutoencoderKL", 4, 2, 0.3611, 0.1159, stochastic=True)
+
+
 AGAIN = "delete it and run `python -m harness data encode` again"
 
 
@@ -321,3 +329,81 @@ def test_shards_that_the_manifest_does_not_give_are_refused(
     path.write_text(json.dumps(described))
     with pytest.raises(UserError, match=r"images of manifest.json are not those of its shards"):
         open_cache(folder)
+
+
+IDS = [f"n{number % 7:08}/image-{number}é.JPEG" for number in range(1000)]
+
+
+def test_each_image_is_in_one_place() -> None:
+    sharding = Sharding(IDS, 13)
+    assert sorted(np.concatenate(sharding.rows).tolist()) == list(range(1000))
+    for row in range(1000):
+        assert sharding.rows[sharding.shard[row]][sharding.place[row]] == row
+
+
+def test_a_shard_follows_from_the_id_alone() -> None:
+    sharding = Sharding(IDS, 13)
+    for row, image_id in enumerate(IDS):
+        expected = int(hashlib.sha256(image_id.encode()).hexdigest()[:16], 16) % 13
+        assert sharding.shard[row] == expected
+
+
+def test_places_do_not_depend_on_the_order_of_the_list() -> None:
+    shuffled = random.Random(0).sample(IDS, len(IDS))
+    first, second = Sharding(IDS, 13), Sharding(shuffled, 13)
+    for rows, others in zip(first.rows, second.rows, strict=True):
+        held = [IDS[row] for row in rows]
+        assert held == [shuffled[row] for row in others]
+        assert held == sorted(held)
+
+
+def test_shards_are_of_similar_size() -> None:
+    sizes = Sharding(IDS, 10).sizes
+    assert sum(sizes) == 1000
+    # Six standard deviations of a binomial distribution.
+    assert all(abs(size - 100) < 57 for size in sizes)
+
+
+def test_a_shard_may_be_empty() -> None:
+    sharding = Sharding(IDS[:2], 50)
+    assert sorted(sharding.sizes)[-2:] == [1, 1]
+    assert sum(sharding.sizes) == 2
+
+
+KL = LatentSpace("0" * 64, "AutoencoderKL", 4, 8, 0.3611, 0.1159, stochastic=True)
+
+
+DC = replace(KL, class_name="AutoencoderDC", stochastic=False)
+
+
+def stream() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def moments(*, scale: float = 1.0) -> Tensor:
+    """Log-variances of a large scale lie outside of what is allowed."""
+    return scale * torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_a_sample_is_that_of_diffusers_distribution_scaled(scale: float) -> None:
+    drawn = DiagonalGaussianDistribution(moments(scale=scale)).sample(stream())
+    ours = KL.sample(moments(scale=scale), stream())
+    torch.testing.assert_close(ours, (drawn - 0.1159) * 0.3611, rtol=0, atol=0)
+
+
+def test_one_image_is_sampled_as_a_batch_of_one() -> None:
+    one = moments()[:1]
+    assert torch.equal(KL.sample(one[0], stream()), KL.sample(one, stream())[0])
+
+
+def test_a_latent_without_a_distribution_is_scaled_and_draws_nothing() -> None:
+    untouched = stream()
+    latent = torch.randn(4, 5, 5)
+    assert torch.equal(DC.sample(latent, untouched), (latent - 0.1159) * 0.3611)
+    assert torch.equal(untouched.get_state(), stream().get_state())
+
+
+def test_the_decoder_takes_what_was_scaled_back_in_its_units() -> None:
+    latent = torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(DC.unscaled(DC.sample(latent, stream())), latent)

@@ -14,7 +14,10 @@ from models.backbone import Backbone, BackboneConfig
 from models.errors import UserError
 
 SHAPE = (1, 8, 8)
+
+
 MATCHED = "model.match_parameters_of=dydila"
+
 
 Build = Callable[..., TrialConfig]
 

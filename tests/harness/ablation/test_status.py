@@ -27,6 +27,8 @@ from harness.processes.lock import LOCK_FILE, is_locked
 from harness.processes.status import STATUS_FILE
 
 RECORD = JobRecord("5_0", "now", 100.0)
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -17,6 +17,8 @@ SPACE = {
     "d": IntRange(1, 100, 1, log=True),
     "e": Choice((True, "x", None, 0.25)),
 }
+
+
 SAMPLERS = [
     search_file.TpeSampler(startup_trials=4),
     search_file.RandomSampler(),

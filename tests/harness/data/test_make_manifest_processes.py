@@ -18,6 +18,8 @@ from models.errors import UserError
 from tests.support.stand_ins.memory_source import MemorySource
 
 IDS = [f"c/{number:03}.png" for number in range(150)]
+
+
 read = FolderSource.read
 
 

@@ -34,6 +34,8 @@ TINY = (
     "evaluate.reference_images=21",
     "evaluate.probe_images=0",
 )
+
+
 SPEEDS = (
     names.TRAIN_IMAGES_PER_SECOND,
     names.SAMPLING_IMAGES_PER_SECOND,

@@ -21,6 +21,8 @@ from harness.cluster.slurm.queue import (
 )
 
 RECORD = JobRecord("12_3", "20270101-000000-abcdef", 1.0)
+
+
 LISTING = """\
 12_3|harness-20270101-000000-abcdef|RUNNING|1:59:30|None
 12_4|harness-20270101-000000-abcdef|PENDING|2:00:00|JobArrayTaskLimit

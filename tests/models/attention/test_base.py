@@ -13,6 +13,8 @@ from models.errors import UserError
 from models.initialization import initialize
 
 GRID = (4, 6)
+
+
 WIDTH = 8
 
 
