@@ -1,6 +1,6 @@
-"""Drawing samples from a trained network, the same starting noise and labels for every network.
+"""Drawing samples from a trained network: the same starting noise and labels for every network.
 
-Classifier-free guidance (Ho and Salimans 2022).
+Classifier-free guidance is that of Ho and Salimans 2022.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from harness.data.images import to_uint8
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from harness.sampling.samplers import build_sampler
+from harness.sampling.samplers.base import Sampler
 from harness.sampling.sinks import MemorySink, SampleSink
 from models.errors import UserError
 from models.objectives.base import ObjectiveConfig
@@ -126,15 +127,39 @@ def sample_labels(
     return torch.cat(draws)
 
 
+@dataclass(frozen=True)
+class SampleSpec:
+    """Which images to draw; they depend on nothing else but the network's weights."""
+
+    config: SampleConfig
+    """Sampler, steps, guidance, labels and batch size."""
+    objective: ObjectiveConfig
+    """What the network was trained for."""
+    shape: tuple[int, int, int]
+    """C, H, W of what the network sees."""
+    num_classes: int
+    """Labels are 0..num_classes-1."""
+    count: int
+    """N, how many images."""
+    seed: int
+    """Of noise and labels."""
+
+    def sampler(self) -> Sampler:
+        """A sampler for one batch.
+
+        Raises:
+            UserError: the sampler does not fit the objective.
+        """
+        return build_sampler(self.config.sampler, self.config.steps, self.objective)
+
+    def labels(self) -> Tensor:
+        """The labels of all samples, (N,) int64."""
+        return sample_labels(self.config.labels, self.count, self.num_classes, self.seed)
+
+
 def draw_samples(
     network: Denoiser,
-    config: SampleConfig,
-    objective: ObjectiveConfig,
-    *,
-    shape: tuple[int, int, int],
-    num_classes: int,
-    count: int,
-    seed: int,
+    spec: SampleSpec,
     device: torch.device | str,
     to_pixels: Callable[[Tensor], Tensor] = to_uint8,
     sink: SampleSink | None = None,
@@ -149,16 +174,11 @@ def draw_samples(
 
     Args:
         network: in eval mode, on `device`, with float32 weights.
-        config: sampler, steps, guidance, labels and batch size.
-        objective: what the network was trained for.
-        shape: C, H, W of what the network sees.
-        num_classes: labels are 0..num_classes-1.
-        count: N, how many images.
-        seed: of noise and labels.
+        spec: which images to draw.
         device: where the network is.
         to_pixels: from what the network draws, (B, C, H, W), to uint8 images.
         sink: takes the samples, and says how many are there already; None keeps them in memory.
-            That of the leading process alone counts.
+            The sink of the leading process alone counts.
         group: of processes with the same network that call this together.
         on_progress: told after each batch, on the leading process.
 
@@ -169,40 +189,52 @@ def draw_samples(
     """
     if network.training:
         raise ValueError("samples are drawn in eval mode: call network.eval() first")
-    denoiser = GuidedDenoiser(network, config.guidance_scale, config.guidance_channels, shape[0])
-    labels = sample_labels(config.labels, count, num_classes, seed)
-    sink = MemorySink(count) if sink is None else sink
-    evaluations = len(build_sampler(config.sampler, config.steps, objective).timesteps)
-    evaluations *= denoiser.passes
-    starts = range(group.broadcast(sink.done), count, config.batch_size)
-
-    def draw(start: int) -> NDArray[np.uint8]:
-        stop = min(start + config.batch_size, count)
-        sampler = build_sampler(config.sampler, config.steps, objective)
-        streams = [generator("sample-noise", seed, index) for index in range(start, stop)]
-        noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams])
-        with torch.inference_mode():
-            drawn = noise.to(device)
-            batch_labels = labels[start:stop].to(device)
-            for evaluation, timestep in enumerate(sampler.timesteps.tolist()):
-                told = torch.full((stop - start,), timestep, device=device)
-                prediction = denoiser(drawn, told, batch_labels).float()
-                drawn = sampler.step(evaluation, prediction, drawn, streams)
-            _check_finite(drawn, labels[start:stop], start)
-            pixels: NDArray[np.uint8] = to_pixels(drawn).permute(0, 2, 3, 1).cpu().numpy()
-        return pixels
-
+    config = spec.config
+    denoiser = GuidedDenoiser(
+        network, config.guidance_scale, config.guidance_channels, spec.shape[0]
+    )
+    evaluations = len(spec.sampler().timesteps) * denoiser.passes
+    labels = spec.labels()
+    sink = MemorySink(spec.count) if sink is None else sink
+    starts = range(group.broadcast(sink.done), spec.count, config.batch_size)
     batches = []
     began = round_began = time.perf_counter()
-    own = (draw(starts[turn]) for turn in own_turns(len(starts), group))
+    own = (
+        _draw_batch(denoiser, spec, labels, starts[turn], device, to_pixels)
+        for turn in own_turns(len(starts), group)
+    )
     for drawn in in_rounds(own, len(starts), group):
         for images in drawn:
             sink.write(images)
         batches.append((sum(map(len, drawn)), time.perf_counter() - round_began))
-        on_progress(Progress("sample", sink.done, count))
+        on_progress(Progress("sample", sink.done, spec.count))
         round_began = time.perf_counter()
     seconds = time.perf_counter() - began
     return Samples(sink.images, labels.numpy(), seconds, tuple(batches), evaluations)
+
+
+def _draw_batch(
+    denoiser: GuidedDenoiser,
+    spec: SampleSpec,
+    labels: Tensor,
+    start: int,
+    device: torch.device | str,
+    to_pixels: Callable[[Tensor], Tensor],
+) -> NDArray[np.uint8]:
+    """The images (B, H, W, C) of the batch that begins with sample `start`."""
+    own = labels[start : start + spec.config.batch_size]
+    streams = [generator("sample-noise", spec.seed, start + row) for row in range(len(own))]
+    noise = torch.stack([torch.randn(spec.shape, generator=stream) for stream in streams])
+    sampler = spec.sampler()
+    with torch.inference_mode():
+        drawn, own_labels = noise.to(device), own.to(device)
+        for evaluation, timestep in enumerate(sampler.timesteps.tolist()):
+            told = torch.full((len(own),), timestep, device=device)
+            prediction = denoiser(drawn, told, own_labels).float()
+            drawn = sampler.step(evaluation, prediction, drawn, streams)
+        _check_finite(drawn, own, start)
+        pixels: NDArray[np.uint8] = to_pixels(drawn).permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
 
 
 def _check_finite(drawn: Tensor, labels: Tensor, start: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness.config.sections import Weights
 from harness.data.batches import BatchOrder, DrawnImages, DrawOrder, TrainingData
 from harness.data.images import DataSet
 from harness.machine.files import atomic_path, read_json, write_json
-from harness.processes.group import current_group, lost_touch_as_user_error
+from harness.processes.group import ProcessGroup, current_group, lost_touch_as_user_error
 from harness.processes.progress import ProgressListener
 from harness.processes.signals import StopRequest
 from harness.training.build import build_backbone, build_module, check_batch
@@ -146,6 +147,8 @@ def train(
 ) -> TrainingSummary:
     """Train to the last step, resuming from the newest whole checkpoint in the folder.
 
+    Nine parameters, since what is trained, where, and who watches are independent of each other.
+
     All processes of the present group call it together. Any number of them may resume what another
     number began. The leading one writes the files.
 
@@ -171,117 +174,141 @@ def train(
     done = group.broadcast(finished_training(folder) if group.leads else None)
     if done is not None:
         return done
+    check_batch(config.train, group.size)
+    attempt = _Attempt(config, data, folder, device, precision, logger, listener, measure, stop)
     left_out = group.broadcast(steps_left_out(folder) if group.leads else frozenset())
     while True:
         try:
-            return _train(
-                config, data, folder, device, precision, logger, listener, measure, stop, left_out
-            )
+            return attempt.run(left_out)
         except NonFiniteLossError as error:
             left_out = leave_out(error, left_out, config.train, folder, group)
 
 
-def _train(
-    config: TrialConfig,
-    data: DataSet,
-    folder: Path,
-    device: torch.device,
-    precision: Precision,
-    logger: Logger,
-    listener: ProgressListener,
-    measure: SampleMeasure | None,
-    stop: StopRequest | None,
-    left_out: frozenset[int],
-) -> TrainingSummary:
-    """One attempt, which leaves some steps out.
+@dataclass(frozen=True)
+class _Attempt:
+    """A training that leaves some steps out; the fields are the arguments of `train`."""
 
-    Raises:
-        NonFiniteLossError: another step has to be left out.
-    """
-    group = current_group()
-    settings = config.train
-    check_batch(settings, group.size)
-    sharded = is_sharded(settings, group)
-    module = build_module(config, data.train.shape, len(data.train.class_names), sharded)
-    if settings.compile:
-        compile_blocks(module.backbone, device)
-    pace = Pace(settings.batch_size, listener, settings.log_every)
-    best = None if settings.best_by is None else BestWeights(folder, settings.best_by)
-    validation = Validation(data.held_out, settings.validate_every, settings.batch_size, best)
-    optional: list[pl.Callback] = []
-    if measure is not None:
-        optional.append(SampleValidation(measure, settings.steps_between_samples, best))
-    if best is not None:
-        optional.append(best)
-    # One process looks, so that all resume from the same one.
-    found = resumable_checkpoint(folder / _CHECKPOINTS) if group.leads else None
-    checkpoint = group.broadcast(found)
-    skipped = SkippedSteps(left_out)
-    checkpoints = Checkpoints(folder / _CHECKPOINTS, settings.checkpoint_every)
-    trainer = pl.Trainer(
-        max_steps=settings.steps,
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[torch.cuda.current_device()] if device.type == "cuda" else 1,
-        num_nodes=group.size,
-        strategy=build_strategy(settings, group),
-        plugins=[WriteInPlace(), *([ConnectedGroup(group)] if group.size == 1 else [])],
-        precision=precision,
-        logger=logger,
-        callbacks=[
-            skipped,
-            pace,
-            validation,
-            *optional,
-            RoutingLog(settings.validate_every, settings.compile),
-            checkpoints,
-            Preemption(stop or StopRequest(), checkpoints.save),
-            pace.restart,
-        ],
-        log_every_n_steps=settings.log_every,
-        default_root_dir=folder,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-    )
-    with lost_touch_as_user_error(group):
-        trainer.fit(
-            module,
-            datamodule=TrainingData(config, data.train),
-            ckpt_path=checkpoint,
-            weights_only=True,
+    config: TrialConfig
+    data: DataSet
+    folder: Path
+    device: torch.device
+    precision: Precision
+    logger: Logger
+    listener: ProgressListener
+    measure: SampleMeasure | None
+    stop: StopRequest | None
+
+    def run(self, left_out: frozenset[int]) -> TrainingSummary:
+        """Train to the last step and write the weights.
+
+        Raises:
+            NonFiniteLossError: another step has to be left out.
+        """
+        group, settings = current_group(), self.config.train
+        train_set = self.data.train
+        module = build_module(
+            self.config, train_set.shape, len(train_set.class_names), is_sharded(settings, group)
         )
-    if trainer.global_step < settings.steps:
-        raise UserError(f"training stopped at step {trainer.global_step} of {settings.steps}")
-    # A run that was stopped after its last checkpoint resumes with nothing left to train.
-    loss = validation.loss_after(settings.steps)
-    if loss is None:
-        loss = held_out_loss(
-            module.ema_backbone.to(device),
-            module.objective,
-            data.held_out,
-            settings.batch_size,
-            device,
-            group,
+        if settings.compile:
+            compile_blocks(module.backbone, self.device)
+        pace = Pace(settings.batch_size, self.listener, settings.log_every)
+        best = None if settings.best_by is None else BestWeights(self.folder, settings.best_by)
+        validation = Validation(
+            self.data.held_out, settings.validate_every, settings.batch_size, best
         )
-        logger.log_metrics({METRIC: loss}, step=settings.steps)
+        skipped = SkippedSteps(left_out)
+        callbacks = [skipped, pace, validation, *self._later_callbacks(best), pace.restart]
+        trainer = self._trainer(callbacks, group)
+        # One process looks, so that all resume from the same one.
+        found = resumable_checkpoint(self.folder / _CHECKPOINTS) if group.leads else None
+        checkpoint = group.broadcast(found)
+        with lost_touch_as_user_error(group):
+            trainer.fit(
+                module,
+                datamodule=TrainingData(self.config, train_set),
+                ckpt_path=checkpoint,
+                weights_only=True,
+            )
+        if trainer.global_step < settings.steps:
+            raise UserError(f"training stopped at step {trainer.global_step} of {settings.steps}")
+        loss = self._last_loss(validation, best, module, group)
+        network = module.ema_backbone
+        if group.leads:
+            with atomic_path(self.folder / EMA_WEIGHTS) as temporary:
+                save_model(network, str(temporary))
+        summary = TrainingSummary(
+            steps=trainer.global_step,
+            validation_loss=loss,
+            images_per_second=pace.images_per_second,
+            precision=self.precision,
+            resumed_from_step=step_of(checkpoint) if checkpoint else None,
+            skipped_steps=tuple(sorted(skipped.steps)),
+        )
+        if group.leads:
+            write_json(self.folder / _SUMMARY, summary, indent=2)
+        return group.broadcast(summary)
+
+    def _later_callbacks(self, best: BestWeights | None) -> Iterator[pl.Callback]:
+        """Those behind the validation loss; checkpoints come after all whose state they keep."""
+        settings = self.config.train
+        if self.measure is not None:
+            yield SampleValidation(self.measure, settings.steps_between_samples, best)
         if best is not None:
-            best.offer(settings.steps, {METRIC: loss}, module.ema_backbone)
-    if best is not None:
-        best.write()
-    network = module.ema_backbone
-    if group.leads:
-        with atomic_path(folder / EMA_WEIGHTS) as temporary:
-            save_model(network, str(temporary))
-    summary = TrainingSummary(
-        steps=trainer.global_step,
-        validation_loss=loss,
-        images_per_second=pace.images_per_second,
-        precision=precision,
-        resumed_from_step=step_of(checkpoint) if checkpoint else None,
-        skipped_steps=tuple(sorted(skipped.steps)),
-    )
-    if group.leads:
-        write_json(folder / _SUMMARY, summary, indent=2)
-    return group.broadcast(summary)
+            yield best
+        yield RoutingLog(settings.validate_every, settings.compile)
+        checkpoints = Checkpoints(self.folder / _CHECKPOINTS, settings.checkpoint_every)
+        yield checkpoints
+        yield Preemption(self.stop or StopRequest(), checkpoints.save)
+
+    def _trainer(self, callbacks: list[pl.Callback], group: ProcessGroup) -> pl.Trainer:
+        """Lightning's trainer without what this harness does itself."""
+        on_gpu = self.device.type == "cuda"
+        return pl.Trainer(
+            max_steps=self.config.train.steps,
+            accelerator="gpu" if on_gpu else "cpu",
+            devices=[torch.cuda.current_device()] if on_gpu else 1,
+            num_nodes=group.size,
+            strategy=build_strategy(self.config.train, group),
+            plugins=[WriteInPlace(), *([ConnectedGroup(group)] if group.size == 1 else [])],
+            precision=self.precision,
+            logger=self.logger,
+            callbacks=callbacks,
+            log_every_n_steps=self.config.train.log_every,
+            default_root_dir=self.folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+        )
+
+    def _last_loss(
+        self,
+        validation: Validation,
+        best: BestWeights | None,
+        module: DiffusionModule,
+        group: ProcessGroup,
+    ) -> float:
+        """The held-out loss after the last step; the files of the best weights then agree with it.
+
+        A run that was stopped after its last checkpoint resumes with nothing left to train, and so
+        without a validation.
+        """
+        settings = self.config.train
+        loss = validation.loss_after(settings.steps)
+        if loss is None:
+            network = module.ema_backbone.to(self.device)
+            loss = held_out_loss(
+                network,
+                module.objective,
+                self.data.held_out,
+                settings.batch_size,
+                self.device,
+                group,
+            )
+            self.logger.log_metrics({METRIC: loss}, step=settings.steps)
+            if best is not None:
+                best.offer(settings.steps, {METRIC: loss}, network)
+        if best is not None:
+            best.write()
+        return loss

@@ -30,7 +30,7 @@ from harness.machine.files import atomic_path, read_json, write_json
 from harness.processes.group import ProcessGroup, current_group
 from harness.processes.progress import Progress, ProgressListener
 from harness.sampling.grid import class_grid, save_grid_png, shown_classes
-from harness.sampling.sample import NonFiniteSamplesError, draw_samples
+from harness.sampling.sample import NonFiniteSamplesError, SampleSpec, draw_samples
 from harness.sampling.sinks import FileSink, load_samples, save_samples
 from harness.training.validation import SampleFigures
 from harness.trial.spec import TrialSpec
@@ -75,13 +75,15 @@ def trial_samples(
         sink = FileSink(folder, config.evaluate.samples, spec.hash) if group.leads else None
         samples = draw_samples(
             network,
-            config.sample,
-            config.objective,
-            shape=data.train.shape,
-            num_classes=len(data.train.class_names),
-            count=config.evaluate.samples,
-            seed=config.seed,
-            device=device,
+            SampleSpec(
+                config.sample,
+                config.objective,
+                shape=data.train.shape,
+                num_classes=len(data.train.class_names),
+                count=config.evaluate.samples,
+                seed=config.seed,
+            ),
+            device,
             to_pixels=load_decoder(config.data, device),
             sink=sink,
             group=group,
@@ -181,13 +183,15 @@ class ValidationSamples:
         try:
             samples = draw_samples(
                 network,
-                self.config.sample,
-                self.config.objective,
-                shape=self.data.train.shape,
-                num_classes=len(self.data.train.class_names),
-                count=self.config.train.validation_samples,
-                seed=NOISE_SEED,
-                device=self.device,
+                SampleSpec(
+                    self.config.sample,
+                    self.config.objective,
+                    shape=self.data.train.shape,
+                    num_classes=len(self.data.train.class_names),
+                    count=self.config.train.validation_samples,
+                    seed=NOISE_SEED,
+                ),
+                self.device,
                 to_pixels=self._to_pixels,
                 on_progress=listen,
             )

@@ -9,7 +9,7 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, 
 from torch import Tensor, nn
 
 from harness.config.sections import SampleConfig
-from harness.sampling.sample import draw_samples
+from harness.sampling.sample import SampleSpec, draw_samples
 from models.objectives.ddpm import Config
 from models.randomness import generator
 
@@ -58,13 +58,8 @@ def ours(network: UNet2DModel, sampler: str) -> np.ndarray:
     )
     samples = draw_samples(
         Unlabelled(network).eval(),
-        config,
-        Config(),
-        shape=(1, 8, 8),
-        num_classes=1,
-        count=COUNT,
-        seed=SEED,
-        device="cpu",
+        SampleSpec(config, Config(), shape=(1, 8, 8), num_classes=1, count=COUNT, seed=SEED),
+        "cpu",
     )
     return samples.images.astype(int)
 

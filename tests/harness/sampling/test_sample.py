@@ -11,7 +11,7 @@ from harness.config.schema import TrialConfig
 from harness.config.sections import SampleConfig
 from harness.data.images import to_uint8
 from harness.processes.progress import Progress
-from harness.sampling.sample import GuidedDenoiser, Samples, draw_samples, sample_labels
+from harness.sampling.sample import GuidedDenoiser, Samples, SampleSpec, draw_samples, sample_labels
 from harness.training.build import build_backbone
 from models.backbone import Backbone
 from models.errors import UserError
@@ -73,7 +73,9 @@ class Recorder(nn.Module):
 def draw(network: nn.Module, config: SampleConfig, count: int = 7, seed: int = 5) -> Samples:
     objective = FLOW if config.sampler.startswith("flow_") else DDPM
     return draw_samples(
-        network, config, objective, shape=SHAPE, num_classes=3, count=count, seed=seed, device="cpu"
+        network,
+        SampleSpec(config, objective, shape=SHAPE, num_classes=3, count=count, seed=seed),
+        "cpu",
     )
 
 
@@ -155,13 +157,15 @@ def test_evaluations_batches_and_seconds_are_reported() -> None:
     seen: list[Progress] = []
     samples = draw_samples(
         network,
-        sample_config(sampler="flow_heun", steps=3, guidance_scale=2.0),
-        FLOW,
-        shape=SHAPE,
-        num_classes=3,
-        count=7,
-        seed=0,
-        device="cpu",
+        SampleSpec(
+            sample_config(sampler="flow_heun", steps=3, guidance_scale=2.0),
+            FLOW,
+            shape=SHAPE,
+            num_classes=3,
+            count=7,
+            seed=0,
+        ),
+        "cpu",
         on_progress=seen.append,
     )
     assert samples.network_evaluations == 2 * 5

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness.config.schema import TrialConfig
 from harness.config.sections import SampleConfig
-from harness.sampling.sample import draw_samples
+from harness.sampling.sample import SampleSpec, draw_samples
 from harness.sampling.sinks import FileSink, load_samples, save_samples
 from models.errors import UserError
 from models.objectives.flow import Config as FlowConfig
@@ -37,13 +37,8 @@ class Network(nn.Module):
 def draw(config: SampleConfig, network: nn.Module, sink: FileSink | None) -> np.ndarray:
     samples = draw_samples(
         network.eval(),
-        config,
-        FlowConfig(),
-        shape=(1, 4, 4),
-        num_classes=3,
-        count=COUNT,
-        seed=5,
-        device="cpu",
+        SampleSpec(config, FlowConfig(), shape=(1, 4, 4), num_classes=3, count=COUNT, seed=5),
+        "cpu",
         sink=sink,
     )
     return np.array(samples.images)

@@ -28,7 +28,7 @@ from harness.evaluation.quality import evaluate_samples
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.processes.progress import Progress, ignore_progress
 from harness.processes.ranks import run_local_ranks
-from harness.sampling.sample import draw_samples
+from harness.sampling.sample import SampleSpec, draw_samples
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
 from harness.training.build import build_backbone
@@ -115,13 +115,15 @@ def test_figures_are_those_of_the_same_images_measured_at_the_end(
     extractor, reference = measuring
     drawn = draw_samples(
         network,
-        config.sample,
-        config.objective,
-        shape=(1, 8, 8),
-        num_classes=10,
-        count=COUNT,
-        seed=NOISE_SEED,
-        device=CPU,
+        SampleSpec(
+            config.sample,
+            config.objective,
+            shape=(1, 8, 8),
+            num_classes=10,
+            count=COUNT,
+            seed=NOISE_SEED,
+        ),
+        CPU,
     )
     quality = evaluate_samples(
         drawn.images, reference, extractor, inception_splits=2, batch_size=5, device=CPU

@@ -21,7 +21,7 @@ from harness.evaluation.reference import RealImages, load_reference
 from harness.evaluation.reference_file import Layout, build_reference
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress
-from harness.sampling.sample import draw_samples
+from harness.sampling.sample import SampleSpec, draw_samples
 from harness.sampling.samplers import diffusion, flow
 from harness.sampling.sinks import FileSink
 from models.objectives.ddpm import Config as DdpmConfig
@@ -111,13 +111,15 @@ def draw(group: ProcessGroup, config: SampleConfig, folder: Path, calls: int | N
     samples = draw_samples(
         # With DDPM, a network predicts a variance as well.
         Network(calls, 1 if flow else 2).eval(),
-        config,
-        FlowConfig() if flow else DdpmConfig(),
-        shape=(1, 4, 4),
-        num_classes=10,
-        count=23,
-        seed=5,
-        device="cpu",
+        SampleSpec(
+            config,
+            FlowConfig() if flow else DdpmConfig(),
+            shape=(1, 4, 4),
+            num_classes=10,
+            count=23,
+            seed=5,
+        ),
+        "cpu",
         sink=FileSink(folder, 23, "trial") if group.leads else None,
         group=group,
     )
