@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-import annotated_types
 from pydantic import Field, field_validator, model_validator
 
+from harness.config.discovery import matching
 from harness.config.sections import Section
 
 OWN_OPTIONS = {
@@ -35,18 +35,10 @@ OWN_OPTIONS = {
 
 TimeLimit = (
     Annotated[int, Field(ge=1)]
-    | Annotated[
-        str,
-        Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$"),
-        annotated_types.doc("HH:MM:SS or D-HH:MM:SS"),
-    ]
+    | Annotated[str, matching(r"(\d+-)?\d{1,2}:\d{2}:\d{2}", "HH:MM:SS or D-HH:MM:SS")]
 )
-Memory = Annotated[
-    str,
-    Field(pattern=r"^[1-9]\d*[KMGT]?B?$"),
-    annotated_types.doc("a size such as 64GB"),
-]
-Plain = Annotated[str, Field(pattern=r"^\S+$"), annotated_types.doc("text without spaces")]
+Memory = Annotated[str, matching(r"[1-9]\d*[KMGT]?B?", "a size such as 64GB")]
+Plain = Annotated[str, matching(r"\S+", "text without spaces")]
 
 
 class LocalCluster(Section):

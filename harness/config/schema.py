@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field, model_validator
 
+from harness.config.discovery import extractors, offer_of, samplers
 from harness.config.sections import (
     DataConfig,
     EvaluateConfig,
@@ -22,6 +23,7 @@ from harness.config.sections import (
     Section,
     TrainConfig,
 )
+from harness.vocabulary.metrics import BY_KEY, Measurement
 from models.attention import AnyAttention, build_attention
 from models.attention.base import AttentionShape
 from models.errors import UserError
@@ -79,16 +81,23 @@ class TrialConfig(Section):
             problems.append(
                 f"sample.steps must not exceed objective.steps, but {self.sample.steps} > {most}"
             )
-        flow = self.sample.sampler.startswith("flow_")
-        if flow != (self.objective.name == "flow"):
-            problems.append(
-                f"sample.sampler {self.sample.sampler} does not fit objective.name "
-                f"{self.objective.name}: flow_euler and flow_heun go with flow, "
-                f"the others with ddpm"
-            )
+        problems += self._sampler_problems()
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _sampler_problems(self) -> list[str]:
+        """Why the sampler cannot solve what the network is trained for."""
+        sampler, objective = self.sample.sampler, self.objective.name
+        offers = samplers()
+        solved = offers[sampler].constants.get("OBJECTIVE", objective)
+        if solved == objective:
+            return []
+        fitting = [it.name for it in offers.values() if it.constants.get("OBJECTIVE") == objective]
+        return [
+            f"sample.sampler {sampler} solves objective.name {solved}, not {objective}: take "
+            f"one of {', '.join(fitting)}, or set objective.name={solved}"
+        ]
 
     def _validation_problems(self) -> list[str]:
         """Why the validation of training does not fit what it is measured with."""
@@ -99,11 +108,8 @@ class TrialConfig(Section):
                 f"train.validation_samples must be 0 or at least {fewest}: neighbours and "
                 f"evaluate.inception_splits need as many, but it is {self.train.validation_samples}"
             )
-        if self.train.best_by == "sfd" and self.evaluate.extractor != "inception":
-            problems.append(
-                "train.best_by=sfd needs spatial features, which evaluate.extractor=inception "
-                f"alone has, not {self.evaluate.extractor}"
-            )
+        if self.train.best_by is not None:
+            problems += unmeasured("train.best_by", self.train.best_by, self.evaluate.extractor)
         if self.sample.weights == "best" and self.train.best_by is None:
             problems.append(
                 "sample.weights=best needs a metric to be best by: set train.best_by, such as "
@@ -127,3 +133,17 @@ class TrialConfig(Section):
         except UserError as error:
             return str(error)
         return None
+
+
+def unmeasured(field: str, metric: str, extractor: str) -> list[str]:
+    """Why the features of an extractor cannot give the metric that a field asks for."""
+    offers = extractors()
+    offer = offer_of(extractor, offers)
+    spatial = metric in BY_KEY and BY_KEY[metric].measurement is Measurement.SPATIAL
+    if not spatial or offer is None or offer.constants.get("SPATIAL"):
+        return []
+    fitting = [it.shown for it in offers.values() if it.constants.get("SPATIAL")]
+    return [
+        f"{field}={metric} needs spatial features, which evaluate.extractor={extractor} does not "
+        f"have: take another metric, or evaluate.extractor={' or '.join(fitting)}"
+    ]

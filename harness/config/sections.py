@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import annotated_types
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from harness.config.discovery import data_sets, extractors, offer_of, offered_name, samplers
 from harness.vocabulary.metrics import VALIDATION_LOSS, JudgedBy
 from models.attention import variant_names
 from models.attention.base import ValueConvolutionConfig
@@ -58,7 +58,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images, and how many of them are held out of training."""
 
-    name: Literal["cifar10", "digits", "images"]
+    name: Annotated[str, offered_name(data_sets)]
     path: str | None = without_effect(
         description="folder, archive or shards of images; null where none is needed"
     )
@@ -104,31 +104,21 @@ class DataConfig(Section):
                 f"data.downsampling is {self.downsampling}, but data.latents is null: name the "
                 "folder of latents, or set data.downsampling=1 to train on pixels"
             )
-        if self.name != "images":
-            problems += [
-                f"data.{key} is of no use with data.name={self.name}: set it to null"
-                for key in ("manifest", "latents")
-                if getattr(self, key) is not None
-            ]
+        used = data_sets()[self.name].constants.get("FIELDS", ())
+        problems += [
+            f"data.{key} is of no use with data.name={self.name}: set it to null"
+            for key in ("manifest", "latents")
+            if key not in used and getattr(self, key) is not None
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
 
-Extractor = (
-    Literal["efficientnet_lite0", "inception"]
-    | Annotated[
-        str,
-        Field(pattern=r"^torch:[A-Za-z0-9_][A-Za-z0-9_.-]*$"),
-        annotated_types.doc("torch:MODEL, a model of timm"),
-    ]
-)
-
-
 class EvaluateConfig(Section):
     """Which features the samples are measured with, and how many samples."""
 
-    extractor: Extractor
+    extractor: Annotated[str, offered_name(extractors)]
     extractor_weights: str | None = without_effect(
         None,
         description="file of the extractor's weights, whose hash stands beside every figure; null "
@@ -146,12 +136,14 @@ class EvaluateConfig(Section):
 
     @model_validator(mode="after")
     def _weights_fit_the_extractor(self) -> EvaluateConfig:
-        if self.extractor.startswith("torch:") and self.extractor_weights is None:
+        offer = offer_of(self.extractor, extractors())
+        weights = "optional" if offer is None else offer.constants.get("WEIGHTS", "optional")
+        if weights == "required" and self.extractor_weights is None:
             raise ValueError(
                 f"evaluate.extractor={self.extractor} needs a file of weights: name it in "
                 "evaluate.extractor_weights"
             )
-        if self.extractor == "efficientnet_lite0" and self.extractor_weights is not None:
+        if weights == "refused" and self.extractor_weights is not None:
             raise ValueError(
                 "evaluate.extractor_weights is of no use with "
                 f"evaluate.extractor={self.extractor}: set it to null"
@@ -209,7 +201,7 @@ Weights = Literal["last", "best"]
 class SampleConfig(Section):
     """From the EMA weights to images."""
 
-    sampler: Literal["ddim", "ddpm", "dpm_solver", "flow_euler", "flow_heun"]
+    sampler: Annotated[str, offered_name(samplers)]
     steps: int = Field(ge=1, le=1000)
     guidance_scale: float = Field(ge=0, le=100, description="1 is no guidance")
     guidance_channels: int | None = Field(

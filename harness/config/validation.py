@@ -1,19 +1,16 @@
-"""A merged configuration against the schema, with every error as a mistake of the user's.
+"""A merged configuration against a pydantic schema, each error of which becomes a mistake with the
+place that the user wrote the value at and the valid name nearest to it.
 
-What a field of the schema accepts, in words: the second half of every message about it.
-
-From a pydantic error's location to the key that the user wrote.
+Pydantic locates an error by the keys that lead to it, with the names of union members and the
+indices of lists in between; only the keys are names that stand in the user's files.
 """
 
 from __future__ import annotations
 
 import re
-import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
-import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -21,184 +18,23 @@ from harness.config.layers import merge
 from harness.config.mistakes import Mistake, Origin, nearest_name
 from harness.config.yaml_source import Node, quoted
 
-_WORDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    types.NoneType: "null",
-}
-
-_PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
-
-
-def is_union(annotation: Any) -> bool:
-    """Whether an annotation is `A | B`."""
-    return get_origin(annotation) in (Union, types.UnionType)
-
-
-def is_section(annotation: Any) -> bool:
-    """Whether an annotation is a model, whose fields are the keys of a section."""
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def allowed_values(annotation: Any) -> tuple[Any, ...]:
-    """The values that the literals of an annotation name."""
-    if get_origin(annotation) is Literal:
-        return get_args(annotation)
-    if is_union(annotation) or get_origin(annotation) is Annotated:
-        return tuple(value for part in get_args(annotation) for value in allowed_values(part))
-    return ()
-
-
-def expected_words(annotation: Any, constraints: Sequence[Any] = ()) -> str:
-    """What an annotation accepts, such as "a whole number >= 1 or null"."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        inner, *metadata = get_args(annotation)
-        for item in metadata:
-            if isinstance(item, annotated_types.DocInfo):
-                return item.documentation
-        return expected_words(inner, [*constraints, *_flat(metadata)])
-    if is_union(annotation):
-        parts = (expected_words(part, constraints) for part in get_args(annotation))
-        return " or ".join(dict.fromkeys(parts))
-    if origin is Literal:
-        values = [str(value) for value in get_args(annotation)]
-        return values[0] if len(values) == 1 else f"one of {', '.join(values)}"
-    if origin is tuple:
-        return _list_words(get_args(annotation)) + _bounds(constraints)
-    if origin is dict or is_section(annotation):
-        return "a section of keys" + _bounds(constraints)
-    bounds = "" if annotation is types.NoneType else _bounds(constraints)
-    return _WORDS.get(annotation, str(annotation)) + bounds
-
-
-def members_by_name(field: FieldInfo) -> dict[str, type[BaseModel]]:
-    """The models that a union chooses from by a `name` or the like, sorted by that name."""
-    tag = str(field.discriminator)
-    members = (part for part in get_args(field.annotation) if is_section(part))
-    named = {
-        str(value): member
-        for member in members
-        for value in allowed_values(member.model_fields[tag].annotation)
-    }
-    return dict(sorted(named.items()))
-
-
-def _list_words(items: Sequence[Any]) -> str:
-    item = get_args(items[0])[0] if get_origin(items[0]) is Annotated else items[0]
-    plural = _PLURALS.get(item, "values")
-    return f"a list of {plural}" if items[-1] is Ellipsis else f"a list of {len(items)} {plural}"
-
-
-def _flat(metadata: Sequence[Any]) -> list[Any]:
-    """Constraints as `annotated_types` has them, out of pydantic's `Field(...)` too."""
-    return [
-        constraint
-        for item in metadata
-        for constraint in (item.metadata if isinstance(item, FieldInfo) else [item])
-    ]
-
-
-def _bounds(constraints: Sequence[Any]) -> str:
-    words = []
-    for constraint in constraints:
-        match constraint:
-            case annotated_types.Ge(ge=bound):
-                words.append(f">= {bound}")
-            case annotated_types.Gt(gt=bound):
-                words.append(f"> {bound}")
-            case annotated_types.Le(le=bound):
-                words.append(f"<= {bound}")
-            case annotated_types.Lt(lt=bound):
-                words.append(f"< {bound}")
-            case annotated_types.MultipleOf(multiple_of=unit):
-                words.append(f"a multiple of {unit}")
-    not_empty = any(isinstance(constraint, annotated_types.MinLen) for constraint in constraints)
-    return (f" {' and '.join(words)}" if words else "") + (", not empty" if not_empty else "")
-
-
-@dataclass(frozen=True)
-class Place:
-    """One key of a section, found in the schema."""
-
-    path: tuple[str, ...]
-    """The keys that lead to it in YAML. The tags that pydantic puts in are left out, and so is
-    what lies inside a value: the index in a list, the branch of `int | "auto"`."""
-    section: type[BaseModel]
-    """The innermost section on the way."""
-    field: FieldInfo | None
-    """The field that the last key names; None where the section has no such field."""
-    annotation: Any
-    """What the place holds; None where nothing is known about it."""
-    tag: str | None
-    """The name that chose the section out of a union, such as that of an attention variant."""
-    inside_value: bool
-    """Whether the location goes on into the value itself."""
-
-    def expected(self) -> str:
-        """What the place accepts, in words."""
-        field = self.field
-        if field is None or field.annotation is not self.annotation:
-            return expected_words(self.annotation)
-        words = expected_words(self.annotation, field.metadata)
-        if field.discriminator is None:
-            return words
-        return f"{words} with {field.discriminator}: one of {', '.join(members_by_name(field))}"
-
-
-def find_place(schema: type[BaseModel], location: Sequence[int | str]) -> Place:
-    """Follow a location of pydantic's through a schema."""
-    path: list[str] = []
-    section: type[BaseModel] = schema
-    field: FieldInfo | None = None
-    annotation: Any = schema
-    tag: str | None = None
-    for part in location:
-        if is_section(annotation):
-            section = annotation
-            field = section.model_fields.get(str(part))
-            annotation = field.annotation if field is not None else None
-            path.append(str(part))
-        elif field is not None and field.discriminator is not None:
-            tag = str(part)
-            annotation = members_by_name(field).get(tag)
-        elif get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-            path.append(str(part))
-        else:
-            return Place(tuple(path), section, field, annotation, tag, inside_value=True)
-    return Place(tuple(path), section, field, annotation, tag, inside_value=False)
-
-
-def all_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted names of all keys, those of every member of a union included."""
-    for name, field in schema.model_fields.items():
-        key = f"{prefix}{name}"
-        yield key
-        union = field.discriminator is not None
-        members: list[Any] = [*members_by_name(field).values()] if union else [field.annotation]
-        for member in members:
-            if is_section(member):
-                yield from all_keys(member, f"{key}.")
-
-
-def union_tags(schema: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """The sections whose fields depend on a name in them: dotted key to the key of that name."""
-    tags: dict[str, str] = {}
-    for name, field in schema.model_fields.items():
-        if field.discriminator is not None:
-            tags[f"{prefix}{name}"] = str(field.discriminator)
-        elif is_section(field.annotation):
-            section: Any = field.annotation
-            tags |= union_tags(section, f"{prefix}{name}.")
-    return tags
-
-
 Schema = TypeVar("Schema", bound=BaseModel)
+Path = tuple[str, ...]
 
 _DOTTED = re.compile(r"[a-z_]+(?:\.[a-z_]+)+")
+_QUOTED = re.compile(r"'([^']*)'")
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_EXPECTED = {
+    "model_attributes_type": "a section of keys",
+    "bool_type": "true or false",
+    "dict_type": "a section of keys",
+    "int_type": "a whole number",
+    "missing": "a longer list",
+    "model_type": "a section of keys",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+"""Pydantic's types of errors that are clearer in the words of YAML."""
 
 
 def validate(
@@ -214,45 +50,113 @@ def validate(
         return schema.model_validate(tree.plain())
     except ValidationError as error:
         translator = _Translator(schema, layers, tree)
-        for details in error.errors(include_url=False):
-            mistakes.extend(translator.mistakes_of(details))
+        mistakes += translator.mistakes_of(error.errors(include_url=False))
         return None
 
 
 def check_keys(schema: type[BaseModel], layer: Node, mistakes: list[Mistake]) -> None:
     """Check the keys of a single layer, for when there is nothing to merge it with."""
-    valid = list(all_keys(schema))
-    for key, origin in _leaves(layer, ""):
+    valid = list(all_fields(schema))
+    for key, node in leaves(layer):
         if key not in valid:
-            mistakes.append(Mistake(origin, key, "unknown key", nearest=nearest_name(key, valid)))
+            nearest = nearest_name(key, valid)
+            mistakes.append(Mistake(node.origin, key, "unknown key", nearest=nearest))
+
+
+def all_fields(schema: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """All fields by their dotted key, those of every member of a union included."""
+    fields: dict[str, FieldInfo] = {}
+    for name, field in schema.model_fields.items():
+        fields[f"{prefix}{name}"] = field
+        for member in _sections(field):
+            fields |= all_fields(member, f"{prefix}{name}.")
+    return fields
+
+
+def union_tags(schema: type[BaseModel]) -> dict[str, str]:
+    """The sections whose fields depend on a name in them: dotted key to the key of that name."""
+    fields = all_fields(schema).items()
+    return {key: str(field.discriminator) for key, field in fields if field.discriminator}
+
+
+def leaves(node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """The values of a section by their dotted key, in the order of the file."""
+    for key, child in node.entries().items():
+        if child.entries():
+            yield from leaves(child, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", child
+
+
+def _sections(field: FieldInfo) -> list[type[BaseModel]]:
+    """The models that a field holds one of; none for a plain value."""
+    parts = get_args(field.annotation) or (field.annotation,)
+    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+
+
+def _members(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The models that a union chooses from by a name in them, by that name."""
+    tag = str(field.discriminator)
+    return {
+        str(get_args(model.model_fields[tag].annotation)[0]): model for model in _sections(field)
+    }
 
 
 class _Translator:
+    """Turns the errors that pydantic found in one merged configuration into mistakes."""
+
     def __init__(self, schema: type[BaseModel], layers: Sequence[Node], tree: Node) -> None:
         self.schema = schema
         self.layers = layers
         self.tree = tree
+        self.tags = union_tags(schema)
 
-    def mistakes_of(self, details: Mapping[str, Any]) -> list[Mistake]:
-        """One error of pydantic's; an error of ours may hold several lines."""
-        place = find_place(self.schema, details["loc"])
-        match details["type"]:
-            case "extra_forbidden":
-                return [self._unknown_key(place)]
-            case "missing" if not place.inside_value:
-                return [self._missing_key(place)]
-            case "union_tag_invalid" | "union_tag_not_found":
-                return [self._unknown_name(place)]
-            case "value_error":
-                lines = str(details["ctx"]["error"]).splitlines()
-                return [self._does_not_fit(place, line) for line in lines]
-            case _:
-                return [self._wrong_value(place)]
+    def mistakes_of(self, errors: Sequence[Mapping[str, Any]]) -> list[Mistake]:
+        """A mistake for each line of each error; the branches of `int | "auto"` are one."""
+        found: list[Mistake] = []
+        values: dict[Path, list[Mapping[str, Any]]] = {}
+        for details in errors:
+            path = self._path(details)
+            match details["type"]:
+                case "extra_forbidden":
+                    found.append(self._unknown_key(path))
+                case "missing" if self._node(path) is None:
+                    found.append(Mistake(self._origin(path), ".".join(path), "missing key"))
+                case "value_error":
+                    lines = str(details["ctx"]["error"]).splitlines()
+                    found += [self._does_not_fit(path, line) for line in lines]
+                case "union_tag_not_found":
+                    section, _ = self._section_at(path[:-2])
+                    names = _members(section.model_fields[path[-2]])
+                    expected = f"one of {', '.join(names)}"
+                    origin = self._origin(path)
+                    found.append(Mistake(origin, ".".join(path), "missing key", expected))
+                case _:
+                    values.setdefault(path, []).append(details)
+        return found + [self._wrong_value(path, details) for path, details in values.items()]
 
-    def _unknown_key(self, place: Place) -> Mistake:
-        key, (*above, name) = _dotted(place), place.path
-        siblings = list(place.section.model_fields)
-        everywhere = list(all_keys(self.schema))
+    def _path(self, details: Mapping[str, Any]) -> Path:
+        """The keys in an error's location."""
+        path: list[str] = []
+        location = iter(details["loc"])
+        for part in location:
+            node = self._node(path)
+            if node is None or not isinstance(node.value, Mapping) or isinstance(part, int):
+                break
+            path.append(str(part))
+            if ".".join(path) in self.tags:
+                next(location, None)
+        tag = self.tags.get(".".join(path))
+        node = self._node(path)
+        if tag and str(details["type"]).startswith("union_tag") and node and node.entries():
+            path.append(tag)
+        return tuple(path)
+
+    def _unknown_key(self, path: Path) -> Mistake:
+        key, (*above, name) = ".".join(path), path
+        section, member = self._section_at(tuple(above))
+        siblings = list(section.model_fields)
+        everywhere = list(all_fields(self.schema))
         suggestion = None
         # Otherwise the key is right, but belongs to another member of the union.
         if key not in everywhere:
@@ -260,83 +164,88 @@ class _Translator:
             suggestion = _elsewhere(name, everywhere, ".".join(above))
             if nearest is not None:
                 suggestion = ".".join([*above, nearest])
-        belongs = place.tag is not None and "name" in siblings
-        problem = f"unknown key for {place.tag}" if belongs else "unknown key"
+        problem = "unknown key" if member is None else f"unknown key for {member}"
         expected = None if suggestion else f"one of {', '.join(siblings)}"
-        return Mistake(self._origin(place.path), key, problem, expected, suggestion)
+        return Mistake(self._origin(path), key, problem, expected, suggestion)
 
-    def _missing_key(self, place: Place) -> Mistake:
-        origin = self._origin(place.path)
-        return Mistake(origin, _dotted(place), "missing key", place.expected())
+    def _section_at(self, path: Path) -> tuple[type[BaseModel], str | None]:
+        """The model of a section, and the name that chose it out of a union."""
+        model, member = self.schema, None
+        for depth, name in enumerate(path, 1):
+            field = model.model_fields[name]
+            if field.discriminator:
+                node = self._node((*path[:depth], str(field.discriminator)))
+                member = None if node is None else str(node.value)
+                model = _members(field)[str(member)]
+            else:
+                (model,) = _sections(field)
+        return model, member
 
-    def _unknown_name(self, place: Place) -> Mistake:
-        """A union is told by its tag; the tag is missing or names no member."""
-        if place.field is None:
-            return self._wrong_value(place)
-        tag = str(place.field.discriminator)
-        names = list(members_by_name(place.field))
-        path = (*place.path, tag)
-        node = self.tree.find(path)
+    def _wrong_value(self, path: Path, details: Sequence[Mapping[str, Any]]) -> Mistake:
+        """A value that none of a field's types takes."""
+        node = self._node(path)
+        problem = "wrong value" if node is None else f"got {quoted(node)}"
+        expected: list[str] = []
+        names: list[str] = []
+        for error in details:
+            names += _names(error.get("ctx", {}))
+            expected.append(_expected(error))
         nearest = None
-        if node is None:
-            problem = "missing key"
-        else:
-            problem = f"unknown {place.path[-1]} {quoted(node)}"
-            nearest = nearest_name(str(node.value), names)
-        expected = f"one of {', '.join(names)}"
-        return Mistake(self._origin(path), ".".join(path), problem, expected, nearest)
+        if node is not None and isinstance(node.value, str):
+            nearest = nearest_name(node.value, names)
+        words = " or ".join(dict.fromkeys(expected))
+        return Mistake(self._origin(path), ".".join(path), problem, words, nearest)
 
-    def _wrong_value(self, place: Place) -> Mistake:
-        node = self.tree.find(place.path)
-        problem, nearest = "wrong value", None
-        if node is not None:
-            problem = f"got {quoted(node)}"
-            if isinstance(node.value, str):
-                allowed = [str(value) for value in allowed_values(place.annotation)]
-                nearest = nearest_name(node.value, allowed)
-        origin = self._origin(place.path)
-        return Mistake(origin, _dotted(place), problem, place.expected(), nearest)
-
-    def _does_not_fit(self, place: Place, problem: str) -> Mistake:
+    def _does_not_fit(self, path: Path, problem: str) -> Mistake:
         """Keys that contradict each other: the one set last is the one to look at."""
         named = [tuple(key.split(".")) for key in _DOTTED.findall(problem)]
-        paths = [path for path in [*named, place.path] if path and self.tree.find(path)]
-        if not paths:
-            return Mistake(self._origin(place.path), _dotted(place), problem)
-        latest = max(paths, key=self._layer_of)
-        return Mistake(self._origin(latest), ".".join(latest), problem)
+        paths = [path for path in [*named, path] if path and self._node(path)]
+        if paths:
+            path = max(paths, key=self._layer_of)
+        return Mistake(self._origin(path), ".".join(path), problem)
 
-    def _layer_of(self, path: tuple[str, ...]) -> int:
+    def _layer_of(self, path: Path) -> int:
         setting = [index for index, layer in enumerate(self.layers) if layer.find(path)]
         return max(setting, default=-1)
 
-    def _origin(self, path: tuple[str, ...]) -> Origin:
-        """Where a key was set; for one that was not, where its section was."""
+    def _node(self, path: Sequence[str]) -> Node | None:
+        return self.tree.find(path)
+
+    def _origin(self, path: Path) -> Origin:
+        """The place that a key was set at; for one that was not, the place of its section."""
         for length in range(len(path), 0, -1):
-            node = self.tree.find(path[:length])
+            node = self._node(path[:length])
             if node is not None:
                 return node.origin
         return self.tree.origin
 
 
-def _dotted(place: Place) -> str:
-    return ".".join(place.path)
+def _expected(error: Mapping[str, Any]) -> str:
+    """What pydantic says that a value should be."""
+    if error["type"] in _EXPECTED:
+        return _EXPECTED[error["type"]]
+    context = error.get("ctx", {})
+    for name, sign in _BOUNDS.items():
+        if name in context:
+            return f"a number {sign} {context[name]}"
+    names = _names(context)
+    if names:
+        return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+    text = str(error["msg"]).removeprefix("Input should be ")
+    return text[:1].lower() + text[1:]
+
+
+def _names(context: Mapping[str, Any]) -> list[str]:
+    """The valid names that pydantic lists in the context of an error."""
+    return _QUOTED.findall(context.get("expected_tags", context.get("expected", "")))
 
 
 def _elsewhere(name: str, keys: Sequence[str], section: str) -> str | None:
     """The keys of other sections whose own name is nearest."""
     by_name: dict[str, list[str]] = {}
-    for key in dict.fromkeys(keys):
+    for key in keys:
         above, _, own = key.rpartition(".")
         if not section or above != section:
             by_name.setdefault(own, []).append(key)
     nearest = nearest_name(name, list(by_name))
     return None if nearest is None else " or ".join(by_name[nearest])
-
-
-def _leaves(node: Node, prefix: str) -> Iterator[tuple[str, Origin]]:
-    for key, child in node.entries().items():
-        if child.entries():
-            yield from _leaves(child, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", child.origin

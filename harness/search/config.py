@@ -5,12 +5,13 @@ One file of `experiments/search/`: a question, a base configuration and what to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
 
 from harness.config.ablation_file import read_ablation_file
 from harness.config.catalogue import find_file
@@ -19,7 +20,7 @@ from harness.config.load import SEED, refuse_seeds, trial_overrides
 from harness.config.mistakes import ConfigError, Mistake, Origin, nearest_name
 from harness.config.schema import TrialConfig
 from harness.config.sections import WITHOUT_EFFECT
-from harness.config.validation import all_keys, check_keys, find_place, union_tags, validate
+from harness.config.validation import all_fields, check_keys, leaves, union_tags, validate
 from harness.config.yaml_source import Node, Scalar, quoted, read_yaml
 from harness.search.space import Dimension, parse_dimension
 from harness.vocabulary.metrics import VALIDATION_LOSS, JudgedBy, higher_is_better
@@ -169,7 +170,7 @@ def read_search_file(path: Path, mistakes: list[Mistake]) -> SearchFile | None:
         return None
     keys = validate(_Keys, [_with_shorthands(document)], mistakes)
     written = nest(document.find((_SPACE,)) or Node({}, document.origin), mistakes)
-    entries = dict(_leaves(written, ""))
+    entries = dict(leaves(written))
     read = {key: parse_dimension(node, key, mistakes) for key, node in entries.items()}
     if keys is None:
         return None
@@ -193,14 +194,6 @@ def _with_shorthands(document: Node) -> Node:
         if node is not None and isinstance(node.value, str):
             entries[key] = Node({inner: node}, node.origin)
     return Node(entries, document.origin)
-
-
-def _leaves(node: Node, prefix: str) -> Iterator[tuple[str, Node]]:
-    for key, child in node.entries().items():
-        if child.entries():
-            yield from _leaves(child, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", child
 
 
 Point = Mapping[str, Scalar]
@@ -349,19 +342,19 @@ def _check_space(
     mistakes: list[Mistake],
 ) -> int:
     """Check every key and the ends of every range; the most training steps there are."""
-    valid = list(all_keys(TrialConfig))
+    valid = all_fields(TrialConfig)
     longest = 0 if base is None else base.train.steps
     for key, written in file.entries.items():
         origin = written.origin
         if key not in valid:
-            nearest = nearest_name(key, valid)
+            nearest = nearest_name(key, list(valid))
             mistakes.append(Mistake(origin, key, "unknown key", nearest=nearest))
             continue
         if key == SEED:
             expected = "the seeds in `objective:`"
             mistakes.append(Mistake(origin, key, "each trial has its own seed", expected))
             continue
-        if _is_without_effect(key):
+        if _is_without_effect(valid[key]):
             problem = "cannot change a result, so there is nothing to find out"
             mistakes.append(Mistake(origin, key, problem))
             continue
@@ -380,9 +373,8 @@ def _check_space(
     return longest
 
 
-def _is_without_effect(key: str) -> bool:
-    field = find_place(TrialConfig, key.split(".")).field
-    extra = None if field is None else field.json_schema_extra
+def _is_without_effect(field: FieldInfo) -> bool:
+    extra = field.json_schema_extra
     return isinstance(extra, dict) and WITHOUT_EFFECT in extra
 
 

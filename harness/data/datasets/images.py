@@ -16,6 +16,8 @@ from harness.data.sources import open_source
 from harness.data.verify import check_sizes
 from models.errors import UserError
 
+FIELDS = ("manifest", "latents")
+"""Fields of `data` that other data sets have no use for."""
 _MAKE = "python -m harness data make-manifest IMAGES manifest.json"
 _ENCODE = "python -m harness data encode IMAGES LATENTS --manifest MANIFEST --autoencoder FOLDER"
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+from harness.config.discovery import extractors, offer_of
+from harness.config.mistakes import nearest_name
 from harness.evaluation.extractors.base import FeatureExtractor
 from models.errors import UserError
-
-_FAMILIES = {"torch": "timm_model"}
-"""What stands before a colon, and the module that takes what stands after it."""
-_NO_EXTRACTORS = ("base", "weights_file", *_FAMILIES.values())
 
 
 def extractor_names() -> tuple[str, ...]:
     """The names of all extractors without a colon, sorted, found without importing them."""
-    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
-    return tuple(sorted(name for name in found if name not in _NO_EXTRACTORS))
+    return tuple(name for name, offer in extractors().items() if not offer.is_family)
 
 
 def load_extractor(name: str, weights: Path | None = None) -> FeatureExtractor:
@@ -49,16 +44,12 @@ def check_extractor(name: str, weights: Path | None = None) -> None:
 
 def _find(name: str) -> tuple[ModuleType, tuple[str, ...]]:
     """The extractor's module, and what its functions take before the weights."""
-    family, _, model = name.partition(":")
-    if family in _FAMILIES and model:
-        return _module(_FAMILIES[family]), (model,)
-    if name in extractor_names():
-        return _module(name), ()
-    names = (*extractor_names(), *(f"{known}:MODEL" for known in _FAMILIES))
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise UserError(f"there is no extractor {name!r}; expected one of {', '.join(names)}{hint}")
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")
+    offers = extractors()
+    offer = offer_of(name, offers)
+    if offer is None:
+        shown = [it.shown for it in offers.values()]
+        near = nearest_name(name, shown)
+        hint = f" (did you mean {near}?)" if near else ""
+        raise UserError(f"there is no extractor {name!r}; expected one of {', '.join(shown)}{hint}")
+    member = name.partition(":")[2]
+    return importlib.import_module(offer.module), (member,) if member else ()

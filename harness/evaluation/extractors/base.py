@@ -2,8 +2,10 @@
 
 An extractor is one module in this package. It defines `load(weights)`, which gives a final subclass
 of `FeatureExtractor`, and `check(weights)`, which sees that the weights are there; `weights` is the
-file that the user names, or None. In a module for a family of extractors, such as `torch:MODEL`,
-both take `(model, weights)`.
+file that the user names, or None. Two constants, read without importing the module, tell the
+configuration what fits: `WEIGHTS` (`"required"`, `"optional"` or `"refused"`) and, where there are
+spatial features, `SPATIAL = True`. A module for a family of extractors such as `torch:MODEL` says
+`FAMILY = "torch"`, and both of its functions take `(model, weights)`.
 """
 
 from __future__ import annotations

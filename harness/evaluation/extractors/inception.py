@@ -25,6 +25,8 @@ from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 from harness.evaluation.extractors.weights_file import check_there, file_sha256, read_weights
 from models.errors import UserError
 
+WEIGHTS = "optional"
+SPATIAL = True
 NAME = "inception"
 STANDARD_SHA256 = "6726825d"
 """The first digits, which the file bears in its name; all evaluators of the field use it."""

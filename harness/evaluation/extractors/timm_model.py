@@ -17,6 +17,8 @@ from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 from harness.evaluation.extractors.weights_file import check_there, file_sha256, read_weights
 from models.errors import UserError
 
+FAMILY = "torch"
+WEIGHTS = "required"
 _INTERPOLATIONS = ("bicubic", "bilinear")
 
 

@@ -15,7 +15,7 @@ from harness.config.mistakes import Mistake
 from harness.config.schema import TrialConfig
 from harness.config.sections import DataConfig, EvaluateConfig, SampleConfig, TrainConfig
 from harness.config.serialisation import flatten
-from harness.config.validation import all_keys
+from harness.config.validation import all_fields
 from harness.config.yaml_source import Scalar, read_yaml
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
@@ -218,7 +218,7 @@ def test_the_base_holds_every_key_that_has_no_value_in_the_schema() -> None:
     assert base is not None
     assert not mistakes
     named_by_size = {"model.depth", "model.width", "model.heads"}
-    for key in set(all_keys(TrialConfig)) - named_by_size:
+    for key in set(all_fields(TrialConfig)) - named_by_size:
         inside, _, name = key.partition(".")
         if inside in ("attention", "objective") and name not in ("", "name"):
             continue

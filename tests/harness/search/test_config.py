@@ -11,6 +11,7 @@ from harness.config.mistakes import ConfigError
 from harness.config.trial_hash import trial_hash
 from harness.search.config import Search, config_at, differences_at, load_search
 from tests.harness.conftest import Tree
+from tests.support.messages import told
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 SEARCH = """\
@@ -168,7 +169,7 @@ def test_a_base_outside_of_the_space_is_no_point_of_it(tree: Tree) -> None:
         ),
         (
             SEARCH + "pruner: medain\n",
-            "experiments/search/s.yaml:7: pruner.name: unknown pruner 'medain'; "
+            "experiments/search/s.yaml:7: pruner.name: got 'medain'; "
             "expected one of hyperband, median, none (did you mean median?)",
         ),
         (
@@ -183,7 +184,7 @@ def test_a_base_outside_of_the_space_is_no_point_of_it(tree: Tree) -> None:
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(tree: Tree, text: str, line: str) -> None:
-    assert list(mistakes(tree, text)) == [line]
+    assert [told(found) for found in mistakes(tree, text)] == [told(line)]
 
 
 def test_what_is_searched_over_cannot_be_set(tree: Tree) -> None:

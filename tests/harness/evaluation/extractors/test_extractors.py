@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 
-from harness.config.sections import Extractor
 from harness.evaluation.extractors import check_extractor, extractor_names, load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from models.errors import UserError
@@ -26,10 +24,6 @@ def extractor(
 def images(count: int, side: int, channels: int) -> torch.Tensor:
     stream = torch.Generator().manual_seed(side)
     return torch.randint(256, (count, side, side, channels), generator=stream).byte()
-
-
-def test_names_are_those_of_the_schema() -> None:
-    assert extractor_names() == tuple(sorted(get_args(get_args(Extractor)[0])))
 
 
 def test_says_all_that_its_figures_depend_on(extractor: FeatureExtractor) -> None:
