@@ -8,19 +8,40 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.config.load import Ablation
+from harness.data.datasets import bind_content
 from harness.machine.environment import ROOT
 from harness.tracking.publisher import publish_pending, wait_published
-from harness.tracking.runs import AblationMember, AblationRun, ablation_folders, list_trials_again
+from harness.tracking.runs import (
+    AblationMember,
+    AblationRun,
+    ablation_folder,
+    ablation_folders,
+    list_trials_again,
+)
 from harness.tracking.store import Store, open_store
 from models.errors import UserError
 from reports.report import TABLE_MARKDOWN, Report, write_report
 
 
-def rebuild_report(ablation: str, scale: str, runs_dir: Path, console: Console) -> None:
+def rebuild_report(
+    ablation: str,
+    scale: str,
+    runs_dir: Path,
+    console: Console,
+    selected: Ablation | None = None,
+) -> None:
     """Make the tables and figures again from MLflow alone, of the trials that are finished.
 
+    Args:
+        ablation: its name.
+        scale: its name.
+        runs_dir: where trials and reports are written.
+        console: written to.
+        selected: with the trials to compare; None takes the run of the ablation that was last at
+            work.
+
     Raises:
-        UserError: MLflow has no run of this ablation at this scale.
+        UserError: MLflow has no run of this ablation at this scale, or none of these trials.
     """
     store = open_store(ROOT)
 
@@ -32,9 +53,19 @@ def rebuild_report(ablation: str, scale: str, runs_dir: Path, console: Console) 
         list_trials_again(each)
     publish_pending(runs_dir, store, notice)
     # Where a command is at work on the ablation, the listing is sent by that.
-    wait_published(recorded, store, notice)
+    published = wait_published(recorded, store, notice)
+    run_id = None
+    if selected is not None:
+        hashes = [trial.hash for trial in bind_content(selected).trials]
+        run_id = published.get(ablation_folder(runs_dir, scale, ablation, hashes))
+        if run_id is None:
+            raise UserError(
+                f"ablation {ablation} at scale {scale} was not run with these seeds and KEY=VALUE: "
+                "`make ablation` with the same ones does; without any, the report is of the run "
+                "that was last at work"
+            )
     folder = _folder(runs_dir, scale, ablation)
-    _show(write_report(store.uri, ablation, scale, folder), console)
+    _show(write_report(store.uri, ablation, scale, folder, run_id), console)
 
 
 def record_report(

@@ -1,15 +1,4 @@
-"""`harness ablation`: run what is not finished, then compare.
-
-`harness cancel`: end the jobs of an ablation.
-
-`harness config`: what would run.
-
-`harness report`: the comparison once more, from MLflow.
-
-`harness retry`: run the trials that failed once more.
-
-`harness status`: how far every trial of an ablation is.
-"""
+"""Commands on ablations: `ablation`, `config`, `report`, `status`, `cancel` and `retry`."""
 
 from __future__ import annotations
 
@@ -17,62 +6,161 @@ import argparse
 import time
 
 from harness.cli.options import (
+    BAD_INPUT,
+    FAILED,
+    INTERRUPTED,
     Commands,
+    add_command,
     add_detach,
-    add_runs_dir,
     add_selection,
     load_selected_ablation,
     load_selection,
-    run_selection,
 )
+
+_SECONDS_BETWEEN_LOOKS = 2.0
+"""Of `status --watch`, at the files of trials."""
+
+_WIDTH_WITHOUT_TERMINAL = 160
 
 
 def add(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "ablation",
-        help="train, sample and measure every variant with every seed, then compare",
-        description="Train, sample and measure every variant with every seed; write all to MLflow "
-        "and the comparison to RUNS_DIR/reports. Finished trials are reused and interrupted ones "
-        "resumed, so the command can be repeated at any time.",
-        epilog="Example: python -m harness ablation no_differential --seeds 3 train.steps=200",
-    )
-    add_selection(command)
-    add_detach(command)
+    """Add the commands."""
+    add_command(commands, ablation, add_selection, add_detach, _add_print_sbatch)
+    add_command(commands, config, add_selection)
+    add_command(commands, report, add_selection)
+    add_command(commands, status, add_selection, _add_watch)
+    add_command(commands, cancel, add_selection)
+    add_command(commands, retry, add_selection, add_detach)
+
+
+def _add_print_sbatch(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--print-sbatch",
         action="store_true",
         help="print the scripts that SLURM would be given now, and submit nothing",
     )
-    command.set_defaults(command=_ablation)
 
 
-def _ablation(options: argparse.Namespace) -> int:
+def _add_watch(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--watch", action="store_true", help="go on showing, until all is over or Ctrl-C"
+    )
+
+
+def ablation(options: argparse.Namespace) -> int:
+    """Train, sample and measure every variant with every seed, then compare.
+
+    All is written to MLflow, and the comparison to RUNS_DIR/reports. Finished trials are reused and
+    interrupted ones resumed, so the command can be repeated at any time.
+
+    Example: python -m harness ablation no_differential --seeds 3 train.steps=200
+    """
     from rich.console import Console
 
     from harness.ablation.run import print_scripts
 
     if not options.print_sbatch:
-        return run_selection(options, only_failed=False)
-    ablation, cluster = load_selection(options)
-    print_scripts(ablation, cluster, options.runs_dir, Console())
+        return _run(options, only_failed=False)
+    selected, cluster = load_selection(options)
+    print_scripts(selected, cluster, options.runs_dir, Console())
     return 0
 
 
-def add_cancel(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "cancel",
-        help="end the queued and running jobs of an ablation",
-        description="End the queued and running SLURM jobs of an ablation's trials. Running trials "
-        "save first, so that a later `ablation` goes on from there.",
-        epilog="Example: python -m harness cancel no_differential --scale sub_in",
-    )
-    add_selection(command)
-    command.set_defaults(command=_cancel)
+def retry(options: argparse.Namespace) -> int:
+    """Run those trials of an ablation again that failed, then compare.
+
+    Trials that were never begun, were stopped or run now are left alone. The failed ones go on from
+    their last checkpoints.
+
+    Example: python -m harness retry no_differential --cluster slurm
+    """
+    return _run(options, only_failed=True)
 
 
-def _cancel(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, *, only_failed: bool) -> int:
+    """Run what is not finished, or what failed, and compare; the exit code.
+
+    Where the jobs are left to a scheduler, it says how to go on.
+    """
+    from rich.console import Console
+
+    from harness.ablation.run import run_ablation
+    from harness.cluster.launcher import Detached
+
+    console = Console()
+    selected, cluster = load_selection(options)
+    try:
+        failed = run_ablation(
+            selected,
+            cluster,
+            options.runs_dir,
+            console,
+            detach=options.detach,
+            only_failed=only_failed,
+        )
+    except Detached as left:
+        which = f"{options.name} --scale {options.scale}"
+        console.print(
+            f"{left}. To watch them again and get the report, repeat the command.\n"
+            f"`python -m harness status {which}` shows them, `python -m harness cancel {which}` "
+            "ends them; both with the same --seeds and KEY=VALUE as here.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED if left.by_signal else 0
+    if failed and all(result.caused_by_user for result in failed):
+        return BAD_INPUT
+    return FAILED if failed else 0
+
+
+def config(options: argparse.Namespace) -> int:
+    """Print the resolved trials of an ablation and their hashes, and run nothing."""
+    from harness.config.serialisation import to_yaml
+    from harness.data.datasets import bind_content
+    from models.errors import UserError
+
+    selected, _ = load_selection(options)
+    try:
+        selected = bind_content(selected)
+    except UserError as error:
+        print(f"# The hashes are not final, since they depend on data that are not there: {error}")
+    print(f"# {selected.name} at {selected.scale}: {selected.question}")
+    print(f"# {len(selected.trials)} trials; the others are compared with {selected.baseline}")
+    for trial in selected.trials:
+        print("---")
+        print(f"# {trial.folder}  (hash {trial.hash}, weights {trial.training_hash})")
+        print(to_yaml(trial.config).rstrip())
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Rebuild the tables and figures of an ablation from MLflow.
+
+    Nothing is trained. Of an ablation that is still at work, or was interrupted, the trials that
+    are finished are compared, and the others named. With --seeds or KEY=VALUE the report is of the
+    ablation as it was run with the same ones; without them, of the run that was last at work.
+
+    Example: python -m harness report no_differential --seeds 5
+    """
+    from rich.console import Console
+
+    from harness.ablation.report import rebuild_report
+
+    selected = None
+    if options.seeds is not None or options.overrides:
+        selected = load_selected_ablation(options)
+    rebuild_report(options.name, options.scale, options.runs_dir, Console(), selected)
+    return 0
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """End the queued and running SLURM jobs of an ablation.
+
+    Running trials save first, so that a later `ablation` goes on from there.
+
+    Example: python -m harness cancel no_differential --scale sub_in
+    """
     from harness.ablation.status import cancel_ablation
 
     for line in cancel_ablation(load_selected_ablation(options), options.runs_dir):
@@ -80,102 +168,14 @@ def _cancel(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_config(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "config",
-        help="print the resolved trials and their hashes, and run nothing",
-        description="Print the resolved trials of an ablation and their hashes; run nothing.",
-    )
-    add_selection(command)
-    command.set_defaults(command=_config)
+def status(options: argparse.Namespace) -> int:
+    """Show how far every trial of an ablation is.
 
+    It does not matter where the trials run, and whether the command that began them still does.
+    Needs the same --scale, --seeds and KEY=VALUE as that command; MLflow is not asked.
 
-def _config(options: argparse.Namespace) -> int:
-    from harness.config.serialisation import to_yaml
-    from harness.data.datasets import bind_content
-    from models.errors import UserError
-
-    ablation, _ = load_selection(options)
-    try:
-        ablation = bind_content(ablation)
-    except UserError as error:
-        print(f"# The hashes are not final, since they depend on data that are not there: {error}")
-    print(f"# {ablation.name} at {ablation.scale}: {ablation.question}")
-    print(f"# {len(ablation.trials)} trials; the others are compared with {ablation.baseline}")
-    for trial in ablation.trials:
-        print("---")
-        print(f"# {trial.folder}  (hash {trial.hash}, weights {trial.training_hash})")
-        print(to_yaml(trial.config).rstrip())
-    return 0
-
-
-def add_report(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "report",
-        help="rebuild the tables and figures of an ablation from MLflow",
-        description="Rebuild the tables and figures of an ablation from MLflow alone; train "
-        "nothing. Of an ablation that is still at work, or was interrupted, the trials that are "
-        "finished are compared, and the others named.",
-    )
-    command.add_argument("name", metavar="NAME", help="an ablation that was run before")
-    command.add_argument("--scale", default="digits", help="how big: a file in experiments/scale")
-    add_runs_dir(command)
-    command.set_defaults(command=_report)
-
-
-def _report(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from harness.ablation.report import rebuild_report
-
-    rebuild_report(options.name, options.scale, options.runs_dir, Console())
-    return 0
-
-
-def add_retry(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "retry",
-        help="run those trials of an ablation again that failed",
-        description="Run those trials of an ablation again that failed, and leave alone those that "
-        "were never begun, stopped or run now; then compare. They go on from their last "
-        "checkpoints.",
-        epilog="Example: python -m harness retry no_differential --cluster slurm",
-    )
-    add_selection(command)
-    add_detach(command)
-    command.set_defaults(command=_retry)
-
-
-def _retry(options: argparse.Namespace) -> int:
-    return run_selection(options, only_failed=True)
-
-
-_FILES_SECONDS = 2.0
-
-_WIDTH_WITHOUT_TERMINAL = 160
-
-
-def add_status(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "status",
-        help="show how far every trial of an ablation is",
-        description="Show how far every trial of an ablation is, wherever it runs and whether or "
-        "not the command that began it still does. Needs the same --scale, --seeds and KEY=VALUE "
-        "as that command; MLflow is not asked.",
-        epilog="Example: python -m harness status no_differential --watch",
-    )
-    add_selection(command)
-    command.add_argument(
-        "--watch", action="store_true", help="go on showing, until all is over or Ctrl-C"
-    )
-    command.set_defaults(command=_status)
-
-
-def _status(options: argparse.Namespace) -> int:
+    Example: python -m harness status no_differential --watch
+    """
     from rich.console import Console
     from rich.live import Live
 
@@ -185,7 +185,6 @@ def _status(options: argparse.Namespace) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_WITHOUT_TERMINAL)
-
     if not options.watch:
         console.print(status_view(progress.rows(), progress.notices()))
         return 0
@@ -196,6 +195,6 @@ def _status(options: argparse.Namespace) -> int:
                 live.update(status_view(rows, progress.notices()), refresh=True)
                 if is_over(rows):
                     return 0
-                time.sleep(_FILES_SECONDS)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
     except KeyboardInterrupt:
         return 0

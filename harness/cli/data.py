@@ -1,9 +1,4 @@
-"""`harness data`: from images to what training reads.
-
-`harness data describe`: a manifest in numbers and as a picture.
-
-`harness data verify`: see that the images are those of a manifest.
-"""
+"""`harness data`: from image files to what training reads; here its `describe` and `verify`."""
 
 from __future__ import annotations
 
@@ -12,49 +7,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import data_encode, data_make_manifest
-from harness.cli.options import Commands
+from harness.cli.options import Commands, add_command, add_number
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from harness.data.inspect import Description, ImageSizes
 
+_MOST_NAMED = 10
+"""How many of the images that were left out are named."""
 
-_LEFT_OUT = 10
-"""Images that were left out and are named, at most."""
 
-
-def add_describe(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "describe",
-        help="show what a manifest holds, in numbers and as a picture",
-        description="Show classes, counts, bytes, what was left out and the hash of MANIFEST. "
-        "With SOURCE, also widths and heights and a sheet of images.",
-        epilog="Example: python -m harness data describe sub-in-100.json imagenet/train "
-        "--contact-sheet sub-in-100.png",
+def add(commands: Commands) -> None:
+    """Add `data`, a group of commands."""
+    group = commands.add_parser(
+        "data",
+        help="make, check, describe and encode a data set",
+        description="From images to what training reads: a manifest says which images, a cache "
+        "holds their latents.",
+        epilog="Start with: python -m harness data make-manifest --help",
     )
-    command.add_argument("manifest", metavar="MANIFEST", type=Path, help="of make-manifest")
+    parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    data_make_manifest.add(parts)
+    add_command(parts, describe, _add_describe)
+    add_command(parts, verify, _add_verify)
+    data_encode.add(parts)
+
+
+def _add_describe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("manifest", metavar="MANIFEST", type=Path, help="from make-manifest")
     command.add_argument("source", metavar="SOURCE", type=Path, nargs="?", help="the images")
-    command.add_argument(
-        "--sampled",
-        metavar="N",
-        type=int,
-        help="look at the width and height of N images at most (default: 1000)",
-    )
+    add_number(command, "--sampled", 1000, "look at the width and height of N images at most")
     command.add_argument(
         "--contact-sheet",
         metavar="PNG",
         type=Path,
         help="write a picture of a few images of up to 20 classes",
     )
-    command.set_defaults(command=_describe)
 
 
-def _describe(options: argparse.Namespace) -> int:
+def describe(options: argparse.Namespace) -> int:
+    """Show what a manifest holds, in numbers and as a picture.
+
+    Prints classes, counts, bytes, what was left out and the hash of MANIFEST. With SOURCE, also
+    widths and heights and a sheet of images.
+
+    Example: python -m harness data describe sub-in-100.json imagenet/train --contact-sheet
+    sub-in-100.png
+    """
     from rich.console import Console
 
-    from harness.data.inspect import SAMPLED, contact_sheet, describe
+    from harness.data.inspect import contact_sheet
+    from harness.data.inspect import describe as describe_manifest
     from harness.data.manifest import read_manifest
     from harness.data.sources import open_source
     from models.errors import UserError
@@ -63,8 +67,7 @@ def _describe(options: argparse.Namespace) -> int:
         raise UserError("--contact-sheet needs SOURCE, the images that it shows")
     manifest = read_manifest(options.manifest)
     source = None if options.source is None else open_source(options.source)
-    sampled = SAMPLED if options.sampled is None else options.sampled
-    described = describe(manifest, source, sampled)
+    described = describe_manifest(manifest, source, options.sampled)
     console = Console()
     console.print(_class_table(described))
     for line in _lines(described):
@@ -102,9 +105,9 @@ def _lines(described: Description) -> list[str]:
     if described.image_sizes is not None:
         lines.append(_size_line(described.image_sizes))
     lines.append(f"left out: {len(described.left_out):,}")
-    lines += [f"  {item.id}: {item.reason}" for item in described.left_out[:_LEFT_OUT]]
-    if len(described.left_out) > _LEFT_OUT:
-        lines.append(f"  and {len(described.left_out) - _LEFT_OUT:,} more, which it lists")
+    lines += [f"  {item.id}: {item.reason}" for item in described.left_out[:_MOST_NAMED]]
+    if len(described.left_out) > _MOST_NAMED:
+        lines.append(f"  and {len(described.left_out) - _MOST_NAMED:,} more, which it lists")
     lines.append(f"hash: {described.hash}")
     return lines
 
@@ -121,30 +124,23 @@ def _size_line(sizes: ImageSizes) -> str:
     return f"width x height of {sizes.sampled:,} images: {', '.join(shown)} (by area)"
 
 
-def add_verify(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "verify",
-        help="see that the images are those of a manifest",
-        description="Read every image that MANIFEST names from SOURCE and compare its SHA-256. "
-        "Further images in SOURCE do not matter.",
-        epilog="Example: python -m harness data verify sub-in-100.json imagenet/train",
-    )
-    command.add_argument("manifest", metavar="MANIFEST", type=Path, help="of make-manifest")
+def _add_verify(command: argparse.ArgumentParser) -> None:
+    command.add_argument("manifest", metavar="MANIFEST", type=Path, help="from make-manifest")
     command.add_argument("source", metavar="SOURCE", type=Path, help="the images")
     command.add_argument(
         "--sizes-only", action="store_true", help="compare sizes, and read no image"
     )
-    command.add_argument(
-        "--processes",
-        metavar="N",
-        type=int,
-        help="that read (default: as many as there are cores)",
-    )
-    command.set_defaults(command=_verify)
+    add_number(command, "--processes", None, "that read (default: as many as there are cores)")
 
 
-def _verify(options: argparse.Namespace) -> int:
+def verify(options: argparse.Namespace) -> int:
+    """See that the images are those of a manifest.
+
+    Reads every image that MANIFEST names from SOURCE and compares its SHA-256. Further images in
+    SOURCE do not matter.
+
+    Example: python -m harness data verify sub-in-100.json imagenet/train
+    """
     from rich.console import Console
 
     from harness.data.manifest import read_manifest
@@ -158,23 +154,9 @@ def _verify(options: argparse.Namespace) -> int:
     if options.sizes_only:
         check_sizes(manifest, source)
     else:
-        processes = options.processes if options.processes is not None else usable_cores()
+        processes = options.processes or usable_cores()
         with ProgressView(Console(stderr=True)) as view:
             check_contents(manifest, source, processes, view)
     what = "sizes" if options.sizes_only else "contents"
     print(f"{manifest.name}: all {len(manifest.images)} images have the {what} of the manifest")
     return 0
-
-
-def add(commands: Commands) -> None:
-    """Add the group of commands to the command line."""
-    group = commands.add_parser(
-        "data",
-        help="make, check, describe and encode a data set",
-        description="From images to what training reads: a manifest says which images, a cache "
-        "holds their latents.",
-        epilog="Start with: python -m harness data make-manifest --help",
-    )
-    parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add_part in (data_make_manifest.add, add_describe, add_verify, data_encode.add):
-        add_part(parts)

@@ -6,25 +6,23 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.options import Commands
+from harness.cli.options import Commands, add_command, add_number
 
 if TYPE_CHECKING:
     from harness.data.manifest import Manifest, ManifestClass
 
 
 def add(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "make-manifest",
-        help="choose images and write their ids, sizes and hashes",
-        description="Choose images of SOURCE, read and decode each, and write their ids, sizes "
-        "and SHA-256 to OUT (JSON). The same choice gives the same bytes, and the manifest's hash "
-        "becomes part of every result. Images that cannot be read are left out, with the reason.",
-        epilog="Example: python -m harness data make-manifest imagenet/train sub-in-100.json "
-        "--class-list sub-in-100/v1",
-    )
+    """Add the command."""
+    add_command(commands, make_manifest, _add_files, _add_choice, _add_reading)
+
+
+def _add_files(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", metavar="SOURCE", type=Path, help="the images")
     command.add_argument("out", metavar="OUT", type=Path, help="the manifest to write")
+
+
+def _add_choice(command: argparse.ArgumentParser) -> None:
     choice = command.add_mutually_exclusive_group()
     choice.add_argument(
         "--class-list",
@@ -38,37 +36,37 @@ def add(commands: Commands) -> None:
         help="take the classes of a text file, in its order: an id a line, or an id, a tab and a "
         "name",
     )
-    choice.add_argument(
-        "--classes", metavar="N", type=int, help="draw N classes (default: take all)"
-    )
-    command.add_argument(
-        "--per-class", metavar="N", type=int, help="draw N images a class (default: take all)"
-    )
-    command.add_argument(
-        "--seed", metavar="S", type=int, default=0, help="of the draw (default: %(default)s)"
-    )
+    add_number(choice, "--classes", None, "draw N classes (default: take all)")
+    add_number(command, "--per-class", None, "draw N images a class (default: take all)")
+    command.add_argument("--seed", metavar="S", type=int, default=0, help="of the draw")
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--name",
-        help="of the manifest (default: the class list's, with how many a class and the seed "
-        "where images are drawn; otherwise OUT's)",
+        help="the manifest's name (default: the class list's, with how many a class and the seed "
+        "if images are drawn; otherwise OUT's)",
     )
+    add_number(command, "--processes", None, "that read (default: as many as there are cores)")
+    command.add_argument("--strict", action="store_true", help="fail if an image cannot be read")
     command.add_argument(
-        "--processes",
-        metavar="N",
-        type=int,
-        help="that read (default: as many as there are cores)",
+        "--force", action="store_true", help="replace OUT even if it holds another manifest"
     )
-    command.add_argument("--strict", action="store_true", help="fail where an image cannot be read")
-    command.add_argument(
-        "--force", action="store_true", help="replace OUT where it holds another manifest"
-    )
-    command.set_defaults(command=_make_manifest)
 
 
-def _make_manifest(options: argparse.Namespace) -> int:
+def make_manifest(options: argparse.Namespace) -> int:
+    """Choose images and write their ids, sizes and hashes.
+
+    Every image that is chosen of SOURCE is read and decoded, and its id, size and SHA-256 go to OUT
+    (JSON). The same choice gives the same bytes, and the manifest's hash becomes part of every
+    result. Images that cannot be read are left out, with the reason.
+
+    Example: python -m harness data make-manifest imagenet/train sub-in-100.json --class-list
+    sub-in-100/v1
+    """
     from rich.console import Console
 
-    from harness.data.make_manifest import make_manifest
+    from harness.data.make_manifest import make_manifest as make
     from harness.data.manifest import write_manifest
     from harness.data.sources import open_source
     from harness.machine.environment import usable_cores
@@ -79,7 +77,7 @@ def _make_manifest(options: argparse.Namespace) -> int:
     source = open_source(options.source)
     console = Console(stderr=True)
     with ProgressView(console) as view:
-        manifest = make_manifest(
+        manifest = make(
             source,
             name=options.name or _default_name(options),
             class_ids=None if chosen is None else [item.id for item in chosen],
@@ -87,7 +85,7 @@ def _make_manifest(options: argparse.Namespace) -> int:
             per_class=options.per_class,
             seed=options.seed,
             names=_names(chosen),
-            processes=options.processes if options.processes is not None else usable_cores(),
+            processes=options.processes or usable_cores(),
             strict=options.strict,
             on_progress=view,
         )
@@ -135,7 +133,7 @@ def _chosen(options: argparse.Namespace) -> tuple[ManifestClass, ...] | None:
 
 
 def _names(chosen: tuple[ManifestClass, ...] | None) -> dict[str, str]:
-    """Those of the list; without one, ImageNet's."""
+    """Names of classes by id: those of the chosen list, else ImageNet's."""
     from harness.data.class_lists import IMAGENET, read_class_list
 
     classes = read_class_list(IMAGENET) if chosen is None else chosen

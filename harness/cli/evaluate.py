@@ -1,7 +1,4 @@
-"""`harness evaluate`: FID and its relatives of images from anywhere.
-
-`harness evaluate build-reference`: what samples are compared with, once and for all.
-"""
+"""`harness evaluate`: FID and its relatives of images from anywhere, and their references."""
 
 from __future__ import annotations
 
@@ -11,26 +8,191 @@ from pathlib import Path
 from harness.cli.options import (
     FAILED,
     Commands,
+    add_command,
     add_experiments_dir,
     add_extraction,
-    add_processes,
+    add_file,
+    add_number,
+    add_overrides,
     add_runs_dir,
+    spec_of,
 )
-from harness.vocabulary.metrics import Measurement
+from harness.vocabulary.metrics import METRICS, Measurement
+from models.errors import UserError
+
+BUILD_REFERENCE = "evaluate build-reference"
+
+_EXPORT = "adm="
+
+_FEWEST_OF_A_CLASS = 100
+
+_MEASUREMENTS = {measurement.value: measurement for measurement in Measurement} | {
+    name: metric.measurement
+    for metric in METRICS
+    for name in (metric.key, metric.inception_key)
+    if name is not None
+}
+"""The names that `--metrics` takes: of what is measured in one go, of single metrics, and the
+field's names of those on Inception features."""
 
 
-def add_build_reference(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "build-reference",
-        help="store statistics and features of real images",
-        description="Look at all images once and write mean, covariance, features of single "
-        "images and where all of it comes from to OUT, an .npz that pytorch-fid reads too, and "
-        "ADM's evaluator with --layout adm.",
-        epilog="Examples: python -m harness evaluate build-reference images/ reference.npz; "
-        "... build-reference imagenet/train reference.npz --manifest sub-in-100.json --resolution "
-        "256; ... build-reference scale:cifar10 cifar10.npz data.path=cifar-10-batches-py",
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    add_command(commands, evaluate, _add_images, _add_extraction, _add_figures, add_runs_dir)
+    add_command(
+        commands,
+        build_reference,
+        _add_source,
+        _add_built_extraction,
+        _add_built,
+        add_experiments_dir,
+        name=BUILD_REFERENCE,
     )
+
+
+def _add_images(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "images", nargs="*", metavar="SAMPLES REFERENCE", help="short for the next two options"
+    )
+    command.add_argument(
+        "--samples",
+        metavar="IMAGES",
+        help="a folder of images, an .npz with arr_0, a .npy, or a trial's folder or run id",
+    )
+    command.add_argument(
+        "--reference",
+        metavar="REF",
+        type=Path,
+        help="from build-reference or of ADM; or real images, as a folder, .npz or .npy",
+    )
+
+
+def _add_extraction(command: argparse.ArgumentParser) -> None:
+    add_extraction(command, None, "the reference's, else inception")
+
+
+def _add_figures(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--metrics",
+        dest="measurements",
+        metavar="NAME",
+        nargs="+",
+        type=_measurement,
+        help="; ".join(f"{one.value}: {_meanings(one)}" for one in Measurement)
+        + "; fid, sfid and kid mean the same distances, whatever the extractor (default: all that "
+        "the extractor can give)",
+    )
+    add_number(
+        command, "--splits", 10, "parts of the Inception score's spread", field="inception_splits"
+    )
+    add_number(
+        command,
+        "--resamples",
+        100,
+        "for the interval that stands beside the distance of few samples; 0 leaves it out",
+        least=0,
+    )
+    command.add_argument(
+        "--per-class",
+        metavar="N",
+        type=int,
+        nargs="?",
+        const=_FEWEST_OF_A_CLASS,
+        help="the Frechet distance of each class too, of those with N images or more on both sides "
+        f"({_FEWEST_OF_A_CLASS} if N is left out); both sides need labels: a folder of class "
+        "folders, or arr_1 in an .npz",
+    )
+    add_file(command, "--per-class-csv", "write the classes' distances as CSV")
+    command.add_argument(
+        "--export",
+        metavar=f"{_EXPORT}NPZ",
+        type=_export,
+        help="write the samples as ADM's evaluator reads them",
+    )
+    add_file(command, "--json", "write all of it as JSON")
+
+
+def _measurement(name: str) -> Measurement:
+    try:
+        return _MEASUREMENTS[name]
+    except KeyError:
+        expected = ", ".join(_MEASUREMENTS)
+        raise argparse.ArgumentTypeError(f"is {name}, but expected some of {expected}") from None
+
+
+def _meanings(measurement: Measurement) -> str:
+    """The metrics of a measurement in words, with the field's names where those are others."""
+    return ", ".join(
+        f"{metric.meaning} ({metric.inception_title})" if metric.inception_title else metric.meaning
+        for metric in measurement.metrics
+    )
+
+
+def _export(typed: str) -> Path:
+    if not typed.startswith(_EXPORT):
+        raise argparse.ArgumentTypeError(f"is {typed}, but expected {_EXPORT}OUT.npz")
+    return Path(typed.removeprefix(_EXPORT))
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Measure images from anywhere: FID, sFID, KID, IS, precision and recall.
+
+    Compares samples with real images, and prints each figure with all that it depends on. On
+    Inception features the distances are FID, sFID and KID; on others they bear the extractor's
+    name.
+
+    Examples: python -m harness evaluate SAMPLES REAL --extractor efficientnet_lite0; python -m
+    harness evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz
+    """
+    from rich.console import Console
+
+    from harness.evaluation.standalone.evaluate import run_evaluation
+    from harness.evaluation.standalone.spec import EvaluateSpec
+    from harness.evaluation.standalone.table import print_evaluation
+    from harness.processes.ranks import RankFailedError
+    from harness.terminal.progress import ProgressView
+
+    _check(options)
+    spec = spec_of(EvaluateSpec, options)
+    aside = Console(stderr=True)
+    try:
+        evaluation = run_evaluation(spec, options.processes, lambda unit: ProgressView(aside, unit))
+    except RankFailedError as error:
+        aside.print(error, highlight=False, markup=False, soft_wrap=True)
+        return FAILED
+    if evaluation is None:
+        return 0
+    print_evaluation(evaluation, Console())
+    for path in spec.outputs:
+        if str(path) not in evaluation.unwritten:
+            print(path)
+    if evaluation.unwritten:
+        reasons = [f"{path} ({reason})" for path, reason in evaluation.unwritten.items()]
+        raise UserError(f"the figures stand above, but could not be written: {', '.join(reasons)}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Complete the options that depend on one another.
+
+    Raises:
+        UserError: some are missing, or contradict.
+    """
+    images = options.images
+    if len(images) == 2 and options.samples is None and options.reference is None:
+        options.samples, options.reference = images[0], Path(images[1])
+    elif images or options.samples is None or options.reference is None:
+        raise UserError(
+            "evaluate needs SAMPLES and REFERENCE, as two words or as --samples and --reference; "
+            "`evaluate --help` tells what they may be, `evaluate build-reference` makes a reference"
+        )
+    if options.per_class is not None and options.per_class < 2:
+        raise UserError(f"--per-class is {options.per_class}, but a distance needs 2 images")
+    if options.per_class_csv is not None and options.per_class is None:
+        raise UserError("--per-class-csv writes what --per-class measures: give that too")
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "source",
         metavar="SOURCE",
@@ -38,64 +200,49 @@ def add_build_reference(commands: Commands) -> None:
         "packed in any way; or scale:NAME, the training images of a scale",
     )
     command.add_argument("out", metavar="OUT", type=Path, help="the .npz to write")
-    command.add_argument(
-        "overrides",
-        metavar="KEY=VALUE",
-        nargs="*",
-        default=[],
-        help="change a field of a scale's data, such as data.path=...",
-    )
-    add_extraction(command, "default: inception")
-    add_processes(command)
-    command.add_argument("--manifest", metavar="FILE", type=Path, help="of data make-manifest")
-    command.add_argument(
-        "--resolution", metavar="R", type=int, help="pixels a side, for images of a manifest"
-    )
+    add_overrides(command, "change a field of a scale's data, such as data.path=...")
+
+
+def _add_built_extraction(command: argparse.ArgumentParser) -> None:
+    add_extraction(command, "inception", "inception")
+
+
+def _add_built(command: argparse.ArgumentParser) -> None:
+    add_file(command, "--manifest", "which images, from data make-manifest")
+    add_number(command, "--resolution", None, "pixels a side, for images of a manifest")
     command.add_argument(
         "--layout",
         choices=("features", "adm"),
         default="features",
-        help="keep features of single images, or the images themselves, as ADM's files do "
-        "(default: %(default)s)",
+        help="keep features of single images, or the images themselves, as ADM's files do",
     )
-    command.add_argument(
+    add_number(
+        command,
         "--single-images",
-        metavar="N",
-        type=int,
-        default=10_000,
-        help="how many of them at most, for KID, precision and recall (default: %(default)s)",
+        10_000,
+        "keep features (or images) of so many at most, for KID, precision and recall",
     )
-    add_experiments_dir(command)
-    command.set_defaults(command=_build)
 
 
-def _build(options: argparse.Namespace) -> int:
+def build_reference(options: argparse.Namespace) -> int:
+    """Store statistics and features of real images.
+
+    Looks at all images once and writes mean, covariance, features of single images and where all of
+    it comes from to OUT, an .npz that pytorch-fid reads too, and ADM's evaluator with --layout adm.
+
+    Examples: python -m harness evaluate build-reference images/ reference.npz; ... build-reference
+    imagenet/train reference.npz --manifest sub-in-100.json --resolution 256; ... build-reference
+    scale:cifar10 cifar10.npz data.path=cifar-10-batches-py
+    """
     from rich.console import Console
 
     from harness.evaluation.standalone.reference import BuildSpec, run_build
     from harness.processes.ranks import RankFailedError
     from harness.terminal.progress import ProgressView
-    from models.errors import UserError
 
     if options.out.suffix != ".npz":
         raise UserError(f"OUT is {options.out}, but must end in .npz")
-    for name in ("single_images", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be 1 or more")
-    spec = BuildSpec(
-        source=options.source,
-        out=options.out,
-        overrides=tuple(options.overrides),
-        extractor=options.extractor or "inception",
-        extractor_weights=options.extractor_weights,
-        manifest=options.manifest,
-        resolution=options.resolution,
-        layout=options.layout,
-        single_images=options.single_images,
-        batch_size=options.batch_size,
-        device=options.device,
-        experiments_dir=options.experiments_dir,
-    )
+    spec = spec_of(BuildSpec, options)
     aside = Console(stderr=True)
     try:
         with ProgressView(aside) as view:
@@ -113,146 +260,4 @@ def _build(options: argparse.Namespace) -> int:
         f"{provenance['extractor_display']}, {provenance['single_images']} of them kept one by one"
     )
     print(options.out)
-    return 0
-
-
-_EXPORT = "adm="
-
-FEWEST_OF_A_CLASS = 100
-
-
-def add(commands: Commands) -> None:
-    """Add the group of commands to the command line."""
-    command = commands.add_parser(
-        "evaluate",
-        help="measure samples from anywhere: FID, sFID, KID, IS, precision and recall",
-        description="Compare samples with real images, and print each figure with all that it "
-        "depends on. On Inception features the distances are FID, sFID and KID; on others they "
-        "bear the extractor's name.",
-        epilog="Example: python -m harness evaluate --samples samples.npz --reference "
-        "VIRTUAL_imagenet256_labeled.npz",
-    )
-    command.add_argument(
-        "--samples",
-        metavar="IMAGES",
-        help="a folder of images, an .npz with arr_0, a .npy, or a trial's folder or run id",
-    )
-    command.add_argument(
-        "--reference",
-        metavar="REF",
-        type=Path,
-        help="of build-reference or of ADM; or real images, as a folder, .npz or .npy",
-    )
-    add_extraction(command, "default: the reference's, else inception")
-    add_processes(command)
-    command.add_argument(
-        "--metrics",
-        nargs="+",
-        choices=[one.value for one in Measurement],
-        help="; ".join(f"{one.value}: {_meanings(one)}" for one in Measurement)
-        + " (default: all that the extractor can give)",
-    )
-    command.add_argument(
-        "--splits",
-        metavar="N",
-        type=int,
-        default=10,
-        help="of the Inception score (default: %(default)s)",
-    )
-    command.add_argument(
-        "--resamples",
-        metavar="N",
-        type=int,
-        default=100,
-        help="for the interval that stands beside the distance of few samples; 0 leaves it out "
-        "(default: %(default)s)",
-    )
-    command.add_argument(
-        "--per-class",
-        metavar="N",
-        type=int,
-        nargs="?",
-        const=FEWEST_OF_A_CLASS,
-        help="the Frechet distance of each class too, of those with N images or more on both sides "
-        f"(N is {FEWEST_OF_A_CLASS} where it is left out); both sides need labels: a folder of "
-        "class folders, or arr_1 in an .npz",
-    )
-    command.add_argument(
-        "--per-class-csv", metavar="FILE", type=Path, help="write the classes' distances as CSV"
-    )
-    command.add_argument(
-        "--export", metavar="adm=NPZ", help="write the samples as ADM's evaluator reads them"
-    )
-    command.add_argument("--json", metavar="FILE", type=Path, help="write all of it as JSON")
-    add_runs_dir(command)
-    command.set_defaults(command=_evaluate)
-    parts = command.add_subparsers(title="commands", metavar="COMMAND")
-    add_build_reference(parts)
-
-
-def _meanings(measurement: Measurement) -> str:
-    """The metrics of a measurement in words, with the field's names where those are others."""
-    return ", ".join(
-        f"{metric.meaning} ({metric.inception_title})" if metric.inception_title else metric.meaning
-        for metric in measurement.metrics
-    )
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from harness.evaluation.standalone.evaluate import run_evaluation
-    from harness.evaluation.standalone.spec import EvaluateSpec
-    from harness.evaluation.standalone.table import print_evaluation
-    from harness.processes.ranks import RankFailedError
-    from harness.terminal.progress import ProgressView
-    from models.errors import UserError
-
-    if options.samples is None or options.reference is None:
-        raise UserError(
-            "evaluate needs --samples IMAGES and --reference REF; `evaluate --help` tells what "
-            "they may be, `evaluate build-reference` makes a reference"
-        )
-    for name in ("splits", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be 1 or more")
-    if options.export is not None and not options.export.startswith(_EXPORT):
-        raise UserError(f"--export is {options.export}, but expected {_EXPORT}OUT.npz")
-    if options.per_class is not None and options.per_class < 2:
-        raise UserError(f"--per-class is {options.per_class}, but a distance needs 2 images")
-    if options.per_class_csv is not None and options.per_class is None:
-        raise UserError("--per-class-csv writes what --per-class measures: give that too")
-    spec = EvaluateSpec(
-        samples=options.samples,
-        reference=options.reference,
-        extractor=options.extractor,
-        extractor_weights=options.extractor_weights,
-        measurements=None
-        if options.metrics is None
-        else tuple(Measurement(name) for name in dict.fromkeys(options.metrics)),
-        inception_splits=options.splits,
-        resamples=options.resamples,
-        batch_size=options.batch_size,
-        device=options.device,
-        export=None if options.export is None else Path(options.export.removeprefix(_EXPORT)),
-        json=options.json,
-        runs_dir=options.runs_dir,
-        per_class=options.per_class,
-        per_class_csv=options.per_class_csv,
-    )
-    aside = Console(stderr=True)
-    try:
-        evaluation = run_evaluation(spec, options.processes, lambda unit: ProgressView(aside, unit))
-    except RankFailedError as error:
-        aside.print(error, highlight=False, markup=False, soft_wrap=True)
-        return FAILED
-    if evaluation is None:
-        return 0
-    print_evaluation(evaluation, Console())
-    for path in spec.outputs:
-        if str(path) not in evaluation.unwritten:
-            print(path)
-    if evaluation.unwritten:
-        reasons = [f"{path} ({reason})" for path, reason in evaluation.unwritten.items()]
-        raise UserError(f"the figures stand above, but could not be written: {', '.join(reasons)}")
     return 0

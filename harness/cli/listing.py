@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.options import Commands, add_experiments_dir
+from harness.cli.options import Commands, add_command, add_experiments_dir
 
 if TYPE_CHECKING:
     from harness.config.catalogue import Kind
@@ -16,18 +16,12 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "list",
-        help="list ablations, searches, scales and attention variants, each with its question",
-        description="List ablations, searches, scales and attention variants, each with its "
-        "question.",
-    )
-    add_experiments_dir(command)
-    command.set_defaults(command=_list)
+    """Add the command."""
+    add_command(commands, print_list, add_experiments_dir, name="list")
 
 
-def _list(options: argparse.Namespace) -> int:
+def print_list(options: argparse.Namespace) -> int:
+    """List ablations, searches, scales and attention variants, each with its question."""
     from models.attention import load_variant, variant_names
 
     folder = options.experiments_dir

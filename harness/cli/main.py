@@ -1,6 +1,7 @@
-"""The command line. It parses, calls one function and prints; heavy imports wait for a command.
+"""The command line: it parses, calls one function and prints.
 
-Each command has a function that adds it, and imports what it needs only when it runs.
+Each command has a function that adds it. What a command needs is imported only when it runs, so
+that `--help` needs none of the heavy libraries.
 """
 
 from __future__ import annotations
@@ -12,49 +13,51 @@ import sys
 from collections.abc import Sequence
 
 from harness.cli import ablation, data, evaluate, listing, search, trained
-from harness.cli.options import BAD_INPUT, FAILED, INTERRUPTED
+from harness.cli.options import BAD_INPUT, FAILED, INTERRUPTED, Parser
 from harness.machine.files import full_disk_as_user_error
 from models.errors import UserError
 
-_COMMANDS = (
-    ablation.add,
-    search.add,
-    listing.add,
-    ablation.add_config,
-    ablation.add_report,
-    ablation.add_status,
-    ablation.add_cancel,
-    ablation.add_retry,
-    data.add,
-    evaluate.add,
-    trained.add_probe,
-    trained.add_export,
-    trained.add_convert,
-)
+_OF_TWO_WORDS = (evaluate.BUILD_REFERENCE,)
+"""Commands whose first word is a command too. That one takes words of its own, which `argparse`
+cannot tell from names of commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns:
-        0, or 1 where trials failed, 2 where the input is wrong, 130 after Ctrl-C.
-    """
-    return run_command(_parser(), arguments)
-
-
-def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Call the function that the arguments choose, and turn what it raises into an exit code.
-
     Args:
-        parser: each of its commands has set `command`, a function of the parsed options.
         arguments: None takes those of the process.
 
     Returns:
-        The same codes as `main`.
+        0, or 1 if trials failed, 2 if the input is wrong, 130 after Ctrl-C.
     """
-    options = _parse(parser, arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if " ".join(words[:2]) in _OF_TWO_WORDS:
+        words[:2] = [" ".join(words[:2])]
+    parser = Parser(
+        prog="harness",
+        description="Fair, repeatable ablations of linear attention in diffusion transformers.",
+        epilog="Start with: python -m harness ablation no_differential",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for room in (ablation, search, listing, data, evaluate, trained):
+        room.add(commands)
+    return run_command(parser, words)
+
+
+def run_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
+    """Call the function that the words choose, and turn what it raises into an exit code.
+
+    Args:
+        parser: each of its commands has set `command`, a function of the parsed options.
+        words: what is typed after the program's name.
+
+    Returns:
+        The exit codes of `main`.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
+        options = _parse(parser, words)
         with full_disk_as_user_error("what this command writes"):
             return int(options.command(options))
     except UserError as error:
@@ -69,24 +72,12 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         return FAILED
 
 
-def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Overrides may stand before and after options, which argparse alone does not take."""
-    options, left = parser.parse_known_args(arguments)
+def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse; overrides may stand before and after options, which argparse alone does not take."""
+    options, left = parser.parse_known_args(words)
     unknown = [word for word in left if word.startswith("-") or "overrides" not in options]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if left:
-        options.overrides += left
+        options.overrides = [*options.overrides, *left]
     return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="harness",
-        description="Fair, repeatable ablations of linear attention in diffusion transformers.",
-        epilog="Start with: python -m harness ablation no_differential",
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in _COMMANDS:
-        add(commands)
-    return parser

@@ -8,39 +8,39 @@ from harness.cli.options import (
     FAILED,
     INTERRUPTED,
     Commands,
+    add_cluster,
+    add_command,
     add_detach,
     add_experiments_dir,
+    add_overrides,
     add_runs_dir,
+    add_scale,
+    load_with_cluster,
 )
 
 
 def add(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "search",
-        help="look for good values of configuration fields with Optuna",
-        description="Look for good values of configuration fields with Optuna. Each of its trials "
-        "is one configuration, trained with every seed of the search; bad ones are stopped early. "
-        "--trials counts all trials of the study, so the same command goes on with what is left, "
-        "and a larger number goes on from there. Several of them may run at once on one study.",
-        epilog="Example: python -m harness search dydila_factors --trials 30 train.steps=300",
+    """Add the command."""
+    add_command(
+        commands,
+        search,
+        _add_study,
+        add_scale,
+        add_cluster,
+        add_detach,
+        add_runs_dir,
+        add_experiments_dir,
     )
+
+
+def _add_study(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", metavar="NAME", help="a file in experiments/search; see `list`")
-    command.add_argument(
-        "overrides",
-        metavar="KEY=VALUE",
-        nargs="*",
-        help="change a field of the base configuration, such as train.steps=200",
-    )
+    add_overrides(command, "change a field of the base configuration, such as train.steps=200")
     command.add_argument(
         "--trials", type=int, required=True, metavar="N", help="trials of the study in all"
     )
-    command.add_argument("--scale", default="digits", help="how big: a file in experiments/scale")
     command.add_argument(
         "--workers", type=int, metavar="N", help="trials at once; short for cluster.workers=N"
-    )
-    command.add_argument(
-        "--cluster", default="local", help="where trials run: a file in experiments/cluster"
     )
     command.add_argument(
         "--storage",
@@ -48,44 +48,40 @@ def add(commands: Commands) -> None:
         help="database of the study, such as postgresql://user@host/name "
         "(default: a file in RUNS_DIR/searches)",
     )
-    add_detach(command)
-    add_runs_dir(command)
-    add_experiments_dir(command)
-    command.set_defaults(command=_search)
 
 
-def _search(options: argparse.Namespace) -> int:
-    from rich.console import Console
+def search(options: argparse.Namespace) -> int:
+    """Look for good values of configuration fields with Optuna.
 
-    from harness.config.load import load_cluster
-    from harness.config.mistakes import ConfigError, Mistake
-    from harness.search.config import load_search
+    Each of its trials is one configuration, trained with every seed of the search; bad ones are
+    stopped early. --trials counts all trials of the study, so the same command goes on with what is
+    left, and a larger number goes on from there. Several of them may run at once on one study.
 
-    overrides = list(options.overrides)
+    Example: python -m harness search dydila_factors --trials 30 train.steps=300
+    """
+    from harness.search.config import Search, load_search
+
     if options.workers is not None:
-        overrides.append(f"cluster.workers={options.workers}")
-    mistakes: list[Mistake] = []
-    try:
-        cluster = load_cluster(options.cluster, overrides, options.experiments_dir)
-    except ConfigError as error:
-        mistakes += error.mistakes
-    try:
-        search = load_search(
+        options.overrides = [*options.overrides, f"cluster.workers={options.workers}"]
+
+    def load() -> Search:
+        return load_search(
             options.name,
             scale=options.scale,
-            overrides=overrides,
+            overrides=options.overrides,
             experiments_dir=options.experiments_dir,
         )
-    except ConfigError as error:
-        raise ConfigError([*error.mistakes, *mistakes]) from None
-    if mistakes:
-        raise ConfigError(mistakes)
+
+    loaded, cluster = load_with_cluster(load, options)
+    # Optuna and the trials' libraries take seconds, which a mistake need not wait for.
+    from rich.console import Console
+
     from harness.cluster.launcher import Detached
     from harness.search.launch import run_search
 
     try:
         found = run_search(
-            search,
+            loaded,
             cluster,
             trials=options.trials,
             storage=options.storage,

@@ -1,42 +1,59 @@
-"""`harness probe`: how smooth the attention of a trained trial is.
-
-`harness convert`: published DiT checkpoints.
-
-`harness export`: a trained network as two files.
-"""
+"""Commands on trained networks: `probe` their attention, `export` them, `convert` DiT's files."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from harness.cli.options import Commands, add_runs_dir, add_weights
+from harness.cli.options import Commands, add_command, add_number, add_runs_dir
 
 
-def add_probe(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "probe",
-        help="measure how smooth the attention of a trained trial is, layer by layer",
-        description="Measure the attention of a trained trial on noised held-out images: row "
-        "entropy, effective rank and token similarity of each layer, head and timestep, and how "
-        "its routers choose. Prints means and writes all figures as CSV and PNG to the trial's "
-        "folder.",
-        epilog="Example: python -m harness probe runs/digits/dydila/seed0-0123456789ab",
-    )
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    add_command(commands, probe, _add_run, add_runs_dir, _add_probe)
+    add_command(commands, export, _add_run, _add_out, add_runs_dir)
+    add_command(commands, convert, _add_source, _add_out, _add_heads)
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="a trial's folder, or its run id in MLflow")
     command.add_argument(
-        "--images", type=int, metavar="N", help="held-out images (default: as in the trial)"
+        "--weights",
+        choices=("last", "best"),
+        help="EMA weights of the last step, or the best ones by the trial's train.best_by "
+        "(default: those that the trial's samples are drawn from)",
     )
+
+
+def _add_probe(command: argparse.ArgumentParser) -> None:
+    for option, text in (("--images", "held-out images"), ("--timesteps", "noise levels")):
+        add_number(command, option, None, f"{text} (default: as in the trial)")
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--timesteps", type=int, metavar="N", help="noise levels (default: as in the trial)"
+        "source", metavar="SOURCE", type=Path, help="a checkpoint, or the folder of an export"
     )
-    add_weights(command)
-    add_runs_dir(command)
-    command.set_defaults(command=_probe)
 
 
-def _probe(options: argparse.Namespace) -> int:
+def _add_out(command: argparse.ArgumentParser) -> None:
+    command.add_argument("out", metavar="OUT", type=Path, help="the folder or file to write")
+
+
+def _add_heads(command: argparse.ArgumentParser) -> None:
+    text = "heads of the checkpoint's attention, if its width and depth are none of DiT's sizes"
+    add_number(command, "--heads", None, text)
+
+
+def probe(options: argparse.Namespace) -> int:
+    """Measure how smooth the attention of a trained trial is, layer by layer.
+
+    On noised held-out images it measures row entropy, effective rank and token similarity of each
+    layer, head and timestep, and how the routers choose. Prints means and writes all figures as CSV
+    and PNG to the trial's folder.
+
+    Example: python -m harness probe runs/digits/dydila/seed0-0123456789ab
+    """
     from rich.console import Console
 
     from harness.trial.trained import probe_run
@@ -52,58 +69,32 @@ def _probe(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_convert(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "convert",
-        help="turn a published DiT checkpoint into an exported model, or back",
-        description="Turn a checkpoint in the layout of facebookresearch/DiT (.pt, .pth or "
-        ".safetensors) into an exported model, as `export` writes it, or an exported model with "
-        "softmax attention and without a convolution of V into such a checkpoint.",
-        epilog="Examples: python -m harness convert DiT-XL-2-256x256.pt dit; "
-        "python -m harness convert dit DiT-XL-2-256x256.safetensors",
-    )
-    command.add_argument(
-        "source", metavar="SOURCE", type=Path, help="a checkpoint, or the folder of an export"
-    )
-    command.add_argument("out", metavar="OUT", type=Path, help="the folder or checkpoint to write")
-    command.add_argument(
-        "--heads",
-        type=int,
-        metavar="N",
-        help="of the checkpoint's attention, where its width and depth are none of DiT's sizes",
-    )
-    command.set_defaults(command=_convert)
+def export(options: argparse.Namespace) -> int:
+    """Write a trained network as model.safetensors and model.json.
 
+    OUT/model.safetensors holds the EMA weights of a trained trial, and OUT/model.json what builds
+    the network; in Python, harness.load_exported(OUT) reads both.
 
-def _convert(options: argparse.Namespace) -> int:
-    from harness.training.published_dit import convert
+    Example: python -m harness export runs/digits/dydila/seed0-0123456789ab exported
+    """
+    from harness.trial.trained import export_run
 
-    convert(options.source, options.out, options.heads)
+    export_run(options.run, options.runs_dir, options.out, options.weights)
     print(options.out)
     return 0
 
 
-def add_export(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "export",
-        help="write a trained network as model.safetensors and model.json",
-        description="Write the EMA weights of a trained trial as OUT/model.safetensors, and what "
-        "builds the network as OUT/model.json; harness.training.export.load_exported(OUT) reads "
-        "both.",
-        epilog="Example: python -m harness export runs/digits/dydila/seed0-0123456789ab exported",
-    )
-    command.add_argument("run", metavar="RUN", help="a trial's folder, or its run id in MLflow")
-    command.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
-    add_weights(command)
-    add_runs_dir(command)
-    command.set_defaults(command=_export)
+def convert(options: argparse.Namespace) -> int:
+    """Turn a published DiT checkpoint into an exported model, or back.
 
+    A checkpoint is in the layout of facebookresearch/DiT (.pt, .pth or .safetensors), an exported
+    model as `export` writes it. Back goes only softmax attention without a convolution of V.
 
-def _export(options: argparse.Namespace) -> int:
-    from harness.trial.trained import export_run
+    Examples: python -m harness convert DiT-XL-2-256x256.pt dit; python -m harness convert dit
+    DiT-XL-2-256x256.safetensors
+    """
+    from harness.training.published_dit import convert as convert_files
 
-    export_run(options.run, options.runs_dir, options.out, options.weights)
+    convert_files(options.source, options.out, options.heads)
     print(options.out)
     return 0

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import argparse
 import hashlib
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from harness.cli.data import add_describe as add
+from harness.cli.data import add
+from harness.cli.options import Parser
 from harness.data.manifest import (
     LeftOut,
     Manifest,
@@ -22,9 +22,9 @@ SIZES = {"cat/a.png": (4, 3), "cat/b.png": (10, 10), "dog/c.png": (30, 2)}
 
 
 def run(*arguments: str | Path) -> int:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add(parser.add_subparsers(required=True))
-    options = parser.parse_args(["describe", *map(str, arguments)])
+    options = parser.parse_args(["data", "describe", *map(str, arguments)])
     return int(options.command(options))
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import shutil
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 
 from harness.cli.data_encode import add
+from harness.cli.options import Parser
 from harness.data.latents import encode_in_processes as encode_command
 from harness.data.latents.autoencoder import load_autoencoder
 from harness.data.latents.cache import open_cache
@@ -31,7 +31,7 @@ Encode = Callable[..., Path]
 
 
 def run(*arguments: str | Path) -> int:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add(parser.add_subparsers(required=True))
     options = parser.parse_args(["encode", *map(str, arguments)])
     return int(options.command(options))

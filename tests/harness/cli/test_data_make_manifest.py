@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import zipfile
@@ -11,13 +10,14 @@ import pytest
 from PIL import Image
 
 from harness.cli.data_make_manifest import add
+from harness.cli.options import Parser
 from harness.data.class_lists import read_class_list
 from harness.data.manifest import Manifest, read_manifest
 from models.errors import UserError
 
 
 def run(*arguments: str | Path) -> int:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add(parser.add_subparsers(required=True))
     options = parser.parse_args(["make-manifest", *map(str, arguments), "--processes", "1"])
     return int(options.command(options))
@@ -201,5 +201,5 @@ def test_a_missing_source_is_told(tmp_path: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("choice", [("--classes-file", "x"), ("--class-list", "sub-in-10/v1")])
 def test_classes_are_chosen_in_one_way(source: Path, out: Path, choice: tuple[str, str]) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="not allowed with"):
         run(source, out, "--classes", "2", *choice)

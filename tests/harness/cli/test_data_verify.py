@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
-from harness.cli.data import add_verify as add
+from harness.cli.data import add
+from harness.cli.options import Parser
 from harness.data.manifest import write_manifest
 from harness.data.sources import open_source
 from models.errors import UserError
@@ -13,9 +13,9 @@ from tests.support.stand_ins.memory_source import make, pictures
 
 
 def run(*arguments: str | Path) -> int:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add(parser.add_subparsers(required=True))
-    options = parser.parse_args(["verify", *map(str, arguments), "--processes", "1"])
+    options = parser.parse_args(["data", "verify", *map(str, arguments), "--processes", "1"])
     return int(options.command(options))
 
 

@@ -192,7 +192,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     samples = ("--samples", str(folder / "samples.npz"))
     reference = ("--reference", str(folder / "reference.npz"))
-    assert "needs --samples IMAGES and --reference REF" in refused(capsys, *samples)
+    assert "needs SAMPLES and REFERENCE" in refused(capsys, *samples)
     message = refused(capsys, *samples, *reference, "--extractor", "efficientnet_lite0")
     assert "torch:test_vit" in message
     assert "efficientnet_lite0" in message
