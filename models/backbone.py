@@ -26,7 +26,7 @@ Side = Annotated[int, Field(ge=1, le=2**16)]
 """A number of channels, rows, columns or pixels."""
 
 MOST_TOKENS = 2**20
-"""Of 1024x1024 pixels in patches of one."""
+"""The most that a network can be built for: 1024x1024 pixels in patches of one."""
 
 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

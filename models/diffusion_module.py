@@ -45,7 +45,7 @@ class Optimization:
 
     learning_rate: float
     factor_learning_rate: float
-    """Of learned exponents and lambdas, as a multiple of the learning rate."""
+    """Learning rate of exponents and lambdas, as a multiple of the learning rate."""
     warmup_steps: int
     betas: tuple[float, float]
     weight_decay: float

@@ -1,7 +1,4 @@
-"""Means over the processes that train one network together.
-
-Sharing the weights of a network out among processes (FSDP2).
-"""
+"""One network on several processes: sums and means over them, and weights shared out among them."""
 
 from __future__ import annotations
 
@@ -28,7 +25,10 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """As `sum_over_processes`, divided by the number of processes."""
+    """The mean of all processes' tensors, the same on each; itself where a process is alone.
+
+    All processes must call it, with tensors of one shape. No gradient flows through it.
+    """
     if not (dist.is_available() and dist.is_initialized()):
         return values
     return sum_over_processes(values) / dist.get_world_size()

@@ -142,7 +142,7 @@ class SampleSpec:
     count: int
     """N, how many images."""
     seed: int
-    """Of noise and labels."""
+    """Seed of noise and labels."""
 
     def sampler(self) -> Sampler:
         """A sampler for one batch.

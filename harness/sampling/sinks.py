@@ -1,6 +1,6 @@
-"""Where samples go as they are drawn: into memory, or to a file that survives an interruption.
+"""Where samples go: into memory, to a file that survives an interruption, and to the finished file.
 
-Samples as a file that ADM's evaluator reads: `arr_0`, images, and `arr_1`, labels.
+The finished file is the one that ADM's evaluator reads: `arr_0`, images, and `arr_1`, labels.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from models.errors import UserError
 from models.objectives import build_objective
 
 TOLERANCE = 0.01
-"""Of the reference's parameters; what the matched network may be off."""
+"""How far off a matched network may be, as a part of the reference's parameters."""
 
 
 def match_parameters(config: BackboneConfig, reference: str) -> BackboneConfig:
@@ -104,7 +104,7 @@ def build_backbone(
     """The freshly initialised network for images (C, H, W) of `num_classes` classes.
 
     Raises:
-        UserError: as `backbone_config`.
+        UserError: it cannot have as many parameters as `model.match_parameters_of` asks for.
     """
     return Backbone(backbone_config(config, image_shape, num_classes), config.seed)
 

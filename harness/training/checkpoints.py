@@ -1,7 +1,4 @@
-"""Checkpoints that are whole or not there, and which of them to resume from.
-
-Stopping a training after a whole step, when the process was asked to.
-"""
+"""Checkpoints of a training that are whole or not there, and stopping after a step with one."""
 
 from __future__ import annotations
 

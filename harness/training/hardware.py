@@ -1,9 +1,4 @@
-"""Which device and precision `auto` stands for.
-
-Compiling the blocks of a network with torch.compile.
-
-How Lightning spreads a training over the processes of a group.
-"""
+"""What a training runs on: device, precision, compiled blocks, and several processes."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""Files in the layout of the published DiT checkpoints, to exported models and back.
-
-Weights in the layout of the published DiT checkpoints (facebookresearch/DiT), both ways.
+"""Conversion between exported models and the layout of DiT's checkpoints (facebookresearch/DiT).
 
 A published file is a plain state dict. It does not say how many heads its attention has; the
-paper's sizes in `backbone_sizes.py` do.
+paper's sizes, `BACKBONE_SIZES` in `models/backbone.py`, do.
 """
 
 from __future__ import annotations

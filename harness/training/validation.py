@@ -1,11 +1,9 @@
-"""The loss on held-out images, with noise and times that never change.
+"""Validation during training, by the loss on held-out images and by samples, and the best weights.
 
 Held-out images, noise and times are the same at every step, in every variant and for every seed,
-so that differences between two figures are differences between two networks.
-
-The EMA weights that had the best value of a metric so far, kept besides the last ones.
-
-Validation by samples: every few steps, what the EMA weights draw is measured.
+so that differences between two figures are differences between two networks. Samples of the EMA
+weights are drawn and measured every few steps. The EMA weights that had the best value of a metric
+so far are kept besides the last ones.
 """
 
 from __future__ import annotations
@@ -166,7 +164,7 @@ def held_out_loss(
 
 
 def _noise_of(start: int) -> NoiseOf:
-    """Of sampled latents: each image has its own, which never changes."""
+    """The noise that latents are sampled with: each image has its own, which never changes."""
     return lambda row: generator("validation-latent", start + row)
 
 

@@ -86,7 +86,7 @@ class Config(AttentionConfig):
 
     @property
     def router_learning(self) -> RouterLearning:
-        """Of every router."""
+        """How every router of the block learns."""
         return RouterLearning(self.router_gradient, self.load_balance_weight)
 
 

@@ -1,12 +1,11 @@
-"""Dynamic projection: one of n projectors for each token (DyDiLA).
+"""The two parts of DyDiLA that work on redundancy: the dynamic projection and the difference.
 
-`Q'_i = X_i W^(u_i)` with `u_i = argmax_m (X_i R)_m`. All n projections are computed and one is
-kept: the straight-through gradient needs the others, and dense products are what hardware is good
-at. The cost is counted in full.
+The dynamic projection gives each token one of n projectors: `Q'_i = X_i W^(u_i)` with
+`u_i = argmax_m (X_i R)_m`. All n projections are computed and one is kept, since the
+straight-through gradient needs the others, and dense products are what hardware is good at; the
+cost counts them all.
 
-The token differential operator: subtract each token's redundancy (DyDiLA).
-
-`Q^_i = Q~_i - lambda_i Q'~_i`.
+The token differential operator subtracts the redundancy: `Q^_i = Q~_i - lambda_i Q'~_i`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The products that make attention linear, and their precision.
-
-How the width is divided into heads.
-"""
+"""Dividing the width into heads, and the products that make attention linear."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ straight-through over the softmax of its logits, or through a gate: what was cho
 its probability. Source of the choice itself: public descriptions of DyDiLA (arXiv 2601.13683);
 the gradient is our choice.
 
-Learnable scalars that a router chooses from: exponents and lambdas.
+Exponents and lambdas are factors: learnable scalars that a router chooses from.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RouterLearning:
 
     gradient: RouterGradient
     balance_weight: float
-    """Of the load-balancing loss; 0 leaves it out."""
+    """Weight of the load-balancing loss; 0 leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Router(nn.Module, SelfInitialized):
         self.groups = groups
         self.weight = nn.Parameter(torch.empty(groups, channels, options))
         self.use: OptionUse | None = None
-        """Of the last forward pass in training mode, where balance has a weight: see
-        load_balance.py."""
+        """What the last forward pass in training mode chose, for the load-balancing loss; None
+        where that loss has no weight."""
 
     def initialize(self, generator: torch.Generator) -> None:
         for group in self.weight:
@@ -147,7 +147,7 @@ class LearnsFactor(ABC):
     @property
     @abstractmethod
     def learned_factor(self) -> nn.Parameter:
-        """All of them, in one parameter."""
+        """All factors of the module, in one parameter."""
 
 
 def factor_parameters(model: nn.Module) -> list[nn.Parameter]:

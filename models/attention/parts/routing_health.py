@@ -24,9 +24,9 @@ class RouterHealth:
     shares: tuple[float, ...]
     """The fraction of tokens that chose each option."""
     usage_entropy: float
-    """Of the shares: 1 where all options are used alike, 0 where one takes everything."""
+    """Entropy of the shares: 1 where all options are used alike, 0 where one takes everything."""
     token_entropy: float
-    """Of a token's softmax probabilities, averaged over tokens: 0 is certain, 1 undecided."""
+    """Mean entropy of a token's softmax probabilities: 0 is certain, 1 undecided."""
 
     @property
     def dead(self) -> int:
