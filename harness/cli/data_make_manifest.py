@@ -91,6 +91,8 @@ def make_manifest(options: argparse.Namespace) -> int:
         )
     _check_same(options.out, before, manifest)
     write_manifest(options.out, manifest)
+    if source.left_out:
+        print(f"{options.source}: {source.left_out}")
     _report(options.out, manifest)
     return 0
 

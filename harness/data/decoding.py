@@ -32,13 +32,11 @@ from PIL.ImageFile import ImageFile
 
 from harness.data.manifest import Manifest, ManifestImage
 from harness.data.sources.base import Source
+from harness.data.walk import FORMATS
 from models.errors import UserError
 
 DECODING = "adm-center-crop/v1"
 """Another name for other pixels: whoever changes what this module returns raises the version."""
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
-"""Told by content, never by name. Formats that run other programs are left out, as EPS is."""
 
 _BEGINNINGS = re.compile(
     rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|....ftyp|GIF8|BM|II\*\0|MM\0\*|\0\0\0\x0cjP", re.DOTALL
@@ -109,7 +107,7 @@ def _opened(content: bytes) -> Iterator[ImageFile]:
     if not content:
         raise UnreadableImageError("empty file")
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_pixels(*image.size)
             yield image
     except UnreadableImageError:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evaluation.image_inputs import image_files
+from harness.data.walk import class_order
+from harness.evaluation.image_inputs import find_images
 from models.errors import UserError
 
 _LABELS = "arr_1"
@@ -111,11 +112,11 @@ def _labels(path: Path) -> _Labelled:
 
 
 def _folder_labels(folder: Path) -> _Labelled:
-    parts = [file.relative_to(folder).parts for file in image_files(folder)]
+    parts = [tuple(name.split("/")) for name in find_images(folder).names]
     loose = next((part for part in parts if len(part) < 2), None)
     if loose is not None:
         raise UserError(f"{folder / loose[0]} lies in no class folder: {_expected()}")
-    names = tuple(sorted({part[0] for part in parts}))
+    names = tuple(sorted({part[0] for part in parts}, key=class_order))
     places = {name: place for place, name in enumerate(names)}
     return _Labelled(folder, names, np.array([places[part[0]] for part in parts], dtype=np.int64))
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from harness.data.walk import FORMATS, SUFFIXES, ImageWalk, walk_images
 from harness.machine.npz import ImageRows, StreamedArray, open_npz_array
 from harness.processes.group import ALONE, ProcessGroup
 from models.errors import UserError
@@ -138,11 +139,6 @@ def open_array_images(path: Path) -> ArrayImages:
         ) from error
 
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-
-_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "PPM")
-"""Told by content. Formats that run other programs are left out, as EPS is."""
-
 _GREY = ("1", "L")
 
 _MAYBE_TRANSPARENT = ("LA", "PA", "P", "RGBA")
@@ -150,24 +146,19 @@ _MAYBE_TRANSPARENT = ("LA", "PA", "P", "RGBA")
 _MODES = (*_GREY, *_MAYBE_TRANSPARENT, "RGB", "CMYK", "YCbCr")
 
 
-def image_files(folder: Path) -> tuple[Path, ...]:
-    """All files below a folder that are named as images are, sorted by their paths.
+def find_images(folder: Path) -> ImageWalk:
+    """All images below a folder, sorted by their paths.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or a part of the folder cannot be looked at.
     """
-    files = tuple(
-        sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-        )
-    )
-    if not files:
+    found = walk_images(folder)
+    if not found.names:
+        left_out = f" ({found.left_out})" if str(found.left_out) else ""
         raise UserError(
-            f"{folder} holds no images: expected files that end in {', '.join(SUFFIXES)}"
+            f"{folder} holds no images{left_out}: expected files that end in {', '.join(SUFFIXES)}"
         )
-    return files
+    return found
 
 
 class FolderImages:
@@ -184,7 +175,10 @@ class FolderImages:
                 bits a channel. The message names it.
         """
         self.folder = folder
-        self.files = image_files(folder)
+        found = find_images(folder)
+        self.files = found.files
+        self.left_out = str(found.left_out)
+        """What the folder holds beside them, in words; empty where there is nothing else."""
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             headers = list(pool.map(_header, self.files))
         sizes = Counter(size for size, _ in headers)
@@ -210,7 +204,7 @@ class FolderImages:
     def _decoded(self, path: Path) -> NDArray[np.uint8]:
         """(H, W, C)."""
         try:
-            with Image.open(path, formats=_FORMATS) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 image.load()
                 if image.mode in _MAYBE_TRANSPARENT:
                     alpha = np.asarray(image.convert("RGBA"))[..., 3]
@@ -244,7 +238,7 @@ class FolderImages:
 def _header(path: Path) -> tuple[tuple[int, int], str]:
     """Width and height, and mode."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             size, mode = image.size, image.mode
     except UnidentifiedImageError:
         raise UserError(f"{path} is no image, or a damaged one") from None
@@ -338,6 +332,8 @@ def open_images(path: Path) -> ImageInput:
     if len(images) < _FEWEST:
         raise UserError(f"{path} holds {len(images)} images, but at least {_FEWEST} are needed")
     notes = []
+    if isinstance(images, FolderImages) and images.left_out:
+        notes.append(f"{path}: {images.left_out}")
     if grey:
         count = "all" if grey == len(images) else f"{grey:,} of {len(images):,}"
         notes.append(f"{path}: {count} images are grey, shown as three equal channels")

@@ -24,6 +24,7 @@ from harness.data.images import DataSet, LabelledImages
 from harness.data.sources.base import Source
 from harness.data.sources.folder import FolderSource
 from harness.data.sources.zip_archive import ZipSource
+from harness.data.walk import walk_images
 from models.errors import UserError
 
 FOLDER = "cifar-10-batches-py"
@@ -182,8 +183,7 @@ def content(config: DataConfig) -> str:
     batches = _batches_folder(source)
     if batches is not None:
         return hash_of_files((name, batches / name) for name in BATCHES)
-    files = sorted(path for path in source.rglob("*") if path.is_file())
-    return hash_of_files((path.relative_to(source).as_posix(), path) for path in files)
+    return hash_of_files((name, source / name) for name in walk_images(source).names)
 
 
 def load(config: DataConfig) -> DataSet:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data.walk import LeftOut
 from models.errors import UserError
 
 
@@ -46,7 +47,12 @@ class Source(ABC):
     @property
     @abstractmethod
     def class_ids(self) -> tuple[str, ...]:
-        """By label: folder names (WordNet ids in ImageNet), sorted, or the names stored within."""
+        """By label: the names of folders (WordNet ids in ImageNet), or those stored within."""
+
+    @property
+    @abstractmethod
+    def left_out(self) -> str:
+        """What listing passed over and why, in words; empty where nothing was."""
 
     @abstractmethod
     def entries(self) -> Sequence[Entry]:
@@ -122,6 +128,8 @@ class EntryIndex:
     """(N, K): K numbers by which the kind of source finds each entry."""
     wrapping: str = ""
     """The folders around all class folders, with slashes."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """Files that are no images, and hidden ones."""
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -135,6 +143,10 @@ class IndexedSource(Source):
     @property
     def class_ids(self) -> tuple[str, ...]:
         return self._index.class_ids
+
+    @property
+    def left_out(self) -> str:
+        return str(self._index.left_out)
 
     def entries(self) -> Sequence[Entry]:
         return self._index.entries
@@ -187,6 +199,7 @@ def index_entries(
     found: Sequence[Entry],
     places: NDArray[np.int64],
     wrapping: str = "",
+    left_out: LeftOut | None = None,
 ) -> EntryIndex:
     """Sort what was found.
 
@@ -195,7 +208,8 @@ def index_entries(
         class_ids: C of them, by label.
         found: N entries in any order.
         places: (N, K), of the same ones.
-        wrapping: as in `EntryIndex`.
+        wrapping: the folders around all class folders, with slashes.
+        left_out: what listing passed over.
 
     Raises:
         UserError: an id is there twice, a name is not text, or a class has no image.
@@ -223,7 +237,9 @@ def index_entries(
             )
     order = sorted(range(len(found)), key=lambda row: (found[row].label, found[row].id))
     entries = tuple(found[row] for row in order)
-    return EntryIndex(class_ids, entries, places[np.array(order, dtype=np.int64)], wrapping)
+    return EntryIndex(
+        class_ids, entries, places[np.array(order, dtype=np.int64)], wrapping, left_out or LeftOut()
+    )
 
 
 def _is_text(name: str) -> bool:

@@ -6,12 +6,12 @@ Files are read at an offset, without a position that threads or forked processes
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.data.sources.base import Entry, EntryIndex, IndexedSource, Recognised
-from harness.data.sources.class_layout import index_class_folders, is_image_name, visible_parts
-from models.errors import UserError
+from harness.data.sources.class_layout import index_class_folders
+from harness.data.walk import first_image, walk_images
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
@@ -43,10 +43,6 @@ def read_exactly(descriptor: int, offset: int, size: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-_DEEPEST = 6
-"""Levels of folders looked into: neither a wrong path nor a loop of links is followed far."""
-
-
 EXPECTED = "images as CLASS/IMAGE in a folder"
 
 
@@ -54,7 +50,7 @@ def recognise(path: Path) -> Recognised | None:
     """A folder with an image anywhere in it."""
     if not path.is_dir():
         return None
-    image = next((name for name, _ in walk(path) if is_image_name(name)), None)
+    image = first_image(path)
     if image is None:
         return None
     return Recognised(f"the image {image}", lambda: FolderSource(path))
@@ -67,16 +63,9 @@ class FolderSource(IndexedSource):
         self.path = path
 
     def _list(self) -> EntryIndex:
-        files: list[tuple[str, int]] = []
-        folders: list[str] = []
-        for name, entry in walk(self.path):
-            if entry.is_dir():
-                folders.append(name)
-            elif entry.is_file():
-                files.append((name, entry.stat().st_size))
-            elif entry.is_symlink() and is_image_name(name):
-                raise UserError(f"{entry.path} is a link to nothing: mend or remove it")
-        return index_class_folders(self, files, [()] * len(files), folders)
+        found = walk_images(self.path)
+        files = [*zip(found.names, found.sizes, strict=True)]
+        return index_class_folders(self, files, [()] * len(files), found.folders, found.left_out)
 
     def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
         path = self.path / self._index.wrapping / entry.id
@@ -85,22 +74,3 @@ class FolderSource(IndexedSource):
             if size != entry.size:
                 raise ValueError(f"{size} bytes instead of {entry.size}")
             return read_exactly(file.fileno(), 0, size)
-
-
-def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """All that is not hidden: paths from the root with slashes, in no particular order.
-
-    Raises:
-        OSError: a folder cannot be listed.
-    """
-    waiting = [("", 1)]
-    while waiting:
-        folder, depth = waiting.pop()
-        with os.scandir(root / folder) as found:
-            for entry in found:
-                if visible_parts(entry.name) is None:
-                    continue
-                name = folder + entry.name
-                if depth < _DEEPEST and entry.is_dir():
-                    waiting.append((name + "/", depth + 1))
-                yield name, entry

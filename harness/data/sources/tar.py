@@ -24,6 +24,7 @@ from harness.data.sources.base import (
 from harness.data.sources.class_layout import index_class_folders
 from harness.data.sources.folder import read_range
 from harness.data.sources.labels import has_samples
+from harness.data.walk import LeftOut
 from models.errors import UserError
 
 _LONGEST_READ = 2**20
@@ -197,7 +198,7 @@ class ClassTarSource(_TarSource):
             else:
                 files.append((member.name, member.size))
                 places.append((member.offset,))
-        return index_class_folders(self, files, places, folders)
+        return index_class_folders(self, files, places, folders, LeftOut())
 
 
 class ImageNetTarSource(_TarSource):
@@ -214,4 +215,4 @@ class ImageNetTarSource(_TarSource):
                 if not image.is_folder:
                     files.append((f"{name.stem}/{image.name}", image.size))
                     places.append((image.offset,))
-        return index_class_folders(self, files, places, class_ids)
+        return index_class_folders(self, files, places, class_ids, LeftOut())

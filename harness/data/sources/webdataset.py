@@ -19,7 +19,6 @@ from harness.data.sources.base import (
     shorten,
     visible_files,
 )
-from harness.data.sources.class_layout import visible_parts
 from harness.data.sources.folder import read_range
 from harness.data.sources.labels import (
     SAMPLE_IMAGES,
@@ -31,6 +30,7 @@ from harness.data.sources.labels import (
     training_files,
 )
 from harness.data.sources.tar import SUFFIX, TarMember, first_files, is_tar, tar_members
+from harness.data.walk import visible_parts
 from models.errors import UserError
 
 _FIELDS = ("label", "class")

@@ -22,6 +22,7 @@ from harness.data.sources.base import (
 )
 from harness.data.sources.class_layout import index_class_folders
 from harness.data.sources.folder import read_exactly
+from harness.data.walk import LeftOut
 from models.errors import UserError
 
 _HEADER = struct.Struct("<4s22xHH")
@@ -69,6 +70,7 @@ class ZipSource(IndexedSource):
             [(info.filename, info.file_size) for info in files],
             places,
             [info.filename for info in found if info.is_dir()],
+            LeftOut(),
         )
 
     def _content(self, entry: Entry, place: Sequence[int]) -> bytes:

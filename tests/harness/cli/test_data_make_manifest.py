@@ -45,6 +45,16 @@ def classes(manifest: Manifest) -> list[tuple[str, str]]:
     return [(item.id, item.name) for item in manifest.classes]
 
 
+def test_files_that_are_no_images_are_counted(
+    source: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "ape" / "4.HEIC").touch()
+    (source / ".ipynb_checkpoints").mkdir()
+    assert run(source, out) == 0
+    shown = f"{source}: left out 1 file of no image format (.heic 1), 1 hidden file or folder"
+    assert shown in capsys.readouterr().out.splitlines()
+
+
 def test_all_images_become_a_manifest_named_after_its_file(
     source: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

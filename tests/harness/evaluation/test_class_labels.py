@@ -49,6 +49,20 @@ def test_numbers_stand_for_class_folders_in_alphabetical_order(tmp_path: Path) -
     assert turned.reference.tolist() == [2, 0, 1]
 
 
+def test_numbered_folders_are_matched_by_number(tmp_path: Path) -> None:
+    numbers = npz(tmp_path / "s.npz", [2, 10])
+    folders = class_folders(tmp_path / "r", **{str(number): 1 for number in range(12)})
+    found = matched_labels(numbers, folders)
+    assert [found.names[label] for label in found.samples] == ["2", "10"]
+    by_file = [file.parent.name for file in FolderImages(folders).files]
+    assert [found.names[label] for label in found.reference] == by_file
+
+
+def test_a_hidden_folder_shifts_no_label(tmp_path: Path) -> None:
+    folders = class_folders(tmp_path / "r", a=1, b=1, **{".ipynb_checkpoints": 1, "__MACOSX": 1})
+    assert matched_labels(npz(tmp_path / "s.npz", [0, 1]), folders).names == ("a", "b")
+
+
 def test_numbers_on_both_sides_are_themselves(tmp_path: Path) -> None:
     found = matched_labels(npz(tmp_path / "s.npz", [3, 3]), npz(tmp_path / "r.npz", [0, 3, 5]))
     assert found.names == ("0", "1", "2", "3", "4", "5")

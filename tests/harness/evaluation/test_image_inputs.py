@@ -39,8 +39,6 @@ def as_folder(folder: Path, images: np.ndarray) -> Path:
         path = folder / "images" / f"{number // 3}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.squeeze()).save(path)
-    (folder / "images" / "notes.txt").touch()
-    (folder / "images" / "._0.png").touch()
     return folder / "images"
 
 
@@ -59,6 +57,32 @@ def test_images_are_those_stored_in_their_order(write: Write, tmp_path: Path) ->
     assert len(found.images) == 6
     parts = [found.images[start : start + 4] for start in (0, 4)]
     assert np.array_equal(np.concatenate(parts), IMAGES)
+    assert found.notes == ()
+
+
+def test_linked_folders_count_and_hidden_ones_do_not_which_is_said(tmp_path: Path) -> None:
+    folder = as_folder(tmp_path, IMAGES)
+    (folder / "1").rename(tmp_path / "elsewhere")
+    (folder / "1").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (folder / "0" / "0.png").rename(folder / "0" / "0.PNG")
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        (folder / name).mkdir()
+        Image.fromarray(IMAGES[0]).save(folder / name / "0.png")
+    (folder / "0" / "x.heic").touch()
+    found = open_images(folder)
+    assert np.array_equal(found.images[0:7], IMAGES)
+    assert found.notes == (
+        f"{folder}: left out 1 file of no image format (.heic 1), 2 hidden files or folders",
+    )
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".jp2"])
+def test_all_suffixes_of_a_format_are_taken(suffix: str, tmp_path: Path) -> None:
+    for number in range(2):
+        Image.fromarray(IMAGES[number]).save(tmp_path / f"{number}{suffix}")
+    found = open_images(tmp_path)
+    assert found.images.shape == (2, *IMAGES.shape[1:])
+    assert found.images[0:2].shape == (2, *IMAGES.shape[1:])
     assert found.notes == ()
 
 

@@ -42,6 +42,10 @@ class MemorySource(Source):
     def class_ids(self) -> tuple[str, ...]:
         return tuple(sorted({entry.partition("/")[0] for entry in self.files}))
 
+    @property
+    def left_out(self) -> str:
+        return ""
+
     def entries(self) -> Sequence[Entry]:
         labels = {item: label for label, item in enumerate(self.class_ids)}
         return [

@@ -34,6 +34,10 @@ class ImagesInMemory(Source):
     def class_ids(self) -> tuple[str, ...]:
         return tuple(sorted({name.split("/")[0] for name in self.files}))
 
+    @property
+    def left_out(self) -> str:
+        return ""
+
     def entries(self) -> Sequence[Entry]:
         label = {name: number for number, name in enumerate(self.class_ids)}
         return [

@@ -47,9 +47,19 @@ def test_classes_are_sorted_by_name_even_where_one_begins_like_another(
     assert ids(packed("a-b/1.png", "a/1.png")) == ["a/1.png", "a-b/1.png"]
 
 
-def test_other_files_and_hidden_ones_are_left_out(packed: Callable[..., Path]) -> None:
+def test_numbered_classes_are_sorted_by_number(packed: Callable[..., Path]) -> None:
+    names = [f"{number}/1.png" for number in range(12)]
+    assert open_source(packed(*names)).class_ids == tuple(str(number) for number in range(12))
+
+
+def test_other_files_and_hidden_ones_are_left_out_and_counted(packed: Callable[..., Path]) -> None:
     hidden = (".git/a.png", "a/.hidden.png", "a/._1.png", "__MACOSX/a/1.png", ".cache/x/1.png")
-    assert ids(packed("a/1.PNG", "a/1.txt", "README.md", "a/noise", *hidden)) == ["a/1.PNG"]
+    source = open_source(packed("a/1.PNG", "a/1.txt", "README.md", "a/noise", "a/2.HEIC", *hidden))
+    assert [entry.id for entry in source.entries()] == ["a/1.PNG"]
+    assert source.left_out == (
+        "left out 4 files of no image format (no suffix 1, .heic 1, .md 1, .txt 1), 5 hidden files "
+        "or folders"
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +80,7 @@ def test_images_outside_class_folders_are_refused(
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_an_archive_without_images_tells_what_is_in_it(kind: str, pack: Pack) -> None:
     names = [f"a/{number}.txt" for number in range(5)]
-    with pytest.raises(UserError, match=r"holds no image: .* found a/0.txt, .* and 2 more files"):
+    with pytest.raises(UserError, match=r"holds no image: .* found a/0.txt, .* and 2 more"):
         ids(pack(kind, dict.fromkeys(names, b"")))
 
 

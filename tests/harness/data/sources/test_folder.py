@@ -35,11 +35,13 @@ def test_a_link_to_nothing_is_named(pack: Pack) -> None:
         open_source(folder).entries()
 
 
-def test_a_loop_of_links_ends(pack: Pack) -> None:
+def test_a_loop_of_links_is_not_followed(pack: Pack) -> None:
     folder = pack("folder", {"a/1.png": b""})
     (folder / "a" / "loop").symlink_to(folder, target_is_directory=True)
-    with pytest.raises(UserError, match=r"but found a/loop/a/"):
-        open_source(folder).entries()
+    (folder / "b").symlink_to(folder, target_is_directory=True)
+    source = open_source(folder)
+    assert [entry.id for entry in source.entries()] == ["a/1.png"]
+    assert source.left_out == "left out 2 links to a folder above"
 
 
 def test_an_image_that_grew_since_the_listing_is_refused(pack: Pack) -> None:
@@ -63,5 +65,5 @@ def test_a_folder_that_may_not_be_listed_is_named(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match=r"cannot be listed: .*Permission denied: '.*/images/b'"):
+    with pytest.raises(UserError, match=r"/images/b/? cannot be listed \(Permission denied\)"):
         source.entries()

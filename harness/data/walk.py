@@ -1,0 +1,220 @@
+"""Which files are images and of which class: one rule for folders and archives, for all commands.
+
+A file is an image by its suffix. Which suffixes count does not depend on how Pillow was built, so
+that a folder has the same images everywhere. Hidden files and folders (`.ipynb_checkpoints`) and
+those that macOS adds (`__MACOSX`) are left out. Links are followed.
+
+What is left out is counted, so that nobody measures or trains on a part without being told. What
+cannot be looked at is refused: a folder without permission or a link to nothing may hold any number
+of images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from models.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
+"""Of Pillow, which tells them by content. Formats that run other programs are none, as EPS is."""
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs"),
+    *(".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    *(".jp2", ".j2k", ".j2c", ".jpx", ".jpc", ".jpf"),
+)
+"""Of files in these formats, in either case."""
+
+_SHOWN = 5
+"""Suffixes of other files that are named with their counts."""
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name has the suffix of an image."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def visible_parts(path: str) -> tuple[str, ...] | None:
+    """The parts of a path with slashes; None where it is hidden or one that macOS adds."""
+    parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    return None if any(part.startswith(".") or part == "__MACOSX" for part in parts) else parts
+
+
+def class_order(name: str) -> tuple[int, int, str, str]:
+    """What class names are sorted by: numbers first, by their value; then all others as text."""
+    if not (name.isascii() and name.isdigit()):
+        return 1, 0, name, name
+    digits = name.lstrip("0")
+    return 0, len(digits), digits, name
+
+
+@dataclass
+class LeftOut:
+    """What was passed over."""
+
+    hidden: int = 0
+    """Files and folders that are hidden or that macOS adds; a folder counts once."""
+    loops: int = 0
+    """Links to a folder above, which are not followed."""
+    others: Counter[str] = field(default_factory=Counter)
+    """Files that are no images, by their suffix in lower case."""
+
+    def takes(self, name: str) -> bool:
+        """Count a visible file where it is no image; whether it was one."""
+        if not is_image_name(name):
+            self.others[PurePosixPath(name).suffix.lower()] += 1
+            return False
+        return True
+
+    def __str__(self) -> str:
+        """In words; empty where nothing was left out."""
+        parts = []
+        if self.others:
+            most = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
+            named = ", ".join(f"{suffix or 'no suffix'} {count:,}" for suffix, count in most)
+            more = ", ..." if len(self.others) > _SHOWN else ""
+            files = _counted(self.others.total(), "file", "files")
+            parts.append(f"{files} of no image format ({named}{more})")
+        if self.hidden:
+            parts.append(_counted(self.hidden, "hidden file or folder", "hidden files or folders"))
+        if self.loops:
+            parts.append(_counted(self.loops, "link to a folder above", "links to a folder above"))
+        return f"left out {', '.join(parts)}" if parts else ""
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
+
+
+@dataclass(frozen=True)
+class ImageWalk:
+    """The images below a folder, at any depth."""
+
+    root: Path
+    names: tuple[str, ...]
+    """N paths from the root, with slashes, sorted folder by folder."""
+    sizes: tuple[int, ...]
+    """N, in bytes."""
+    folders: tuple[str, ...]
+    """All visible folders, with slashes, whether images are in them or not."""
+    left_out: LeftOut
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """N paths."""
+        return tuple(self.root / name for name in self.names)
+
+
+def walk_images(root: Path) -> ImageWalk:
+    """Find all images below a folder; there may be none.
+
+    Raises:
+        UserError: a folder cannot be listed, or a link leads nowhere.
+    """
+    found: list[tuple[list[str], int]] = []
+    folders = []
+    left_out = LeftOut()
+    for name, size in _visible(root, left_out):
+        if size is None:
+            folders.append(name)
+        else:
+            found.append((name.split("/"), size))
+    found.sort()
+    names = tuple("/".join(parts) for parts, _ in found)
+    return ImageWalk(root, names, tuple(size for _, size in found), tuple(folders), left_out)
+
+
+def first_image(root: Path) -> str | None:
+    """The path from a folder to some image below it, found without listing all; None without one.
+
+    Raises:
+        UserError: as `walk_images`, where that is met first.
+    """
+    return next((name for name, size in _visible(root, LeftOut()) if size is not None), None)
+
+
+def _visible(root: Path, left_out: LeftOut) -> Iterator[tuple[str, int | None]]:
+    """Images with their bytes, and folders with None; paths from the root, in no order."""
+    waiting = [("", frozenset({_identity(root.stat())}))]
+    while waiting:
+        folder, above = waiting.pop()
+        here = root / folder
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    name = folder + entry.name
+                    if visible_parts(entry.name) is None:
+                        left_out.hidden += 1
+                    elif entry.is_dir():
+                        identity = _identity(entry.stat())
+                        if identity in above:
+                            left_out.loops += 1
+                        else:
+                            waiting.append((f"{name}/", above | {identity}))
+                            yield name, None
+                    elif entry.is_symlink() and not Path(entry).exists():
+                        raise UserError(f"{entry.path} is a link to nothing: mend or remove it")
+                    elif left_out.takes(name if entry.is_file() else "a pipe or the like"):
+                        yield name, entry.stat().st_size
+        except OSError as error:
+            raise UserError(
+                f"{here} cannot be listed ({error.strerror}), and may hold images: mend its "
+                "permissions, or move it away"
+            ) from error
+
+
+def _identity(facts: os.stat_result) -> tuple[int, int]:
+    """Which folder it is, whatever path leads to it."""
+    return facts.st_dev, facts.st_ino
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """Images as `CLASS/IMAGE`, at the top or below folders that wrap all of them."""
+
+    wrapping: tuple[str, ...]
+    """The folders around all class folders."""
+    classes: tuple[str, ...]
+    """By label, in the order of `class_order`."""
+    labels: tuple[int, ...]
+    """Of N images."""
+
+
+def class_folders(
+    where: Path, names: Sequence[tuple[str, ...]], folders: Iterable[str] = ()
+) -> ClassFolders:
+    """Arrange images into classes by the folders that they lie in.
+
+    Args:
+        where: the folder or archive, for messages.
+        names: the parts of N paths, one image or more.
+        folders: further folders that are there, with slashes: a class without an image is found
+            among them.
+
+    Raises:
+        UserError: an image lies in no class folder.
+    """
+    wrapping = _wrapping({parts[:-1] for parts in names})
+    depth = len(wrapping) + 1
+    stray = ["/".join(parts) for parts in names if len(parts) != depth + 1]
+    if stray:
+        raise UserError(f"{where}: expected images as CLASS/IMAGE, but found {min(stray)}")
+    there = {parts for parts in map(visible_parts, folders) if parts is not None}
+    empty = {parts[-1] for parts in there if len(parts) == depth and parts[:-1] == wrapping}
+    classes = tuple(sorted({parts[-2] for parts in names} | empty, key=class_order))
+    label_of = {name: label for label, name in enumerate(classes)}
+    return ClassFolders(wrapping, classes, tuple(label_of[parts[-2]] for parts in names))
+
+
+def _wrapping(folders: set[tuple[str, ...]]) -> tuple[str, ...]:
+    """The folders that wrap all class folders. A single class is none."""
+    common = 0
+    while all(len(parts) > common + 1 for parts in folders):
+        if len({parts[common] for parts in folders}) > 1:
+            break
+        common += 1
+    return next(iter(folders))[:common]
