@@ -1,7 +1,5 @@
-"""How fast training batches are loaded, beside torchvision's ImageFolder, on the same images.
-
-`python -m benchmarks data`: images a second of the loader, beside torchvision's ImageFolder.
-"""
+"""`python -m benchmarks data`: images a second of the training loader, beside torchvision's
+ImageFolder, on the same images."""
 
 from __future__ import annotations
 
@@ -12,18 +10,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
-from harness.cli.options import Commands
+from benchmarks import spread
 from harness.data.batches import BatchOrder, DrawOrder, loader_of
 from harness.data.images import ImageSet
-from harness.data.manifest import Manifest
+from harness.data.latents.cache import open_cache
+from harness.data.manifest import Manifest, read_manifest
+from harness.data.manifest_images import EncodedImages, LatentImages
+from harness.data.sources import open_source
 from harness.data.sources.base import Source
+from harness.data.verify import check_sizes
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.terminal.progress import ProgressView
 from models.errors import UserError
 
 _SEED = 0
@@ -105,9 +110,6 @@ def _our_batches(
 def _their_batches(
     folder: Path, resolution: int, batch_size: int, workers: int
 ) -> Callable[[], Iterator[Tensor]]:
-    from torchvision.datasets import ImageFolder
-    from torchvision.transforms import v2
-
     transform = v2.Compose(
         [
             v2.Resize(resolution),
@@ -127,43 +129,8 @@ def _their_batches(
     return lambda: (images for images, _ in loader)
 
 
-def add(commands: Commands) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "data",
-        help="images a second of the training loader, beside torchvision's ImageFolder",
-        description="Load the images of a manifest with the training loader and with torchvision's "
-        "ImageFolder in a DataLoader, turn by turn, and print the speeds and the ratio. With "
-        "--latents, the training loader reads latents instead. ImageFolder gets the images as "
-        "files in a temporary folder.",
-        epilog="Example: python -m benchmarks data images.zip images.json --workers 2",
-    )
-    command.add_argument("source", metavar="SOURCE", type=Path, help="the images")
-    command.add_argument("manifest", metavar="MANIFEST", type=Path, help="which of them")
-    command.add_argument("--latents", type=Path, metavar="DIR", help="a folder of `data encode`")
-    command.add_argument("--resolution", type=int, default=256, metavar="PIXELS")
-    command.add_argument("--batch-size", type=int, default=32, metavar="N")
-    command.add_argument("--workers", type=int, default=2, metavar="N", help="loader processes")
-    command.add_argument("--rounds", type=int, default=5, metavar="N", help="pairs of measurements")
-    command.set_defaults(command=_benchmark)
-
-
-def _benchmark(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from harness.data.latents.cache import open_cache
-    from harness.data.manifest import read_manifest
-    from harness.data.manifest_images import EncodedImages, LatentImages
-    from harness.data.sources import open_source
-    from harness.data.verify import check_sizes
-    from harness.terminal.progress import ProgressView
-
-    for option, least in (("resolution", 4), ("batch_size", 1), ("workers", 0), ("rounds", 1)):
-        if getattr(options, option) < least:
-            raise UserError(
-                f"--{option.replace('_', '-')} is {getattr(options, option)}, but must be at least "
-                f"{least}"
-            )
+def run(options: argparse.Namespace) -> int:
+    """Measure both loaders on the images of a manifest, and print their speeds."""
     manifest, source = read_manifest(options.manifest), open_source(options.source)
     check_sizes(manifest, source)
     count = len(manifest.images)
@@ -200,6 +167,5 @@ def _benchmark(options: argparse.Namespace) -> int:
     )
     print(f"  harness ({what}): {speeds.ours:,.0f} images/s")
     print(f"  torchvision ImageFolder: {speeds.image_folder:,.0f} images/s")
-    low, high = min(speeds.ratios), max(speeds.ratios)
-    print(f"  ratio: {median(speeds.ratios):.2f} ({low:.2f} to {high:.2f})")
+    print(f"  ratio: {spread(speeds.ratios)}")
     return 0

@@ -7,20 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import evaluation as evaluation_benchmark
-from benchmarks import evaluation as frechet_benchmark
+from benchmarks import frechet, tools
 from benchmarks.__main__ import main
-from benchmarks.evaluation import (
-    OURS,
-    Comparison,
-    Tool,
-    available_tools,
-    link_images,
-    measure_evaluation,
-    measure_frechet,
-    write_digits,
-    write_random_inception,
-)
+from benchmarks.evaluation import link_images, write_digits, write_random_inception
+from benchmarks.frechet import measure_frechet
+from benchmarks.tools import OURS, Comparison, Tool, available_tools, measure_evaluation
 from harness.evaluation.extractors import load_extractor
 from harness.processes.progress import Progress
 from models.errors import UserError
@@ -48,10 +39,10 @@ PRINT_THREADS = "import os; print(os.environ['OMP_NUM_THREADS'] + os.environ['GI
 
 
 def test_tools_take_turns_with_the_same_threads(tmp_path: Path) -> None:
-    tools = [python(name, PRINT_THREADS) for name in ("a", "b", "c")]
+    three = [python(name, PRINT_THREADS) for name in ("a", "b", "c")]
     reported: list[Progress] = []
     given = comparison(tmp_path)
-    speeds = measure_evaluation(tools, given, rounds=2, on_progress=reported.append)
+    speeds = measure_evaluation(three, given, rounds=2, on_progress=reported.append)
     assert [p.stage for p in reported] == ["a", "b", "c", "b", "c", "a"]
     assert [p.done for p in reported] == [1, 2, 3, 4, 5, 6]
     assert [speed.name for speed in speeds] == ["a", "b", "c"]
@@ -66,20 +57,20 @@ def test_tools_take_turns_with_the_same_threads(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_fails_is_named_with_its_last_line(tmp_path: Path) -> None:
-    tools = [python("a", PRINT_THREADS), python("b", "import sys; sys.exit('no such thing')")]
+    two = [python("a", PRINT_THREADS), python("b", "import sys; sys.exit('no such thing')")]
     with pytest.raises(UserError, match="b ended with exit status 1: no such thing; the command"):
-        measure_evaluation(tools, comparison(tmp_path), rounds=1)
+        measure_evaluation(two, comparison(tmp_path), rounds=1)
 
 
 def test_tools_that_are_not_installed_are_skipped_with_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation_benchmark.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(tools.sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "pytorch_fid", None)
-    monkeypatch.setattr(evaluation_benchmark.importlib.util, "find_spec", lambda _: None)
-    tools, skipped = available_tools(comparison(tmp_path), tmp_path)
-    assert [tool.name for tool in tools] == [OURS]
+    monkeypatch.setattr(tools.importlib.util, "find_spec", lambda _: None)
+    found, skipped = available_tools(comparison(tmp_path), tmp_path)
+    assert [tool.name for tool in found] == [OURS]
     assert [line.split(" ")[0] for line in skipped] == ["torch-fidelity", "pytorch-fid"]
 
 
@@ -117,9 +108,9 @@ def test_no_more_digits_than_there_are(tmp_path: Path) -> None:
 def test_all_tools_find_the_same_distance(tmp_path: Path) -> None:
     given = comparison(tmp_path)
     write_random_inception(given.weights)
-    tools, skipped = available_tools(given, tmp_path)
+    all_of_them, skipped = available_tools(given, tmp_path)
     assert skipped == []
-    ours, torch_fidelity, pytorch_fid = measure_evaluation(tools, given, rounds=1)
+    ours, torch_fidelity, pytorch_fid = measure_evaluation(all_of_them, given, rounds=1)
     assert ours.figure == pytest.approx(torch_fidelity.figure, rel=1e-4)
     # It resizes with half-pixel centres, so it sees somewhat other pixels.
     assert ours.figure == pytest.approx(pytorch_fid.figure, rel=0.1)
@@ -129,11 +120,12 @@ def test_all_tools_find_the_same_distance(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--count", "1"), "--count is 1, but must be at least 2"),
-        (("--rounds", "0"), "--rounds is 0, but must be at least 1"),
+        (("--count", "1"), "--count is 1, but must be a whole number of at least 2"),
+        (("--rounds", "0"), "--rounds is 0, but must be a whole number of at least 1"),
         (("--count", "900"), "--count is 900, but there are 898 digits"),
         (("--samples", "x"), "--samples and --reference belong together"),
         (("--samples", "x", "--reference", "y"), "x is no folder of images"),
+        (("--json", "/dev/null/x.json"), "/dev/null/x.json cannot be written"),
         (("--weights", "nowhere.pth"), "no file of weights nowhere.pth"),
     ],
 )
@@ -150,7 +142,7 @@ def test_medians_and_ratios_are_of_interleaved_rounds(monkeypatch: pytest.Monkey
     """A clock that runs 1 and 4, 3 and 6, 2 and 10 seconds."""
     durations = (1, 4, 3, 6, 2, 10)
     ticks = itertools.accumulate(itertools.chain.from_iterable((100, one) for one in durations))
-    monkeypatch.setattr(frechet_benchmark.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(frechet.time, "perf_counter", lambda: next(ticks))
     reported: list[Progress] = []
     speeds = measure_frechet(dimensions=8, rounds=3, on_progress=reported.append)
     assert (speeds.ours, speeds.square_root) == (2, 6)

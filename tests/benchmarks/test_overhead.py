@@ -13,7 +13,8 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_model
 
 from benchmarks.__main__ import main
-from benchmarks.overhead import BareLoop, measure_launching
+from benchmarks.launching import measure_launching
+from benchmarks.steps import BareLoop
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
 from harness.machine.environment import ROOT

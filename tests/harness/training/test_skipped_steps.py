@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_file, load_model
 
-from benchmarks.overhead import BareLoop
+from benchmarks.steps import BareLoop
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.data.batches import BatchOrder, DrawOrder

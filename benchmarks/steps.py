@@ -1,0 +1,232 @@
+"""What the harness adds to the time of a training step, beside a plain PyTorch loop.
+
+The loop has the trainer's network, loss, noise, optimizer, schedule, clipping and EMA, so that its
+weights are the trainer's bit by bit. It has no trainer, callback, logging, check or checkpoint.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from harness.config.schema import TrialConfig
+from harness.data.batches import BatchOrder, draw_order, loader_of
+from harness.data.datasets import load_data_set
+from harness.data.images import DataSet, ImageSet
+from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.tracking.journal import Journal
+from harness.tracking.lightning_logger import JournalLogger
+from harness.tracking.publisher import THREAD_NAME, Publisher
+from harness.tracking.store import Store
+from harness.training.build import build_module
+from harness.training.hardware import Precision, choose_device
+from harness.training.train import train
+from models.diffusion_module import Batch
+
+
+class BareLoop:
+    """One process's training, step by step.
+
+    Args:
+        config: of the trial; one rate of learning for all weights, no accumulation.
+        images: the training images.
+        device: where to train.
+        precision: resolved.
+    """
+
+    def __init__(
+        self, config: TrialConfig, images: ImageSet, device: torch.device, precision: Precision
+    ) -> None:
+        train = config.train
+        self.config = config
+        self.images = images
+        self.device = device
+        self.half = precision == "bf16-mixed"
+        self.module = build_module(config, images.shape, len(images.class_names)).to(device)
+        self.network = self.module.backbone
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=train.learning_rate,
+            betas=train.betas,
+            weight_decay=train.weight_decay,
+            fused=True,
+        )
+        warmup = max(train.warmup_steps, 1)
+        self.schedule = LambdaLR(self.optimizer, lambda step: min((step + 1) / warmup, 1.0))
+        average = get_ema_multi_avg_fn(train.ema_decay)
+        self.ema = AveragedModel(self.network, multi_avg_fn=average)
+
+    def batches(self) -> DataLoader[Batch]:
+        """The batches of all steps, in order."""
+        order = BatchOrder(draw_order(self.config, self.images), 0, self.config.train.steps)
+        return loader_of(self.images, order, self.config.seed, self.config.data.workers)
+
+    def step(self, batch: Batch) -> Tensor:
+        """Train on a batch; its mean loss."""
+        batch = Batch(*(part.to(self.device) for part in batch))
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            loss = self.module.batch_losses(batch).mean()
+        loss.backward()
+        limit = self.config.train.gradient_clip or float("inf")
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        self.optimizer.step()
+        self.schedule.step()
+        self.ema.update_parameters(self.network)
+        return loss.detach()
+
+
+WARM_UP_STEPS = 10
+
+_EXPERIMENT = "benchmark"
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Seconds that a step took, a mean over some steps."""
+
+    wall: float
+    cpu: float
+    """CPU time of the thread that trains."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One training, in which each step of the harness was followed by the same one of the loop.
+
+    One entry a block of as many steps as lie between two logged metrics.
+    """
+
+    harness: tuple[Seconds, ...]
+    bare: tuple[Seconds, ...]
+    publisher: float
+    """Seconds of CPU a step that the thread took which sends metrics to MLflow. It sends every two
+    seconds, so this is the less the shorter a step is."""
+
+    @property
+    def wall_ratio(self) -> float:
+        """The harness's time over the loop's, the median of the blocks."""
+        return statistics.median(
+            one.wall / other.wall for one, other in zip(self.harness, self.bare, strict=True)
+        )
+
+    @property
+    def cpu_ratio(self) -> float:
+        """The harness's CPU time over the loop's, the median of the blocks, with the publisher's
+        counted; other programs disturb it less than wall time."""
+        return statistics.median(
+            (one.cpu + self.publisher) / other.cpu
+            for one, other in zip(self.harness, self.bare, strict=True)
+        )
+
+
+def measure_step_overhead(
+    config: TrialConfig,
+    folder: Path,
+    *,
+    steps: int,
+    rounds: int,
+    on_progress: ProgressListener = ignore_progress,
+) -> tuple[Round, ...]:
+    """Train with the harness and with a plain loop, step by step in turns, from the same start.
+
+    The harness trains as in a trial: Lightning, its callbacks, a journal, and a publisher that
+    sends it to an MLflow database in the background. Validation and checkpoints, which the plain
+    loop does not have, are left out, and so are the first ten steps of a round.
+
+    Args:
+        config: of a trial.
+        folder: for what the harness writes.
+        steps: that are timed, a round; whole blocks of `train.log_every` are.
+        rounds: trainings.
+        on_progress: told after each round.
+    """
+    total = WARM_UP_STEPS + steps
+    fields = {"steps": total, "validate_every": total + 1, "checkpoint_every": total + 1}
+    config = config.model_copy(update={"train": config.train.model_copy(update=fields)})
+    data = load_data_set(config.data)
+    store = Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
+    store.prepare(_EXPERIMENT, _ignore)
+    found = []
+    for done in range(1, rounds + 1):
+        found.append(_train_in_turns(config, data, folder / f"round{done}", store))
+        on_progress(Progress("rounds", done, rounds))
+    return tuple(found)
+
+
+def _train_in_turns(config: TrialConfig, data: DataSet, folder: Path, store: Store) -> Round:
+    device = choose_device(config.train).device
+    precision: Precision = "bf16-mixed" if config.train.precision == "bf16-mixed" else "32-true"
+    loop = BareLoop(config, data.train, device, precision)
+    batches = iter(loop.batches())
+    harness: list[Seconds] = []
+    bare: list[Seconds] = []
+
+    def now() -> Seconds:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return Seconds(time.perf_counter(), time.thread_time())
+
+    began = now()
+    sent = 0.0
+
+    def take_turns(_progress: Progress) -> None:
+        """Called at the end of each of the harness's steps."""
+        nonlocal began, sent
+        stepped = now()
+        harness.append(_between(began, stepped))
+        loop.step(next(batches))
+        began = now()
+        bare.append(_between(stepped, began))
+        if len(bare) == WARM_UP_STEPS:
+            sent = _cpu_seconds_of(THREAD_NAME)
+
+    journal = Journal(folder)
+    journal.start(experiment=_EXPERIMENT, run_name=folder.name, tags={}, params={})
+    publisher = Publisher(folder, store, _ignore)
+    publisher.start()
+    train(config, data, folder, device, precision, JournalLogger(journal), take_turns)
+    sending = (_cpu_seconds_of(THREAD_NAME) - sent) / (config.train.steps - WARM_UP_STEPS)
+    journal.end("FINISHED")
+    publisher.close()
+    journal.close()
+    size = min(config.train.log_every, config.train.steps - WARM_UP_STEPS)
+    return Round(_blocks(harness, size), _blocks(bare, size), sending)
+
+
+def _between(began: Seconds, ended: Seconds) -> Seconds:
+    return Seconds(ended.wall - began.wall, ended.cpu - began.cpu)
+
+
+def _blocks(steps: Sequence[Seconds], size: int) -> tuple[Seconds, ...]:
+    """Means over consecutive steps after the warm-up; an incomplete last block is left out."""
+    starts = range(WARM_UP_STEPS, len(steps) - size + 1, size)
+    return tuple(
+        Seconds(
+            statistics.fmean(step.wall for step in steps[start : start + size]),
+            statistics.fmean(step.cpu for step in steps[start : start + size]),
+        )
+        for start in starts
+    )
+
+
+def _cpu_seconds_of(thread_name: str) -> float:
+    """What a thread that runs has used of a CPU; 0 where there is none, or the system says not."""
+    for thread in threading.enumerate():
+        if thread.name == thread_name and thread.ident is not None:
+            return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+    return 0.0
+
+
+def _ignore(text: str) -> None:
+    """The tracking store's notices: a measurement has no user to tell."""
