@@ -7,36 +7,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, Field
 
+from harness.config.discovery import matching
 from harness.config.layers import SAFE_NAME, nest
 from harness.config.mistakes import Mistake, nearest_name
+from harness.config.sections import Section
 from harness.config.validation import validate
 from harness.config.yaml_source import Node, read_yaml
+from models.errors import one_line
 
 QUESTION = "question"
 _SETTINGS = "settings"
 _VARIANTS = "variants"
 
 
-class _Keys(BaseModel):
+def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        raise ValueError(f"seed {repeated[0]} is listed more than once")
+    return seeds
+
+
+Question = Annotated[str, matching(r"(?s).*\S.*", "a question"), AfterValidator(one_line)]
+"""What an ablation or a search is to find out, in one line."""
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[tuple[Seed, ...], Field(strict=False, min_length=1), AfterValidator(_differ)]
+"""The seeds that every configuration is trained with, each once."""
+
+
+class _Keys(Section):
     """The keys of such a file; what settings and variants hold is the trial schema's business."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    question: str = Field(min_length=1)
+    question: Question
     baseline: str
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(strict=False, min_length=1)
-    settings: dict[str, Any] = {}
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-        if repeated:
-            raise ValueError(f"seed {repeated[0]} is listed more than once")
-        return seeds
+    seeds: Seeds
+    settings: dict[str, Any] = Field(default={})
 
 
 @dataclass(frozen=True)
@@ -79,5 +86,4 @@ def read_ablation_file(path: Path, mistakes: list[Mistake]) -> AblationFile | No
         nearest = nearest_name(keys.baseline, list(differences))
         problem = f"'{keys.baseline}' is not among the variants"
         mistakes.append(Mistake(baseline.origin, "baseline", problem, expected, nearest))
-    question = " ".join(keys.question.split())
-    return AblationFile(question, keys.baseline, keys.seeds, settings, differences)
+    return AblationFile(keys.question, keys.baseline, keys.seeds, settings, differences)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 
 from pydantic import BaseModel, Field
@@ -57,10 +58,16 @@ class Trial:
     scale: str
     variant: str
     config: TrialConfig
-    hash: str
-    """Of all that can change its figures."""
-    training_hash: str
-    """Of all that its weights depend on."""
+
+    @cached_property
+    def hash(self) -> str:
+        """The hash of all that can change its figures."""
+        return trial_hash(self.config)
+
+    @cached_property
+    def training_hash(self) -> str:
+        """The hash of all that its weights depend on."""
+        return training_hash(self.config)
 
     @property
     def seed(self) -> int:
@@ -88,14 +95,12 @@ class Ablation:
     """Seed by seed, so that a first comparison is complete as early as possible."""
 
     def with_content(self, content_of: Callable[[DataConfig], str | None]) -> Ablation:
-        """The same with `data.content` filled in, which becomes part of the trials' hashes."""
+        """This ablation with `data.content`, which is part of the trials' hashes, filled in."""
         trials = []
         for trial in self.trials:
             data = trial.config.data
             bound = data.model_copy(update={"content": content_of(data)})
-            trials.append(
-                _trial(self.scale, trial.variant, trial.config.model_copy(update={"data": bound}))
-            )
+            trials.append(replace(trial, config=trial.config.model_copy(update={"data": bound})))
         return replace(self, trials=tuple(trials))
 
 
@@ -152,7 +157,7 @@ def load_ablation(
     if mistakes:
         raise ConfigError(mistakes)
     trials = tuple(
-        _trial(scale, variant, config.model_copy(update={SEED: seed}))
+        Trial(scale, variant, config.model_copy(update={SEED: seed}))
         for seed in (file.seeds if seeds is None else range(seeds))
         for variant, config in resolved.items()
     )
@@ -184,10 +189,6 @@ def load_cluster(name: str, overrides: Sequence[str], experiments_dir: Path) -> 
     if config is None or mistakes:
         raise ConfigError(map(_in_its_file, mistakes))
     return config.cluster
-
-
-def _trial(scale: str, variant: str, config: TrialConfig) -> Trial:
-    return Trial(scale, variant, config, trial_hash(config), training_hash(config))
 
 
 def _refuse_twins(

@@ -88,6 +88,12 @@ def leaves(node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
             yield f"{prefix}{key}", child
 
 
+def takes_whole_numbers(field: FieldInfo) -> bool:
+    """Whether a field's numbers are whole ones."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return int in kinds and float not in kinds
+
+
 def _sections(field: FieldInfo) -> list[type[BaseModel]]:
     """The models that a field holds one of; none for a plain value."""
     parts = get_args(field.annotation) or (field.annotation,)

@@ -8,21 +8,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from optuna.distributions import BaseDistribution
+from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from harness.config.ablation_file import read_ablation_file
+from harness.config.ablation_file import Question, Seeds, read_ablation_file
 from harness.config.catalogue import find_file
 from harness.config.layers import load_layers, merge, nest
 from harness.config.load import SEED, refuse_seeds, trial_overrides
 from harness.config.mistakes import ConfigError, Mistake, Origin, nearest_name
 from harness.config.schema import TrialConfig
-from harness.config.sections import WITHOUT_EFFECT
-from harness.config.validation import all_fields, check_keys, leaves, union_tags, validate
+from harness.config.sections import WITHOUT_EFFECT, Section
+from harness.config.validation import (
+    all_fields,
+    check_keys,
+    takes_whole_numbers,
+    union_tags,
+    validate,
+)
 from harness.config.yaml_source import Node, Scalar, quoted, read_yaml
-from harness.search.space import Dimension, parse_dimension
+from harness.search.space import dimensions, holds, probes, read_dimension
+from harness.search.strategy import AnyPruner, AnySampler, Median, Tpe
 from harness.vocabulary.metrics import VALIDATION_LOSS, JudgedBy, higher_is_better
 
 QUESTION = "question"
@@ -34,112 +42,33 @@ _SPACE = "space"
 _SHORTHANDS = {"pruner": "name", "sampler": "name"}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class ObjectiveConfig(_Section):
+class ObjectiveConfig(Section):
     """What a configuration is judged by: the mean over its seeds."""
 
     metric: JudgedBy = VALIDATION_LOSS
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(
-        default=(0, 1), strict=False, min_length=1
-    )
+    seeds: Seeds = (0, 1)
 
     @property
     def maximize(self) -> bool:
         """Whether more is better."""
         return higher_is_better(self.metric)
 
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-        if repeated:
-            raise ValueError(f"seed {repeated[0]} is listed more than once")
-        return seeds
 
-
-class MedianPruner(_Section):
-    """Stops what is worse than the median of the others at the same step."""
-
-    name: Literal["median"] = "median"
-    startup_trials: int = Field(
-        default=5, ge=0, description="completed trials before any is pruned"
-    )
-    warmup_steps: int = Field(
-        default=0, ge=0, description="steps of the first seed before any is pruned"
-    )
-
-
-class HyperbandPruner(_Section):
-    """Successive halving with several budgets (Li et al., 2018)."""
-
-    name: Literal["hyperband"] = "hyperband"
-    min_steps: int | None = Field(
-        default=None, ge=1, description="the smallest budget; null takes train.validate_every"
-    )
-    reduction_factor: int = Field(default=3, ge=2)
-
-
-class NoPruner(_Section):
-    """Trains everything to its end."""
-
-    name: Literal["none"] = "none"
-
-
-class TpeSampler(_Section):
-    """Tree-structured Parzen estimator (Bergstra et al., 2011)."""
-
-    name: Literal["tpe"] = "tpe"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    startup_trials: int = Field(
-        default=10, ge=1, description="random trials before the first guided one"
-    )
-
-
-class RandomSampler(_Section):
-    """Independent draws."""
-
-    name: Literal["random"] = "random"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-
-
-class QuasiRandomSampler(_Section):
-    """A scrambled Sobol sequence, which covers the space more evenly than independent draws."""
-
-    name: Literal["qmc"] = "qmc"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-
-
-class GaussianProcessSampler(_Section):
-    """Expected improvement under a Gaussian process."""
-
-    name: Literal["gp"] = "gp"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    startup_trials: int = Field(
-        default=10, ge=1, description="random trials before the first guided one"
-    )
-
-
-PrunerConfig = MedianPruner | HyperbandPruner | NoPruner
-
-SamplerConfig = TpeSampler | RandomSampler | QuasiRandomSampler | GaussianProcessSampler
-
-AnyPruner = Annotated[PrunerConfig, Field(discriminator="name")]
-
-AnySampler = Annotated[SamplerConfig, Field(discriminator="name")]
-
-
-class _Keys(_Section):
+class _Keys(Section):
     """The keys of such a file; what base and space hold is the trial schema's business."""
 
-    question: str = Field(min_length=1)
+    question: Question
     base: str | dict[str, Any]
     space: dict[str, Any] = Field(min_length=1)
     objective: ObjectiveConfig = ObjectiveConfig()
-    pruner: AnyPruner = MedianPruner()
-    sampler: AnySampler = TpeSampler()
+    pruner: AnyPruner = Median()
+    sampler: AnySampler = Tpe()
+
+
+Space = Mapping[str, BaseDistribution]
+"""The distribution of each field that is varied, by dotted key."""
+Point = Mapping[str, Scalar]
+"""A value for each key of a space."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +78,13 @@ class SearchFile:
     question: str
     base: Node
     """Settings, nested, or a text ABLATION/VARIANT."""
-    space: Mapping[str, Dimension]
+    space: Space
     """By dotted key, in the order of the file."""
     entries: Mapping[str, Node]
     """Where each key of the space was written."""
     objective: ObjectiveConfig
-    pruner: PrunerConfig
-    sampler: SamplerConfig
+    pruner: AnyPruner
+    sampler: AnySampler
 
 
 def read_search_file(path: Path, mistakes: list[Mistake]) -> SearchFile | None:
@@ -170,13 +99,19 @@ def read_search_file(path: Path, mistakes: list[Mistake]) -> SearchFile | None:
         return None
     keys = validate(_Keys, [_with_shorthands(document)], mistakes)
     written = nest(document.find((_SPACE,)) or Node({}, document.origin), mistakes)
-    entries = dict(leaves(written))
-    read = {key: parse_dimension(node, key, mistakes) for key, node in entries.items()}
+    entries = dict(dimensions(written))
+    fields = all_fields(TrialConfig)
+    read = {
+        key: read_dimension(
+            node, key, whole=key in fields and takes_whole_numbers(fields[key]), mistakes=mistakes
+        )
+        for key, node in entries.items()
+    }
     if keys is None:
         return None
     base = document.entries()[_BASE]
     return SearchFile(
-        question=" ".join(keys.question.split()),
+        question=keys.question,
         base=nest(base, mistakes) if isinstance(base.value, dict) else base,
         space={key: dimension for key, dimension in read.items() if dimension is not None},
         entries=entries,
@@ -196,10 +131,6 @@ def _with_shorthands(document: Node) -> Node:
     return Node(entries, document.origin)
 
 
-Point = Mapping[str, Scalar]
-"""A value for each key of a space."""
-
-
 @dataclass(frozen=True)
 class Search:
     """A question, and the configurations among which its answer is looked for."""
@@ -208,9 +139,9 @@ class Search:
     question: str
     scale: str
     objective: ObjectiveConfig
-    pruner: PrunerConfig
-    sampler: SamplerConfig
-    space: Mapping[str, Dimension]
+    pruner: AnyPruner
+    sampler: AnySampler
+    space: Space
     tree: dict[str, Any]
     """The base configuration, plain and merged, without the schema's defaults: a changed name of an
     attention variant or size must still be able to take its own."""
@@ -225,7 +156,7 @@ class Search:
         """The base configuration as a point; None where it lies outside of the space."""
         flat = _values(self.base.model_dump(), "")
         point = {key: flat.get(key, _ABSENT) for key in self.space}
-        inside = all(self.space[key].holds(value) for key, value in point.items())
+        inside = all(holds(self.space[key], value) for key, value in point.items())
         return point if inside else None
 
 
@@ -365,7 +296,7 @@ def _check_space(
         dimension = file.space.get(key)
         if dimension is None or base is None:
             continue
-        for value in dimension.probes():
+        for value in probes(dimension):
             config = validate(TrialConfig, [*layers, _layer({key: value}, origin)], mistakes)
             if config is None:
                 break  # the other end has the same to say, as a rule

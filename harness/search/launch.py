@@ -11,7 +11,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
@@ -90,7 +89,8 @@ class SearchJobs:
                 f"{plan.side_by_side} workers: which trial sees which results is a matter of time, "
                 "so the points of a guided sampler differ from run to run"
             )
-        spec = replace(self.spec, threads=plan.threads, side_by_side=plan.side_by_side)
+        told = {"threads": plan.threads, "side_by_side": plan.side_by_side}
+        spec = self.spec.model_copy(update=told)
         jobs = self._jobs(spec, left)
         files = {job.key: job.result_file for job in jobs}
         with JobDisplay(self.console, len(jobs)) as display:
@@ -113,7 +113,7 @@ class SearchJobs:
         return [
             Job(
                 f"{spec.name} {folder.name.lstrip('0')}",
-                {"spec": asdict(spec), "result": str(folder / _RESULT)},
+                {"spec": spec.model_dump(mode="json"), "result": str(folder / _RESULT)},
                 folder / "log.txt",
                 folder / _RESULT,
             )
@@ -267,8 +267,8 @@ class _SearchInProgress:
                 **{f"space.{key}": text for key, text in spec.space.items()},
                 "objective": spec.metric,
                 "seeds": list(spec.seeds),
-                "sampler": spec.sampler,
-                "pruner": spec.pruner,
+                "sampler": spec.sampler.model_dump(),
+                "pruner": spec.pruner.model_dump(),
             },
         )
 

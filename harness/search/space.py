@@ -1,212 +1,162 @@
-"""How a search file writes the values that a field may take: `loguniform(1e-3, 1e-1)`.
+"""What a search file says about the values of a field, as Optuna's distributions.
 
 | written | means |
 |---|---|
-| `uniform(low, high)` | numbers in [low, high] |
-| `loguniform(low, high)` | numbers in [low, high], evenly on a logarithmic scale; low > 0 |
-| `int(low, high)`, `int(low, high, step)` | whole numbers low, low + step, ... up to high |
-| `logint(low, high)` | whole numbers in [low, high], evenly on a logarithmic scale; low >= 1 |
-| `choice(x, y, ...)` | one of these values, each a YAML scalar |
+| `{low: 0.5, high: 5}` | numbers in [low, high]; whole ones where the field holds whole numbers |
+| `{low: 1e-3, high: 1, log: true}` | evenly on a logarithmic scale; low > 0 |
+| `{low: 2, high: 8, step: 2}` | whole numbers low, low + step, ... up to high |
+| `[dynamic, relu, static]` | one of these values |
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Iterator
+from dataclasses import replace
 
-from harness.config.mistakes import Mistake, nearest_name
-from harness.config.yaml_source import Node, Scalar, parse_value, quoted
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import Field, model_validator
 
+from harness.config.mistakes import Mistake
+from harness.config.sections import Section
+from harness.config.validation import validate
+from harness.config.yaml_source import Node, Scalar, quoted
 
-@dataclass(frozen=True)
-class FloatRange:
-    """Numbers in [low, high]."""
-
-    low: float
-    high: float
-    log: bool
-
-    def probes(self) -> tuple[Scalar, ...]:
-        """Values that a field must accept if it is to accept all of them."""
-        return self.low, self.high
-
-    def holds(self, value: object) -> bool:
-        """Whether a value lies within."""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and self.low <= value <= self.high  # type: ignore[operator]
+_FORMS = "{low: X, high: Y}, with log: true or step: N where wanted, or a list of values"
+_FORMER = re.compile(r"(uniform|loguniform|int|logint|choice)\s*\((.*)\)", flags=re.DOTALL)
 
 
-@dataclass(frozen=True)
-class IntRange:
-    """Whole numbers low, low + step, ..., high."""
+class _Range(Section):
+    """The keys of a range."""
 
-    low: int
-    high: int
-    step: int
-    log: bool
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | None = Field(default=None, ge=1)
 
-    def probes(self) -> tuple[Scalar, ...]:
-        """Values that a field must accept if it is to accept all of them; the second shows
-        whether the step fits a field that takes multiples only."""
-        return tuple(dict.fromkeys((self.low, self.low + self.step, self.high)))
-
-    def holds(self, value: object) -> bool:
-        """Whether a value is one of them."""
-        if not isinstance(value, int) or isinstance(value, bool):
-            return False
-        return self.low <= value <= self.high and (value - self.low) % self.step == 0
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of at least two values."""
-
-    values: tuple[Scalar, ...]
-
-    def probes(self) -> tuple[Scalar, ...]:
-        """All of them."""
-        return self.values
-
-    def holds(self, value: object) -> bool:
-        """Whether a value is one of them, of the same type: 1 is neither true nor 1.0."""
-        return any(type(value) is type(one) and value == one for one in self.values)
+    @model_validator(mode="after")
+    def _holds_several_values(self) -> _Range:
+        problems = []
+        if self.low >= self.high:
+            problems.append("the range is empty: low must be less than high")
+        if self.log and self.low <= 0:
+            problems.append("a logarithmic scale has no zero: low must be positive")
+        if self.log and self.step is not None:
+            problems.append("a logarithmic scale has no steps: leave out log or step")
+        if self.step is not None and (self.high - self.low) % self.step:
+            over = (self.high - self.low) % self.step
+            problems.append(
+                f"no whole number of steps leads from low to high: high may be {self.high - over}"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
 
-Dimension = FloatRange | IntRange | Choice
-_Range = TypeVar("_Range", FloatRange, IntRange)
+def dimensions(space: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """The fields that a nested space names, by dotted key, and what it says about each."""
+    for key, child in space.entries().items():
+        is_range = not set(_Range.model_fields).isdisjoint(child.entries())
+        if child.entries() and not is_range:
+            yield from dimensions(child, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", child
 
 
-class _GrammarError(Exception):
-    """What is wrong with one dimension, and what was expected."""
+def read_dimension(
+    node: Node, key: str, *, whole: bool, mistakes: list[Mistake]
+) -> BaseDistribution | None:
+    """Read what a search says about one field.
 
-    def __init__(self, problem: str, expected: str | None = None) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.expected = expected
-
-
-def parse_dimension(node: Node, key: str, mistakes: list[Mistake]) -> Dimension | None:
-    """Read one entry of a search's space.
+    Args:
+        node: a range or a list.
+        key: the field's.
+        whole: whether the field takes whole numbers only.
+        mistakes: takes what is wrong with it.
 
     Returns:
-        The dimension; None, and a mistake, where it is written wrongly.
+        The distribution; None, and mistakes, where it is written wrongly.
     """
-    written = _CALL.fullmatch(node.value.strip()) if isinstance(node.value, str) else None
-    if written is None:
+    if isinstance(node.value, tuple):
+        return _choice(node, key, mistakes)
+    if not node.entries():
+        former = _FORMER.fullmatch(node.value.strip()) if isinstance(node.value, str) else None
         problem = f"got {quoted(node)}, which says nothing to search over"
-        mistakes.append(Mistake(node.origin, key, problem, _FORMS))
+        expected = _FORMS if former is None else _rewritten(former[1], former[2])
+        mistakes.append(Mistake(node.origin, key, problem, expected))
         return None
-    name, inside = written.groups()
-    form = _READERS.get(name)
-    if form is None:
-        nearest = nearest_name(name, list(_READERS))
-        mistakes.append(Mistake(node.origin, key, f"unknown form '{name}'", _FORMS, nearest))
-        return None
-    # Read by the rules of our YAML, so that 1e-3 is a number and off is text.
     found: list[Mistake] = []
-    arguments = parse_value(f"[{inside}]", node.origin, key, found)
-    mistakes += [replace(mistake, origin=node.origin) for mistake in found]
-    if arguments is None or not isinstance(arguments.value, tuple):
+    written = validate(_Range, [node], found)
+    for it in found:
+        inside = f"{key}.{it.key}" if it.key else key
+        mistakes.append(replace(it, key=inside, nearest=it.nearest and f"{key}.{it.nearest}"))
+    if written is None:
         return None
-    values = [argument.value for argument in arguments.value]
-    nested = [quoted(item) for item in arguments.value if isinstance(item.value, dict | tuple)]
-    try:
-        if nested:
-            raise _GrammarError(f"{nested[0]} is not a single value", form.shown)
-        return form.read([value for value in values if not isinstance(value, dict | tuple)])
-    except _GrammarError as error:
-        shown = f"{quoted(node)}: {error.problem}"
-        mistakes.append(Mistake(node.origin, key, shown, error.expected or form.shown))
+    low, high = written.low, written.high
+    if whole and isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=written.log, step=written.step or 1)
+    if written.step is not None:
+        problem = "only whole numbers of a field that holds whole numbers have steps"
+        mistakes.append(Mistake(node.origin, f"{key}.step", problem))
         return None
+    return FloatDistribution(float(low), float(high), log=written.log)
 
 
-def _uniform(values: Sequence[object]) -> FloatRange:
-    low, high = _numbers(values, 2, 2)
-    return _ordered(FloatRange(float(low), float(high), log=False))
+def probes(distribution: BaseDistribution) -> tuple[Scalar, ...]:
+    """Values that a field must accept if it is to accept all; the second one of whole numbers shows
+    whether the step fits a field that takes multiples only."""
+    match distribution:
+        case IntDistribution(low=low, high=high, step=step):
+            return tuple(dict.fromkeys((low, low + step, high)))
+        case FloatDistribution(low=low, high=high):
+            return low, high
+        case CategoricalDistribution(choices=choices):
+            return choices
+    raise TypeError(distribution)
 
 
-def _loguniform(values: Sequence[object]) -> FloatRange:
-    low, high = _numbers(values, 2, 2)
-    if low <= 0:
-        raise _GrammarError("a logarithmic scale has no zero", "low > 0")
-    return _ordered(FloatRange(float(low), float(high), log=True))
+def holds(distribution: BaseDistribution, value: object) -> bool:
+    """Whether a value is one that can be drawn; of choices, one of the same type, since 1 is
+    neither true nor 1.0."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(type(value) is type(one) and value == one for one in distribution.choices)
+    kinds = int if isinstance(distribution, IntDistribution) else int | float
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        return False
+    step = distribution.step if isinstance(distribution, IntDistribution) else None
+    low, high = probes(distribution)[0], probes(distribution)[-1]
+    return low <= value <= high and (step is None or (value - low) % step == 0)  # type: ignore[operator]
 
 
-def _int(values: Sequence[object]) -> IntRange:
-    low, high, *rest = _whole_numbers(values, 2, 3)
-    step = rest[0] if rest else 1
-    if step < 1:
-        raise _GrammarError(f"the step is {step}", "a step >= 1")
-    dimension = _ordered(IntRange(low, high, step, log=False))
-    over = (high - low) % step
-    if over:
-        nearest = f"such as int({low}, {high - over}, {step})"
-        raise _GrammarError("no whole number of steps leads from low to high", nearest)
-    return dimension
+def _choice(node: Node, key: str, mistakes: list[Mistake]) -> CategoricalDistribution | None:
+    values = node.plain()
+    problem = None
+    if any(isinstance(value, dict | list) for value in values):
+        problem = "holds a list or a section; expected single values"
+    elif len(values) < 2:
+        problem = "leaves nothing to choose from; expected at least two values"
+    elif any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        problem = "holds a number that is not finite"
+    # 1 and 1.0 are the same configuration, while 1 and true are not.
+    elif len({(isinstance(value, bool), value) for value in values}) < len(values):
+        problem = "lists a value twice"
+    if problem is not None:
+        mistakes.append(Mistake(node.origin, key, f"{quoted(node)} {problem}"))
+        return None
+    return CategoricalDistribution(values)
 
 
-def _logint(values: Sequence[object]) -> IntRange:
-    low, high = _whole_numbers(values, 2, 2)
-    if low < 1:
-        raise _GrammarError("a logarithmic scale has no zero", "low >= 1")
-    return _ordered(IntRange(low, high, 1, log=True))
-
-
-def _choice(values: Sequence[object]) -> Choice:
-    scalars = tuple(value for value in values if isinstance(value, str | int | float | None))
-    if len(scalars) < 2:
-        raise _GrammarError("there is nothing to choose from", "at least two values")
-    if any(isinstance(value, float) and not math.isfinite(value) for value in scalars):
-        raise _GrammarError("values must be finite")
-    for index, value in enumerate(scalars):
-        # 1 and 1.0 are the same configuration, while 1 and true are not.
-        same_kind = [x for x in scalars[:index] if isinstance(x, bool) == isinstance(value, bool)]
-        if value in same_kind:
-            raise _GrammarError("a value is listed twice")
-    return Choice(scalars)
-
-
-def _numbers(values: Sequence[object], least: int, most: int) -> list[int | float]:
-    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    if len(numbers) != len(values) or not all(math.isfinite(number) for number in numbers):
-        raise _GrammarError("the bounds must be finite numbers")
-    if not least <= len(numbers) <= most:
-        wanted = str(least) if least == most else f"{least} or {most}"
-        raise _GrammarError(f"has {len(numbers)} values instead of {wanted}")
-    return numbers
-
-
-def _whole_numbers(values: Sequence[object], least: int, most: int) -> list[int]:
-    numbers = _numbers(values, least, most)
-    if not all(isinstance(number, int) for number in numbers):
-        raise _GrammarError("the bounds must be whole numbers")
-    return [int(number) for number in numbers]
-
-
-def _ordered(dimension: _Range) -> _Range:
-    if dimension.low >= dimension.high:
-        raise _GrammarError("the range is empty", "low < high")
-    return dimension
-
-
-@dataclass(frozen=True)
-class _Form:
-    read: Callable[[Sequence[object]], Dimension]
-    shown: str
-
-
-_CALL = re.compile(r"([A-Za-z_]\w*)\s*\((.*)\)", flags=re.DOTALL)
-_READERS = {
-    "uniform": _Form(_uniform, "uniform(low, high)"),
-    "loguniform": _Form(_loguniform, "loguniform(low, high)"),
-    "int": _Form(_int, "int(low, high) or int(low, high, step)"),
-    "logint": _Form(_logint, "logint(low, high)"),
-    "choice": _Form(_choice, "choice(x, y, ...)"),
-}
-_FORMS = (
-    "one of uniform(low, high), loguniform(low, high), int(low, high[, step]), logint(low, high), "
-    "choice(x, y, ...)"
-)
+def _rewritten(form: str, inside: str) -> str:
+    """What stands for a form such as `uniform(1, 3)` of earlier search files."""
+    if form == "choice":
+        return f"[{inside}]"
+    low, high, *step = [*(part.strip() for part in inside.split(",")), "", ""][:3]
+    log = ", log: true" if form.startswith("log") else ""
+    steps = f", step: {step[0]}" if step[0] else ""
+    return f"{{low: {low}, high: {high}{log}{steps}}}"

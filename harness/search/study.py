@@ -33,7 +33,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from harness.search.spec import SearchSpec, build_pruner, build_sampler
+from harness.search.spec import SearchSpec
 from harness.tracking.store import first_line, without_credentials
 from models.errors import UserError
 
@@ -185,16 +185,14 @@ def claimed_trial(spec: SearchSpec) -> Iterator[tuple[optuna.Study, optuna.Trial
     """
     with _claiming(spec):
         storage = open_storage(spec.storage, spec.path, requeue_crashed, create=False)
-        pruner = build_pruner(
-            spec.pruner_config(), validate_every=spec.validate_every, last_step=spec.last_step
-        )
+        pruner = spec.pruner.build(validate_every=spec.validate_every, last_step=spec.last_step)
         study = optuna.load_study(study_name=spec.study, storage=storage, pruner=pruner)
         _give_back_dead(study, spec)
         trials = study.get_trials(deepcopy=False)
         if to_begin(trials, spec.trials) == 0:
             claimed = None
         else:
-            study.sampler = build_sampler(spec.sampler_config(), len(trials))
+            study.sampler = spec.sampler.build(len(trials))
             with warnings.catch_warnings():
                 # That heartbeats are for Optuna's own loop: here `_heartbeats` sends them.
                 warnings.simplefilter("ignore", UserWarning)

@@ -25,7 +25,6 @@ from optuna.trial import TrialState
 from harness.config.load import Trial
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
-from harness.config.trial_hash import training_hash, trial_hash
 from harness.machine.files import write_json
 from harness.processes.progress import Progress, ProgressListener
 from harness.processes.signals import StopRequest
@@ -128,7 +127,7 @@ def search_trials(
         Exception: whatever ended the trial and is no mistake of the user's; the study knows.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spec, result = SearchSpec(**payload["spec"]), Path(payload["result"])
+    spec, result = SearchSpec.model_validate(payload["spec"]), Path(payload["result"])
     with recorded_status(result.parent, report) as recorded:
         told = _take_one(spec, recorded, stop or StopRequest())
         write_json(result, told)
@@ -187,13 +186,7 @@ class _Evaluation:
         for seed in self.spec.seeds:
             name = f"trial {self.trial.number}"
             config = config_at(self.spec.tree, self.trial.params, seed, name)
-            member = Trial(
-                self.spec.scale,
-                self.spec.name,
-                config,
-                trial_hash(config),
-                training_hash(config),
-            )
+            member = Trial(self.spec.scale, self.spec.name, config)
             runs_dir = Path(self.spec.runs_dir)
             folder = trial_folder(runs_dir, member)
             self.folders[seed] = folder.relative_to(runs_dir).as_posix()

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 SEARCH = """
 question: Which learning rate?
 base: {attention.name: sana}
-space: {train.learning_rate: 'loguniform(1e-4, 1e-2)'}
+space: {train.learning_rate: {low: 1e-4, high: 1e-2, log: true}}
 objective: {seeds: [0]}
 pruner: none
 sampler: random

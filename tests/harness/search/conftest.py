@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,8 @@ SEARCH = """\
 question: Which values?
 base: baselines/dydila
 space:
-  attention.lambda_init: loguniform(1e-3, 1e-1)
-  model.depth: int(1, 4)
+  attention.lambda_init: {low: 1e-3, high: 1e-1, log: true}
+  model.depth: {low: 1, high: 4}
 objective: {seeds: [0, 1]}
 pruner: {name: median, startup_trials: 2}
 sampler: {name: random, seed: 5}
@@ -45,6 +45,6 @@ def make(tmp_path: Path) -> Callable[..., Made]:
         search = load_search("s", scale="smoke", overrides=[], experiments_dir=experiments)
         store = f"sqlite:///{tmp_path / 'mlflow.db'}"
         spec = spec_of(search, trials, storage, tmp_path / "runs", store)
-        return Made(search, replace(spec, threads=1))
+        return Made(search, spec)
 
     return build

@@ -82,7 +82,8 @@ def test_killed_workers_and_launchers_lose_and_repeat_nothing(tmp_path: Path) ->
     write_search(
         tmp_path,
         "question: Where should lambda start?\nbase: baselines/dydila\n"
-        "space: {attention.gamma_init: 'uniform(1, 4)', attention.lambda_init: 'uniform(0, 1)'}\n"
+        "space:\n  attention.gamma_init: {low: 1, high: 4}\n"
+        "  attention.lambda_init: {low: 0, high: 1}\n"
         "objective: {seeds: [0, 1]}\npruner: none\nsampler: random\n",
     )
     more = ("train.steps=40", "--workers", "2")
@@ -152,7 +153,7 @@ def test_a_hopeless_configuration_is_stopped_early_and_a_larger_number_goes_on(
     write_search(
         tmp_path,
         "question: Which learning rate?\nbase: {attention.name: sana}\n"
-        "space: {train.learning_rate: 'loguniform(1e-12, 2e-3)'}\n"
+        "space: {train.learning_rate: {low: 1e-12, high: 2e-3, log: true}}\n"
         "objective: {seeds: [0]}\npruner: {name: median, startup_trials: 1}\nsampler: random\n",
     )
     more = ("train.steps=20", "--workers", "1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,10 @@ Make = Callable[..., Made]
 
 def run(spec: SearchSpec) -> dict[str, Any]:
     """As a pool's worker is given it."""
-    payload = {"spec": asdict(spec), "result": str(spec.path / "jobs" / "0001" / "result.json")}
+    payload = {
+        "spec": spec.model_dump(mode="json"),
+        "result": str(spec.path / "jobs" / "0001" / "result.json"),
+    }
     return search_trials(json.loads(json.dumps(payload)), ignore_progress)
 
 
@@ -63,7 +65,7 @@ def test_finished_trainings_are_reused_whatever_their_folder_is_called(make: Mak
 
 def test_values_that_do_not_fit_together_fail_the_trial_alone(make: Make) -> None:
     text = SEARCH.replace(
-        "model.depth: int(1, 4)", "model.width: choice(64, 96)\n  model.heads: choice(4, 64)"
+        "model.depth: {low: 1, high: 4}", "model.width: [64, 96]\n  model.heads: [4, 64]"
     )
     spec = make(text).spec
     study = prepare_study(spec)
