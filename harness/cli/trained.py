@@ -87,14 +87,17 @@ def export(options: argparse.Namespace) -> int:
 def convert(options: argparse.Namespace) -> int:
     """Turn a published DiT checkpoint into an exported model, or back.
 
-    A checkpoint is in the layout of facebookresearch/DiT (.pt, .pth or .safetensors), an exported
-    model as `export` writes it. Back goes only softmax attention without a convolution of V.
+    A checkpoint is in the layout of facebookresearch/DiT (.pt, .pth, .ckpt, .bin or .safetensors),
+    an exported model as `export` writes it. Back goes only softmax attention without a convolution
+    of V. Prints what was read, the number of heads above all, which no checkpoint says.
 
     Examples: python -m harness convert DiT-XL-2-256x256.pt dit; python -m harness convert dit
     DiT-XL-2-256x256.safetensors
     """
     from harness.training.published_dit import convert as convert_files
+    from harness.training.published_dit import describe
 
-    convert_files(options.source, options.out, options.heads)
+    network = convert_files(options.source, options.out, options.heads)
+    print(f"{options.source}: {describe(network.config)}")
     print(options.out)
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from models.attention.base import ValueConvolutionConfig
 from models.attention.softmax import Config as SoftmaxConfig
 from models.backbone import BACKBONE_SIZES, Backbone, BackboneConfig
 from models.embeddings import position_embedding
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 _OUTSIDE = {
     "x_embedder.proj.weight": "patch_embedding.projection.weight",
@@ -48,39 +49,64 @@ _IN_BLOCK = {
 
 _POSITIONS = "pos_embed"
 
+_SAFETENSORS = ".safetensors"
 
-def load_dit_state(backbone: Backbone, published: Mapping[str, Tensor]) -> None:
-    """Set a backbone's weights from a state dict in the published layout.
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", _SAFETENSORS)
+"""Of files that are read and written; all but the last are pickles of `torch.save`."""
+
+_WRAPPERS = ("ema", "state_dict", "model")
+"""Keys under which training scripts keep weights; of several, the first is taken."""
+
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What wrappers for parallel, compiled and Lightning's training put before every name."""
+
+_NOT_DIT = "this is not a DiT checkpoint in the published layout"
+
+
+def dit_network(published: Mapping[str, Tensor], heads: int | None) -> Backbone:
+    """The network of a state dict in the published layout, in evaluation mode.
+
+    Args:
+        published: names to tensors; their shapes say what the network is.
+        heads: of its attention; None looks its width and depth up among DiT's sizes.
 
     Raises:
-        UserError: the backbone is not a DiT, the state dict is not one of DiT, or they differ in
-            size; the message names both values.
+        UserError: the state dict is not one of DiT, or the heads are not known.
     """
-    _check_is_dit(backbone.config)
-    names = _names(backbone.config.depth)
-    _check_depth(backbone.config, published)
-    expected = {*names, _POSITIONS}
+    for name, tensor in published.items():
+        whole = tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not (whole and tensor.is_floating_point() and _is_stored_whole(tensor)):
+            raise UserError(f"{name} is no dense tensor of floating-point numbers")
+    config = _config(published, heads)
+    names = _names(config.depth)
     for problem, keys in (
-        ("lacks", expected - published.keys()),
-        ("also has", published.keys() - expected),
+        ("lacks", {*names, _POSITIONS} - published.keys()),
+        ("also has", published.keys() - {*names, _POSITIONS}),
     ):
         if keys:
+            raise UserError(f"{_NOT_DIT}: it {problem} {', '.join(sorted(keys)[:5])}")
+    # Without memory, since sizes that do not fit together may be large.
+    with torch.device("meta"):
+        own = Backbone(config, seed=0).state_dict()
+    positions = position_embedding(config.width, config.grid)[None]
+    shapes = {theirs: own[ours].shape for theirs, ours in names.items()}
+    for name, shape in {**shapes, _POSITIONS: positions.shape}.items():
+        found = published[name].shape
+        if found != shape:
             raise UserError(
-                f"this is not a DiT checkpoint in the published layout: it {problem} "
-                f"{', '.join(sorted(keys)[:5])}"
+                f"{_NOT_DIT}: expected {name} of shape {tuple(shape)}, not {tuple(found)}"
             )
-    _check_sizes(backbone.config, published)
-    own = backbone.state_dict()
-    for theirs, ours in names.items():
-        _check_shape(theirs, published[theirs], own[ours])
-    positions = _positions(backbone.config)
-    _check_shape(_POSITIONS, published[_POSITIONS], positions)
-    if not torch.allclose(published[_POSITIONS].float(), positions, atol=1e-5):
+    stored = published[_POSITIONS]
+    # Rounded to the type that they are stored in.
+    rounding = max(1e-5, torch.finfo(stored.dtype).eps)
+    if not torch.allclose(stored.float(), positions, rtol=0.0, atol=rounding):
         raise UserError(
             f"{_POSITIONS} of the checkpoint is not DiT's sine-cosine embedding of a grid of "
-            f"{backbone.config.grid[0]}x{backbone.config.grid[1]} tokens"
+            f"{config.grid[0]}x{config.grid[1]} tokens"
         )
+    backbone = Backbone(config, seed=0)
     backbone.load_state_dict({ours: published[theirs] for theirs, ours in names.items()})
+    return backbone.eval()
 
 
 def dit_state(backbone: Backbone) -> dict[str, Tensor]:
@@ -89,10 +115,23 @@ def dit_state(backbone: Backbone) -> dict[str, Tensor]:
     Raises:
         UserError: the backbone is not a DiT.
     """
-    _check_is_dit(backbone.config)
-    own = backbone.state_dict()
-    published = {theirs: own[ours] for theirs, ours in _names(backbone.config.depth).items()}
-    return {**published, _POSITIONS: _positions(backbone.config)}
+    config, own = backbone.config, backbone.state_dict()
+    facts = {
+        "attention.name": (config.attention.name, SoftmaxConfig().name),
+        "model.feedforward": (config.feedforward, "mlp"),
+        "model.positions": (config.positions, "sincos"),
+        "model.qk_norm": (config.qk_norm, False),
+        "model.value_convolution.size": (config.value_convolution.size, 0),
+    }
+    differences = [
+        f"{name} is {ours} here and {theirs} in DiT"
+        for name, (ours, theirs) in facts.items()
+        if ours != theirs
+    ]
+    if differences:
+        raise UserError(f"the published layout holds only DiT itself: {'; '.join(differences)}")
+    published = {theirs: own[ours] for theirs, ours in _names(config.depth).items()}
+    return {**published, _POSITIONS: position_embedding(config.width, config.grid)[None]}
 
 
 def _names(depth: int) -> dict[str, str]:
@@ -105,84 +144,17 @@ def _names(depth: int) -> dict[str, str]:
     }
 
 
-def _positions(config: BackboneConfig) -> Tensor:
-    return position_embedding(config.width, config.grid)[None]
-
-
-def _check_is_dit(config: BackboneConfig) -> None:
-    facts = {
-        "attention.name": (config.attention.name, SoftmaxConfig().name),
-        "model.feedforward": (config.feedforward, "mlp"),
-        "model.positions": (config.positions, "sincos"),
-        "model.qk_norm": (config.qk_norm, False),
-        "model.value_convolution.size": (config.value_convolution.size, 0),
-    }
-    _raise_for_differences("the published layout holds only DiT itself", "DiT", facts)
-
-
-def _check_depth(config: BackboneConfig, published: Mapping[str, Tensor]) -> None:
-    blocks = {key.split(".")[1] for key in published if key.startswith("blocks.")}
-    facts = {"model.depth": (config.depth, len(blocks))}
-    _raise_for_differences("the checkpoint does not fit this model", "the checkpoint", facts)
-
-
-def _check_sizes(config: BackboneConfig, published: Mapping[str, Tensor]) -> None:
-    width, channels, _, patch = published["x_embedder.proj.weight"].shape
-    outputs = published["final_layer.linear.weight"].shape[0]
-    facts = {
-        "model.width": (config.width, width),
-        "model.patch_size": (config.patch_size, patch),
-        "image channels": (config.image_shape[0], channels),
-        "tokens": (config.grid[0] * config.grid[1], published[_POSITIONS].shape[1]),
-        "classes": (
-            config.num_classes,
-            published["y_embedder.embedding_table.weight"].shape[0] - 1,
-        ),
-        "predicted channels": (
-            config.image_shape[0] * config.variance_channels,
-            outputs // patch**2,
-        ),
-    }
-    _raise_for_differences("the checkpoint does not fit this model", "the checkpoint", facts)
-
-
-def _raise_for_differences(
-    problem: str, other: str, facts: Mapping[str, tuple[object, object]]
-) -> None:
-    """Compare the model's value with the other's, for all facts at once."""
-    differences = [
-        f"{name} is {ours} here and {theirs} in {other}"
-        for name, (ours, theirs) in facts.items()
-        if ours != theirs
-    ]
-    if differences:
-        raise UserError(f"{problem}: {'; '.join(differences)}")
-
-
-def _check_shape(name: str, theirs: Tensor, ours: Tensor) -> None:
-    if theirs.shape != ours.shape:
-        raise UserError(
-            f"the checkpoint does not fit this model: {name} is of shape {tuple(theirs.shape)} "
-            f"in the checkpoint and {tuple(ours.shape)} here"
-        )
-
-
-_SAFETENSORS = ".safetensors"
-
-_PICKLED = (".pt", ".pth")
-
-_PREFIXES = ("module.", "_orig_mod.")
-"""What wrappers for parallel and compiled training put before every name."""
-
-
-def convert(source: Path, out: Path, heads: int | None) -> None:
+def convert(source: Path, out: Path, heads: int | None) -> Backbone:
     """Convert a published checkpoint to an exported model, or an exported model to such a file.
 
     Args:
-        source: a file (`.pt`, `.pth` or `.safetensors`), or the folder of an exported model.
+        source: a file with one of `SUFFIXES`, or the folder of an exported model.
         out: the folder, or the file, to write.
         heads: of the published network, which its file does not say; None looks its width and depth
             up among DiT's sizes.
+
+    Returns:
+        The network that was read.
 
     Raises:
         UserError: the source is neither, is of another variant or size than DiT's, or `out` exists.
@@ -193,11 +165,23 @@ def convert(source: Path, out: Path, heads: int | None) -> None:
         _check_suffix(out, "write")
         if out.exists():
             raise UserError(f"{out} exists already: name another file, or remove it")
-        write_published(load_exported(source), out)
+        backbone = load_exported(source)
+        write_published(backbone, out)
     elif source.is_file():
-        export_model(read_published(source, heads), out, None)
+        backbone = read_published(source, heads)
+        export_model(backbone, out, None)
     else:
         raise UserError(f"there is no checkpoint or exported model {source}")
+    return backbone
+
+
+def describe(config: BackboneConfig) -> str:
+    """Classes, images, patches, blocks, width and heads of a network, in one line."""
+    shape = "x".join(map(str, config.image_shape))
+    return (
+        f"{config.num_classes} classes, images of {shape} in patches of {config.patch_size}, "
+        f"{config.depth} blocks of width {config.width}, {config.heads} heads"
+    )
 
 
 def read_published(path: Path, heads: int | None) -> Backbone:
@@ -208,11 +192,9 @@ def read_published(path: Path, heads: int | None) -> Backbone:
     """
     state = _state(path)
     try:
-        backbone = Backbone(_config(state, heads), seed=0)
-        load_dit_state(backbone, state)
+        return dit_network(state, heads)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return backbone.eval()
 
 
 def write_published(backbone: Backbone, path: Path) -> None:
@@ -221,7 +203,6 @@ def write_published(backbone: Backbone, path: Path) -> None:
     Raises:
         UserError: the backbone is not a DiT.
     """
-    _check_suffix(path, "write")
     state = {name: value.contiguous() for name, value in dit_state(backbone).items()}
     with atomic_path(path) as temporary:
         if path.suffix == _SAFETENSORS:
@@ -231,9 +212,8 @@ def write_published(backbone: Backbone, path: Path) -> None:
 
 
 def _check_suffix(path: Path, verb: str) -> None:
-    suffixes = (*_PICKLED, _SAFETENSORS)
-    if path.suffix not in suffixes:
-        raise UserError(f"cannot {verb} {path}: expected a name that ends in {', '.join(suffixes)}")
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"cannot {verb} {path}: expected a name that ends in {', '.join(SUFFIXES)}")
 
 
 def _state(path: Path) -> dict[str, Tensor]:
@@ -248,17 +228,28 @@ def _state(path: Path) -> dict[str, Tensor]:
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     # A damaged file makes the readers raise almost anything.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, most=300)
         raise UserError(f"{path} cannot be read as weights alone: {reason}") from error
-    for wrapped in ("ema", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapped), dict):
-            loaded = loaded[wrapped]
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise UserError(f"{path} is not a state dict: names and tensors, or those under ema, model")
-    for prefix in _PREFIXES:
-        if loaded and all(str(name).startswith(prefix) for name in loaded):
-            loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
-    return loaded
+    while isinstance(loaded, dict):
+        inner = [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)]
+        if not inner:
+            break
+        loaded = inner[0]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
+    ):
+        raise UserError(
+            f"{path} is not a state dict: names and tensors, or those under {', '.join(_WRAPPERS)}"
+        )
+    state: dict[str, Tensor] = loaded
+    while state and (prefixes := [p for p in _PREFIXES if all(n.startswith(p) for n in state)]):
+        state = {name.removeprefix(prefixes[0]): value for name, value in state.items()}
+    return state
+
+
+def _is_stored_whole(tensor: Tensor) -> bool:
+    """Whether there is a number for each element; a small file may claim a huge expanded tensor."""
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
 
 
 def _config(state: Mapping[str, Tensor], heads: int | None) -> BackboneConfig:
@@ -271,6 +262,8 @@ def _config(state: Mapping[str, Tensor], heads: int | None) -> BackboneConfig:
     side = math.isqrt(tokens)
     if side * side != tokens:
         raise UserError(f"expected a square grid of tokens, but pos_embed has {tokens}")
+    if not width or not patch:
+        raise UserError(f"{_NOT_DIT}: its width is {width} and its patches are of {patch}")
     predicted = outputs // patch**2
     if predicted not in (channels, 2 * channels):
         raise UserError(
@@ -278,31 +271,33 @@ def _config(state: Mapping[str, Tensor], heads: int | None) -> BackboneConfig:
             f"but final_layer.linear.weight makes {predicted}"
         )
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-    return BackboneConfig(
-        image_shape=(channels, side * patch, side * patch),
-        num_classes=rows - 1,
-        depth=depth,
-        width=width,
-        heads=_heads(width, depth) if heads is None else heads,
-        patch_size=patch,
-        feedforward="mlp",
-        mlp_ratio=hidden / width,
-        positions="sincos",
-        qk_norm=False,
-        value_convolution=ValueConvolutionConfig(size=0, initialization="zero"),
-        attention=SoftmaxConfig(),
-        variance_channels=predicted // channels,
-    )
+    try:
+        return BackboneConfig(
+            image_shape=(channels, side * patch, side * patch),
+            num_classes=rows - 1,
+            depth=depth,
+            width=width,
+            heads=_heads(width, depth) if heads is None else heads,
+            patch_size=patch,
+            feedforward="mlp",
+            mlp_ratio=hidden / width,
+            positions="sincos",
+            qk_norm=False,
+            value_convolution=ValueConvolutionConfig(size=0, initialization="zero"),
+            attention=SoftmaxConfig(),
+            variance_channels=predicted // channels,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{_NOT_DIT}: {where} is {first['input']}: {first['msg']}") from error
 
 
 def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     tensor = state.get(name)
     if tensor is None or tensor.dim() != dimensions:
         found = "is missing" if tensor is None else f"has {tensor.dim()}"
-        raise UserError(
-            f"this is not a DiT checkpoint in the published layout: expected {name} with "
-            f"{dimensions} dimensions, but it {found}"
-        )
+        raise UserError(f"{_NOT_DIT}: expected {name} with {dimensions} dimensions, but it {found}")
     return tuple(tensor.shape)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.training.export import export_model, load_exported
-from harness.training.published_dit import convert, dit_state, read_published
+from harness.training.published_dit import SUFFIXES, convert, describe, dit_state, read_published
 from models.attention.base import ValueConvolutionConfig
 from models.attention.sana import Config as SanaConfig
 from models.attention.softmax import Config as SoftmaxConfig
@@ -70,7 +70,7 @@ def read(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_there_and_back_again_is_exact(tmp_path: Path, suffix: str) -> None:
     published = dit_state(dit())
     convert(write(published, tmp_path / f"dit{suffix}"), tmp_path / "ours", None)
@@ -124,12 +124,34 @@ def test_a_training_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> Non
     assert torch.equal(predicted(loaded), predicted(ours))
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
-def test_names_that_a_wrapper_has_prefixed_are_understood(tmp_path: Path, prefix: str) -> None:
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.module.", "model."]
+)
+def test_names_that_wrappers_have_prefixed_are_understood(tmp_path: Path, prefix: str) -> None:
     ours = dit()
     state = {prefix + name: value for name, value in dit_state(ours).items()}
     loaded = read_published(write(state, tmp_path / "dit.pt"), None)
     assert torch.equal(predicted(loaded), predicted(ours))
+
+
+@pytest.mark.parametrize("keys", [("state_dict",), ("model",), ("model", "state_dict")], ids=str)
+def test_weights_are_found_inside_of_what_training_scripts_write(
+    tmp_path: Path, keys: tuple[str, ...]
+) -> None:
+    ours = dit()
+    state: Any = dit_state(ours)
+    for key in keys:
+        state = {key: state, "epoch": 3}
+    loaded = read_published(write(state, tmp_path / "dit.ckpt"), None)
+    assert torch.equal(predicted(loaded), predicted(ours))
+
+
+def test_what_was_read_is_told(tmp_path: Path) -> None:
+    ours = dit(num_classes=1000)
+    read = convert(write(dit_state(ours), tmp_path / "dit.pt"), tmp_path / "ours", None)
+    assert describe(read.config) == (
+        "1000 classes, images of 4x8x8 in patches of 2, 4 blocks of width 64, 2 heads"
+    )
 
 
 def without(name: str) -> Callable[[dict[str, Tensor]], Any]:
@@ -149,8 +171,20 @@ def without(name: str) -> Callable[[dict[str, Tensor]], Any]:
         ),
         (
             lambda s: {**s, "blocks.1.mlp.fc1.bias": torch.zeros(128)},
-            r"blocks\.1\.mlp\.fc1\.bias is of shape \(128,\) in the checkpoint and \(256,\) here",
+            r"expected blocks\.1\.mlp\.fc1\.bias of shape \(256,\), not \(128,\)",
         ),
+        (lambda s: {**s, "x_embedder.proj.weight": torch.zeros(0, 4, 2, 2)}, "its width is 0"),
+        (lambda s: {**s, "x_embedder.proj.weight": torch.zeros(64, 4, 0, 0)}, "patches are of 0"),
+        (lambda s: {**s, "x_embedder.proj.weight": torch.zeros(2, 4, 2, 2)}, "a width of 2 "),
+        (lambda s: {**s, "blocks.0.mlp.fc1.weight": torch.zeros(0, 64)}, "mlp_ratio is 0.0: "),
+        (lambda s: {**s, "y_embedder.embedding_table.weight": torch.zeros(0, 64)}, "classes is -1"),
+        (
+            lambda s: {**s, "pos_embed": torch.zeros(1).expand(1, 10**9, 64)},
+            "pos_embed is no dense tensor",
+        ),
+        (lambda s: {**s, "pos_embed": s["pos_embed"].long()}, "pos_embed is no dense tensor"),
+        (lambda s: {**s, "pos_embed": s["pos_embed"].to_sparse()}, "pos_embed is no dense tensor"),
+        (lambda s: {1: torch.zeros(1)}, "is not a state dict"),
         (lambda s: [1, 2], "is not a state dict"),
         (lambda s: {"epoch": 3}, "is not a state dict"),
         (lambda s: {}, "expected x_embedder.proj.weight"),
@@ -220,7 +254,7 @@ def test_places_that_cannot_be_read_or_written_are_refused(tmp_path: Path) -> No
         (tmp_path / "gone", tmp_path / "x", "there is no checkpoint or exported model"),
         (path, tmp_path / "ours", "holds a model already"),
         (tmp_path / "ours", path, "dit.pt exists already"),
-        (tmp_path / "ours", tmp_path / "new", "expected a name that ends in .pt, .pth, .safeten"),
+        (tmp_path / "ours", tmp_path / "new", "expected a name that ends in .pt, .pth, .ckpt, .b"),
         (tmp_path / "ours" / "model.json", tmp_path / "x", "expected a name that ends in .pt,"),
         (tmp_path, tmp_path / "x.pt", "holds no exported model"),
     ]:
