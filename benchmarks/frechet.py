@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 
-from harness.evaluation.metrics.frechet import FeatureMoments, frechet_distance
+from harness.evaluation.metrics.frechet import frechet_distance
+from harness.evaluation.metrics.moments import FeatureMoments
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.randomness import generator
 

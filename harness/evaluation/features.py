@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.metrics.frechet import FeatureMoments, GatheredMoments
+from harness.evaluation.metrics.frechet import Gaussian
+from harness.evaluation.metrics.moments import FeatureMoments
 from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
@@ -35,6 +36,11 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def spatial_gaussian(self) -> Gaussian | None:
+        """Fitted to the spatial features; None where there are none."""
+        return None if self.spatial is None else self.spatial.gaussian
 
     def subset(self, indices: NDArray[np.int64]) -> Features:
         """Those of some of the images, without their spatial moments."""
@@ -95,7 +101,7 @@ def extract_features(
     count = len(images) if group.leads else 0
     features = np.empty((count, extractor.feature_size), dtype=np.float32)
     logits = np.empty((count, extractor.classes), dtype=np.float32)
-    spatial = GatheredMoments(extractor.spatial_size)
+    spatial = FeatureMoments(extractor.spatial_size)
     placed = np.zeros(count, dtype=np.bool_)
     for batch in feature_batches(
         images,
@@ -109,9 +115,9 @@ def extract_features(
         features[batch.rows], logits[batch.rows] = batch.features, batch.logits
         placed[batch.rows] = True
         if batch.spatial is not None:
-            spatial.take(batch.spatial)
+            spatial.update(batch.spatial)
     assert placed.all()
-    return Features(features, logits, spatial.moments() if extractor.spatial_size else None)
+    return Features(features, logits, spatial if extractor.spatial_size else None)
 
 
 @contextmanager

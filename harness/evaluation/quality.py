@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Features, extract_features
-from harness.evaluation.metrics.frechet import fitted_gaussian, gaussian_distance, spatial_gaussian
+from harness.evaluation.metrics.frechet import gaussian_distance
 from harness.evaluation.metrics.inception_score import inception_score
 from harness.evaluation.metrics.kernel_distance import kernel_distance
+from harness.evaluation.metrics.moments import fitted_gaussian
 from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.evaluation.reference import Reference, ReferenceStatistics, drawn_without_order
 from harness.machine.npz import ImageRows
@@ -106,7 +107,7 @@ def _frechet(compared: _Compared) -> dict[MetricKey, Figure]:
 
 
 def _spatial(compared: _Compared) -> dict[MetricKey, Figure]:
-    ours = spatial_gaussian(compared.features.spatial)
+    ours = compared.features.spatial_gaussian
     if ours is None:
         raise _LeftOutError("the extractor has no spatial features")
     if compared.reference.spatial is None:

@@ -21,12 +21,8 @@ from numpy.typing import NDArray
 from harness.data.images import Pictures
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Features, extract_features, no_features
-from harness.evaluation.metrics.frechet import (
-    FeatureMoments,
-    Gaussian,
-    fitted_gaussian,
-    spatial_gaussian,
-)
+from harness.evaluation.metrics.frechet import Gaussian
+from harness.evaluation.metrics.moments import FeatureMoments, fitted_gaussian
 from harness.machine.files import atomic_path
 from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup
@@ -113,7 +109,7 @@ class Reference:
             fingerprint=self.fingerprint,
             images=len(self.features),
             gaussian=fitted_gaussian(self.features.features),
-            spatial=spatial_gaussian(self.features.spatial),
+            spatial=self.features.spatial_gaussian,
             features=self.features.features,
         )
 
@@ -245,7 +241,5 @@ def _read_spatial(stored: Mapping[str, Any], extractor: FeatureExtractor) -> Fea
     """The moments of an extractor that has spatial features."""
     if not extractor.spatial_size:
         return None
-    moments = FeatureMoments(extractor.spatial_size)
-    moments.count = int(stored["spatial_count"])
-    moments.mean, moments.scatter = stored["spatial_mean"], stored["spatial_scatter"]
-    return moments
+    names = ("spatial_mean", "spatial_scatter")
+    return FeatureMoments.of(int(stored["spatial_count"]), *(stored[name] for name in names))

@@ -28,13 +28,8 @@ from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.extractors.weights_file import file_sha256
 from harness.evaluation.features import FeatureBatch, Features, extract_features, feature_batches
 from harness.evaluation.image_inputs import HashedRows, ImageInput, open_array_images, open_images
-from harness.evaluation.metrics.frechet import (
-    GatheredMoments,
-    Gaussian,
-    fitted_gaussian,
-    gaussian_of_moments,
-    spatial_gaussian,
-)
+from harness.evaluation.metrics.frechet import Gaussian, gaussian_of_moments
+from harness.evaluation.metrics.moments import FeatureMoments, fitted_gaussian
 from harness.evaluation.reference import ReferenceStatistics
 from harness.machine.environment import installed_versions
 from harness.machine.files import atomic_path
@@ -201,7 +196,7 @@ def reference_of_features(
         fingerprint=fingerprint,
         images=len(features),
         gaussian=fitted_gaussian(features.features),
-        spatial=spatial_gaussian(features.spatial),
+        spatial=features.spatial_gaussian,
         features=features.features,
     )
 
@@ -336,22 +331,20 @@ def build_reference(
     if layout == "adm":
         stored = ("arr_0", (*images.shape[1:3], _STORED_CHANNELS), np.uint8)
     name, row, kind = stored
-    moments = GatheredMoments(extractor.feature_size)
-    spatial = GatheredMoments(extractor.spatial_size)
+    moments = FeatureMoments(extractor.feature_size)
+    spatial = FeatureMoments(extractor.spatial_size)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
             begin_array(file, (len(chosen), *row), np.dtype(kind))
             for batch in batches:
-                moments.take(batch.features)
+                moments.update(batch.features)
                 if batch.spatial is not None:
-                    spatial.take(batch.spatial)
+                    spatial.update(batch.spatial)
                 file.write(_chosen_rows(batch, chosen, layout).tobytes())
         provenance["fingerprint"] = hashed.sha256(group)
-        found = moments.moments()
-        arrays: dict[str, NDArray[Any]] = {"mu": found.mean, "sigma": found.covariance}
+        arrays: dict[str, NDArray[Any]] = {"mu": moments.mean, "sigma": moments.covariance}
         if extractor.spatial_size:
-            found = spatial.moments()
-            arrays |= {"mu_s": found.mean, "sigma_s": found.covariance}
+            arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
         arrays[PROVENANCE] = np.array(json.dumps(provenance, sort_keys=True))
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:

@@ -21,12 +21,12 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.features import Features, extract_features
-from harness.evaluation.metrics.frechet import frechet_distance_of_features
 from harness.evaluation.metrics.inception_score import inception_score
 from harness.evaluation.metrics.kernel_distance import kernel_distance
 from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.evaluation.quality import evaluate_samples
 from harness.evaluation.reference import Reference
+from tests.support.figures import frechet_distance_of_features
 from tests.support.stand_ins.pixel_extractor import PixelExtractor
 from tests.support.stand_ins.random_weights import smooth_images, write_random_inception
 

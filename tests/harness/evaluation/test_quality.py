@@ -8,13 +8,13 @@ import pytest
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
-from harness.evaluation.metrics.frechet import frechet_distance_of_features
 from harness.evaluation.metrics.inception_score import inception_score
 from harness.evaluation.quality import Figure, Quality, evaluate_samples, real_against_real
 from harness.evaluation.reference import Reference
 from harness.vocabulary import names
 from harness.vocabulary.metrics import Measurement
 from harness.vocabulary.names import check_name
+from tests.support.figures import frechet_distance_of_features
 from tests.support.stand_ins.pixel_extractor import PixelExtractor
 
 REAL_FINGERPRINT = "0123456789abcdef"

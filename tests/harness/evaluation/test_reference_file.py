@@ -9,12 +9,8 @@ import pytest
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
-from harness.evaluation.metrics.frechet import (
-    fitted_gaussian,
-    frechet_distance_of_features,
-    gaussian_distance,
-    spatial_gaussian,
-)
+from harness.evaluation.metrics.frechet import gaussian_distance, spatial_gaussian
+from harness.evaluation.metrics.moments import fitted_gaussian
 from harness.evaluation.quality import measure_quality
 from harness.evaluation.reference import ReferenceStatistics
 from harness.evaluation.reference_file import (
@@ -25,6 +21,7 @@ from harness.evaluation.reference_file import (
 )
 from harness.vocabulary.metrics import Measurement
 from models.errors import UserError
+from tests.support.figures import frechet_distance_of_features
 from tests.support.stand_ins.pixel_extractor import PixelExtractor
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from harness.evaluation.metrics.frechet import frechet_distance_of_features
 from harness.evaluation.metrics.per_class import per_class_frechet
+from tests.support.figures import frechet_distance_of_features
 
 
 @pytest.fixture(scope="module")

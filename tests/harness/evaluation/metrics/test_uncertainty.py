@@ -5,11 +5,7 @@ import pytest
 import torch
 from scipy.stats import linregress
 
-from harness.evaluation.metrics.frechet import (
-    Gaussian,
-    frechet_distance_of_features,
-    gaussian_of_features,
-)
+from harness.evaluation.metrics.frechet import Gaussian, gaussian_of_features
 from harness.evaluation.metrics.uncertainty import (
     WeightedFrechet,
     bootstrap_interval,
@@ -17,6 +13,7 @@ from harness.evaluation.metrics.uncertainty import (
 )
 from harness.processes.progress import Progress
 from models.randomness import generator
+from tests.support.figures import frechet_distance_of_features
 
 
 def standard(width: int) -> Gaussian:

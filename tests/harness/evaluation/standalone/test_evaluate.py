@@ -19,10 +19,10 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.features import extract_features
-from harness.evaluation.metrics.frechet import frechet_distance_of_features
 from harness.evaluation.metrics.kernel_distance import kernel_distance
 from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.sampling.sinks import save_samples
+from tests.support.figures import frechet_distance_of_features
 from tests.support.stand_ins.random_weights import smooth_images, write_random_vit
 
 SAMPLES, REAL = 30, 40
