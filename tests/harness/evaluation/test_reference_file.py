@@ -9,7 +9,7 @@ import pytest
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
-from harness.evaluation.metrics.frechet import gaussian_distance, spatial_gaussian
+from harness.evaluation.metrics.frechet import gaussian_distance
 from harness.evaluation.metrics.moments import fitted_gaussian
 from harness.evaluation.quality import measure_quality
 from harness.evaluation.reference import ReferenceStatistics
@@ -91,7 +91,7 @@ def test_a_distance_from_the_file_is_that_from_the_features(
         statistics, _ = read(path, extractor)
         found = measure_quality(samples, statistics, {}, inception_splits=1)
         assert found.values()["fd"] == pytest.approx(expected, rel=1e-6)
-        ours, theirs = spatial_gaussian(samples.spatial), spatial_gaussian(real.spatial)
+        ours, theirs = samples.spatial_gaussian, real.spatial_gaussian
         assert ours is not None
         assert theirs is not None
         expected = gaussian_distance(ours, theirs)
