@@ -40,6 +40,25 @@ def parse_identity(text: str | None, where: str) -> dict[str, Any]:
     return identity
 
 
+def differing_fields(identities: Mapping[str, Identity]) -> dict[str, dict[str, list[str]]]:
+    """The fields in which identities differ, each with its values and whose they are.
+
+    Args:
+        identities: name, such as a trial's, to its identity.
+
+    Returns:
+        Field to JSON of a value to the names that have it.
+    """
+    differing = {}
+    for field in sorted({field for identity in identities.values() for field in identity}):
+        names_of: dict[str, list[str]] = {}
+        for name, identity in identities.items():
+            names_of.setdefault(_shown(identity, field), []).append(name)
+        if len(names_of) > 1:
+            differing[field] = names_of
+    return differing
+
+
 def shared_identity(identities: Mapping[str, Identity], remedy: str) -> dict[str, Any]:
     """The one identity that all trials share; empty without trials.
 
@@ -50,21 +69,16 @@ def shared_identity(identities: Mapping[str, Identity], remedy: str) -> dict[str
     Raises:
         UserError: at least two differ. The message names each field, its values and whose they are.
     """
-    fields = sorted({field for identity in identities.values() for field in identity})
-    differences = []
-    for field in fields:
-        trials_by_value: dict[str, list[str]] = {}
-        for trial, identity in identities.items():
-            trials_by_value.setdefault(_shown(identity, field), []).append(trial)
-        if len(trials_by_value) > 1:
-            values = "; ".join(
-                f"{value} ({', '.join(trials)})" for value, trials in trials_by_value.items()
-            )
-            differences.append(f"  {field}: {values}")
-    if differences:
+    differing = differing_fields(identities)
+    if differing:
+        lines = [
+            f"  {field}: "
+            + "; ".join(f"{value} ({', '.join(trials)})" for value, trials in names_of.items())
+            for field, names_of in differing.items()
+        ]
         raise UserError(
             "these trials were not measured in the same way, so their figures cannot share a "
-            "column:\n" + "\n".join(differences) + f"\n{remedy}"
+            "column:\n" + "\n".join([*lines, remedy])
         )
     return dict(next(iter(identities.values()), {}))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.machine.files import write_bytes
+from harness.vocabulary import names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,14 +76,14 @@ def write_report(
     from reports.figures.curves import (
         ROUTING_METRICS,
         draw_routing_health,
+        draw_training_curves,
         draw_validation_samples,
         load_curves,
-        load_validation_curves,
         load_validation_samples,
     )
     from reports.figures.layers import draw_attention_probe, probe_by_layer
-    from reports.figures.quality import draw_tradeoff, draw_training_curves
     from reports.figures.samples import draw_samples, load_grids
+    from reports.figures.tradeoff import draw_tradeoff
     from reports.load import load_ablation
     from reports.tables.console import console_table
     from reports.tables.csv import csv_table
@@ -92,7 +93,7 @@ def write_report(
     runs = load_ablation(tracking_uri, ablation, scale, run_id)
     comparison = compare(runs)
     grids = load_grids(runs)
-    curves = load_validation_curves(runs)
+    curves = load_curves(runs, [names.VALIDATION_LOSS])
     probed, routing = probe_by_layer(runs), load_curves(runs, ROUTING_METRICS)
     validated = load_validation_samples(runs)
     figures = {

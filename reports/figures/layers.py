@@ -1,7 +1,4 @@
-"""What the variants' attention looks like from layer to layer.
-
-The probe's figures of each layer, one row a trial, layer and metric.
-"""
+"""What the variants' attention looks like from layer to layer, as the probe measured it."""
 
 from __future__ import annotations
 
@@ -10,13 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.vocabulary import names
-from reports.figures.style import BAND, STYLE, add_legend_below, colors, line_style
+from reports.figures.panels import PAGE_WIDTH, Panel, draw_panels, over_seeds
 from reports.load import AblationRuns
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
 
 PROBED = {
     names.ATTENTION_ENTROPY: "row entropy / log N",
@@ -44,43 +40,15 @@ def probe_by_layer(runs: AblationRuns) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variant", "seed", "metric", "layer", "value"])
 
 
-_SIZE = (6.5, 2.3)
-"""Inches without the legend; the width of a page's text."""
-
-
 def draw_attention_probe(probed: pd.DataFrame, variants: Sequence[str]) -> Figure:
-    """A panel a metric, a line a variant: the mean of the seeds, with a band over their range.
+    """A panel a metric, over the layers; bands are the range of the seeds.
 
     Args:
         probed: as `probe_by_layer` gives it, at least one row.
         variants: their order.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    drawn = [variant for variant in variants if (probed["variant"] == variant).any()]
-    palette = colors(len(drawn))
-    handles = {}
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=_SIZE, layout="constrained")
-        panels = zip(figure.subplots(1, len(PROBED)), PROBED.items(), strict=True)
-        for axes, (metric, title) in panels:
-            for index, variant in enumerate(drawn):
-                mine = probed[(probed["variant"] == variant) & (probed["metric"] == metric)]
-                seeds = mine.groupby("layer")["value"].agg(["mean", "min", "max"])
-                (handles[variant],) = axes.plot(
-                    seeds.index,
-                    seeds["mean"],
-                    color=palette[index],
-                    linestyle=line_style(index),
-                    marker="o",
-                    markersize=3,
-                )
-                axes.fill_between(
-                    seeds.index, seeds["min"], seeds["max"], color=palette[index], **BAND
-                )
-            axes.set(xlabel="layer", title=title)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-        add_legend_below(figure, [handles[variant] for variant in drawn], drawn)
-    return figure
+    panels = [
+        Panel(title, over_seeds(probed[probed["metric"] == metric], "layer"))
+        for metric, title in PROBED.items()
+    ]
+    return draw_panels(panels, variants, "layer", (PAGE_WIDTH / len(PROBED), 2.3))

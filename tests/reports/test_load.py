@@ -189,7 +189,7 @@ def test_nothing_of_the_harness_but_the_names_is_imported() -> None:
     import subprocess
 
     code = (
-        "import sys, reports.report, reports.load, reports.comparison, reports.figures.quality, "
+        "import sys, reports.report, reports.load, reports.comparison, reports.figures.tradeoff, "
         "reports.figures.samples, reports.figures.curves, reports.tables.markdown, "
         "reports.tables.latex, reports.tables.console, reports.tables.csv\n"
         "print(sorted(m for m in sys.modules if m.startswith(('harness.', 'models.'))))\n"

@@ -14,7 +14,7 @@ from rich.console import Console
 from harness.vocabulary import names
 from harness.vocabulary.metrics import BY_KEY
 from models.errors import UserError
-from reports.figures.curves import ROUTING_METRICS, load_validation_curves
+from reports.figures.curves import ROUTING_METRICS, load_curves
 from reports.figures.samples import load_grids
 from reports.load import load_ablation
 from reports.report import write_report
@@ -134,8 +134,13 @@ def test_curves_count_a_repeated_step_once_and_leave_infinity_out(stored: Any) -
     stored.client.log_metric(run_id, names.VALIDATION_LOSS, 1.5, timestamp=2**42, step=50)
     stored.trial("b", 0, {}, curve=CURVE, status="FAILED")
     stored.finish("a")
-    curves = load_validation_curves(load_ablation(stored.uri, stored.ablation, stored.scale))
-    assert curves.to_numpy().tolist() == [["a", 0, 0, 3.0], ["a", 0, 50, 1.5]]
+    curves = load_curves(
+        load_ablation(stored.uri, stored.ablation, stored.scale), [names.VALIDATION_LOSS]
+    )
+    assert curves.drop(columns="metric").to_numpy().tolist() == [
+        ["a", 0, 0, 3.0],
+        ["a", 0, 50, 1.5],
+    ]
 
 
 def test_what_the_attention_does_is_drawn_where_it_was_logged(stored: Any, tmp_path: Path) -> None:

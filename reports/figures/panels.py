@@ -1,0 +1,137 @@
+"""Line figures: panels side by side, a line a variant through the mean of its seeds, with a band.
+
+Also what all figures of variants share: style, colours, and a legend that takes any name literally.
+"""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+STYLE: dict[Any, Any] = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "font.size": 8,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+}
+PAGE_WIDTH = 6.5
+"""Inches of a page's text."""
+_DASHES = ("-", "--", ":", "-.")
+"""So that lines differ in print, and where colours repeat."""
+_FEW_POINTS = 12
+"""Up to this many points of a line are marked; a single one would be invisible otherwise."""
+_LINE_HEIGHT = 0.17
+_CHARACTERS_AN_INCH = 75 / 4.5
+"""Of a legend, side by side."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes and its lines."""
+
+    title: str
+    lines: pd.DataFrame
+    """Columns `variant`, `x`, `mean` (the line), `low` and `high` (the band), sorted by `x`; a
+    panel without rows is left blank."""
+
+
+def over_seeds(rows: pd.DataFrame, x: str) -> pd.DataFrame:
+    """Mean and range over the seeds, as `Panel.lines`.
+
+    Args:
+        rows: columns `variant`, `value` and the one that `x` names, a row a seed.
+        x: the column on the horizontal axis.
+    """
+    seeds = rows.groupby(["variant", x])["value"].agg(mean="mean", low="min", high="max")
+    return seeds.reset_index(names=["variant", "x"])
+
+
+def draw_panels(
+    panels: Sequence[Panel],
+    variants: Sequence[str],
+    x_label: str,
+    size: tuple[float, float] = (PAGE_WIDTH / 3, 1.9),
+) -> Figure:
+    """Panels in rows as wide as a page, with one legend below.
+
+    Args:
+        panels: at least one line in all of them together.
+        variants: their order; one without a line is left out of the legend.
+        x_label: of the horizontal axes, which count in whole numbers.
+        size: inches of a panel.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    present = {name for panel in panels for name in panel.lines["variant"]}
+    drawn = [variant for variant in variants if variant in present]
+    width, height = size
+    columns = min(len(panels), round(PAGE_WIDTH / width))
+    rows = -(-len(panels) // columns)
+    handles: dict[str, Any] = {}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, panel in zip(grid, panels, strict=False):
+            if panel.lines.empty:
+                continue
+            axes.set_axis_on()
+            axes.set(title=panel.title, xlabel=x_label)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+            for variant, color, dashes in zip(
+                drawn, colors(len(drawn)), itertools.cycle(_DASHES), strict=False
+            ):
+                line = panel.lines[panel.lines["variant"] == variant]
+                if line.empty:
+                    continue
+                marker = "o" if len(line) <= _FEW_POINTS else ""
+                (handles[variant],) = axes.plot(
+                    line["x"], line["mean"], color=color, ls=dashes, marker=marker, markersize=3
+                )
+                axes.fill_between(
+                    line["x"], line["low"], line["high"], color=color, alpha=0.18, linewidth=0
+                )
+        add_legend_below(figure, [handles[variant] for variant in drawn], drawn)
+    return figure
+
+
+def colors(count: int) -> list[tuple[float, float, float]]:
+    """Colours that the colour-blind tell apart; from ten on they repeat."""
+    import seaborn as sns
+
+    return list(sns.color_palette("colorblind", count))
+
+
+def add_legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend below the axes, for which the figure grows. `handles` are lines or error bars."""
+    width, height = figure.get_size_inches()
+    characters = int(width * _CHARACTERS_AN_INCH)
+    wrapped = [textwrap.fill(label, min(characters // 2, 60)) for label in labels]
+    widest = max(len(line) for label in wrapped for line in label.split("\n"))
+    columns = min(len(labels), max(1, characters // (widest + 7)))
+    tallest = max(label.count("\n") + 1 for label in wrapped)
+    lines = tallest * -(-len(labels) // columns)
+    figure.set_size_inches(width, height + lines * _LINE_HEIGHT)
+    # Numbers stand for names, since matplotlib reads "$" and a leading "_" in labels as commands.
+    legend = figure.legend(
+        handles,
+        [str(index) for index in range(len(labels))],
+        loc="outside lower center",
+        ncols=columns,
+    )
+    for text, label in zip(legend.get_texts(), wrapped, strict=True):
+        text.set_parse_math(False)
+        text.set_text(label)
