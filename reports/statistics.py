@@ -91,23 +91,22 @@ def paired_difference(
     ]
     if not common:
         return PairedDifference(count=0, mean=None)
-    differences = np.array([variant[seed] - baseline[seed] for seed in common], dtype=np.float64)
+    of_variant, of_baseline = ([values[seed] for seed in common] for values in (variant, baseline))
+    differences = np.subtract(of_variant, of_baseline)
     mean = float(differences.mean())
     if len(common) == 1:
         return PairedDifference(count=1, mean=mean)
-    error = float(differences.std(ddof=1) / math.sqrt(len(common)))
-    freedom = len(common) - 1
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * error
-    if error > 0:
-        p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    else:
-        p_value = 1.0 if mean == 0 else 0.0
+    if np.ptp(differences) == 0:
+        mean = float(differences[0])
+        return PairedDifference(len(common), mean, 0.0, (mean, mean), 0.0 if mean else 1.0)
+    test = stats.ttest_rel(of_variant, of_baseline)
+    interval = test.confidence_interval(CONFIDENCE)
     return PairedDifference(
         count=len(common),
         mean=mean,
-        standard_error=error,
-        interval=(mean - half, mean + half),
-        p_value=p_value,
+        standard_error=float(stats.sem(differences)),
+        interval=(float(interval.low), float(interval.high)),
+        p_value=float(test.pvalue),
     )
 
 
