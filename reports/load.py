@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.machine.mlflow_client import without_credentials
 from harness.vocabulary import names
 from models.errors import UserError
 from reports.identity import parse_identity, shared_identity
@@ -127,8 +128,8 @@ def load_ablation(
                 trials = [(trial, _find(client, trial)) for trial in listed]
                 return _assemble(tracking_uri, ablation, scale, parent.data.tags, listing, trials)
     raise UserError(
-        f"MLflow ({tracking_uri}) holds no run of ablation {ablation} at scale {scale} that lists "
-        f"its trials in {names.ARTIFACT_TRIALS}: run `{command}` first"
+        f"MLflow ({without_credentials(tracking_uri)}) holds no run of ablation {ablation} at "
+        f"scale {scale} that lists its trials in {names.ARTIFACT_TRIALS}: run `{command}` first"
     )
 
 

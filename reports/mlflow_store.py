@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.machine.mlflow_client import (
+    URI_VARIABLE,
+    explain,
+    mlflow_client,
+    sqlite_file,
+    without_credentials,
+)
 from harness.vocabulary import names
 from models.errors import UserError
 
@@ -32,19 +38,21 @@ def open_store(tracking_uri: str, remedy: str) -> Iterator[MlflowClient]:
         UserError: the SQLite file is missing (MLflow would make an empty one), or the store cannot
             be read.
     """
-    # MLflow's defaults wait minutes for a server that is down; the user's own settings win.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    _require_sqlite_file(tracking_uri, remedy)
+    database = sqlite_file(tracking_uri)
+    if database is not None and not database.exists():
+        raise UserError(
+            f"there is no MLflow store at {database} yet: {remedy}, or set {URI_VARIABLE} to the "
+            "store that holds your runs"
+        )
     try:
-        yield MlflowClient(tracking_uri=tracking_uri)
-    except (MlflowException, SQLAlchemyError) as error:
-        raise UserError(f"cannot read the MLflow store {tracking_uri}: {error}") from error
+        yield mlflow_client(tracking_uri)
+    except (MlflowException, SQLAlchemyError, ImportError, TimeoutError) as error:
+        raise UserError(
+            f"cannot read the MLflow store {without_credentials(tracking_uri)}: {explain(error)}"
+        ) from error
 
 
 def ablation_runs(client: MlflowClient, ablation: str, scale: str) -> list[Run]:
@@ -121,16 +129,3 @@ def read_json_artifact(client: MlflowClient, run_id: str, name: str) -> dict[str
     if not isinstance(content, dict):
         raise UserError(f"artifact {name} of MLflow run {run_id} is not a JSON object")
     return content
-
-
-def _require_sqlite_file(tracking_uri: str, remedy: str) -> None:
-    if not tracking_uri.startswith("sqlite:"):
-        return
-    from sqlalchemy.engine import make_url
-
-    database = make_url(tracking_uri).database
-    if database and not Path(database).exists():
-        raise UserError(
-            f"there is no MLflow store at {database} yet: {remedy}, or set MLFLOW_TRACKING_URI to "
-            "the store that holds your runs"
-        )

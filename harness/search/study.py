@@ -33,8 +33,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from harness.machine.mlflow_client import explain, without_credentials
 from harness.search.spec import SearchSpec
-from harness.tracking.store import first_line, without_credentials
 from models.errors import UserError
 
 DEFINITION = "definition"
@@ -88,7 +88,7 @@ def open_storage(
     # Before SQLAlchemy, whose message for it speaks of a string from an argument.
     if "://" not in url:
         raise UserError(
-            f"--storage {url}: expected the URL of a database, such as "
+            f"--storage {without_credentials(url)}: expected the URL of a database, such as "
             "sqlite:////absolute/path/search.db or postgresql://user@host/name"
         )
     waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
@@ -105,7 +105,7 @@ def open_storage(
             )
     except Exception as error:
         raise UserError(
-            f"--storage {without_credentials(url)} cannot be used: {first_line(error)}"
+            f"--storage {without_credentials(url)} cannot be used: {explain(error)}"
         ) from error
 
 
@@ -119,7 +119,7 @@ def _open_file(path: Path, *, mend: bool) -> JournalStorage:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (ValueError, KeyError, StorageInternalError) as error:
         raise UserError(
-            f"{path} is damaged ({first_line(error)}): restore it, or move it away to begin the "
+            f"{path} is damaged ({explain(error)}): restore it, or move it away to begin the "
             "search anew; finished trainings are reused"
         ) from error
 

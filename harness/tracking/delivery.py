@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock, Timeout
 
 from harness.machine.files import DamagedFileError, read_json, write_json
+from harness.machine.mlflow_client import error_code, explain
 from harness.tracking.events import (
     JOURNAL_FILE,
     Artifact,
@@ -37,7 +38,7 @@ from harness.tracking.events import (
     read_events,
     resolve_links,
 )
-from harness.tracking.store import Store, error_code, first_line
+from harness.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -312,7 +313,7 @@ class Delivery:
         except Exception as error:
             if not self._is_refusal(error):
                 raise
-            self._give_up(single.description(), first_line(error))
+            self._give_up(single.description(), explain(error))
 
     def _log(self, batch: Batch) -> None:
         self._open().log_batch(self._state().run_id, *batch.entities(self._resolve))
@@ -352,7 +353,7 @@ class Delivery:
                 raise
             self._on_notice(
                 f"MLflow at {self._store.name} does not take the artifact {name} of {self.folder} "
-                f"({first_line(error)}); it is sent later"
+                f"({explain(error)}); it is sent later"
             )
             return False
         return True

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from harness.machine.mlflow_client import configure_mlflow, explain
 from harness.tracking.delivery import Delivery, NotYetKnownError, is_complete, load_published
 from harness.tracking.events import JOURNAL_FILE, first_event
-from harness.tracking.store import Store, configure_mlflow, first_line
+from harness.tracking.store import Store
 
 LONGEST_PAUSE = 60.0
 """Seconds between attempts while the store does not answer, at most."""
@@ -115,7 +116,7 @@ class Publisher:
         if self._silent_since is None:
             self._silent_since = time.monotonic()
             self._on_notice(
-                f"MLflow at {self._store.name} does not answer ({first_line(error)}); metrics are "
+                f"MLflow at {self._store.name} does not answer ({explain(error)}); metrics are "
                 f"kept in {self._folder / JOURNAL_FILE} and sent later"
             )
 
@@ -254,6 +255,6 @@ def _publish(
 
 def _not_answering(store: Store, error: Exception) -> str:
     return (
-        f"MLflow at {store.name} does not answer ({first_line(error)}); "
+        f"MLflow at {store.name} does not answer ({explain(error)}); "
         "what is on disk is sent by a later command"
     )

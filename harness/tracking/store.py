@@ -1,88 +1,41 @@
-"""The MLflow store of this project: MLflow's own default, or the one that the user names.
-
-MLflow as a quiet library: fast to give up, nothing printed, nothing reported home.
-"""
+"""The MLflow store of this project: MLflow's own default, or the one that the user names."""
 
 from __future__ import annotations
 
-import logging
 import os
-import re
+import sqlite3
+import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from harness.machine.files import atomic_path, remove_leftovers
+from harness.machine.mlflow_client import (
+    URI_VARIABLE,
+    error_code,
+    explain,
+    is_silence,
+    mlflow_client,
+    sqlite_file,
+    without_credentials,
+)
 from models.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-
-SETTINGS = {
-    # By default an unreachable server blocks one call for 246 s. The publisher repeats by itself,
-    # and a repeat within MLflow could create a run twice.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-"""Environment variables, for this process and those that it starts; the user's own win."""
-
-
-def configure_mlflow() -> None:
-    """Import MLflow with the settings above. Takes about 3 seconds the first time."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
-
-    # A locked SQLite file is logged with a traceback although the publisher tries again.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-
-
-def mlflow_client(uri: str) -> MlflowClient:
-    """A client of one tracking URI, which leaves MLflow's global URI alone."""
-    configure_mlflow()
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def error_code(error: Exception) -> str:
-    """MLflow's code of an error, such as RESOURCE_DOES_NOT_EXIST; empty for other exceptions."""
-    from mlflow.exceptions import MlflowException
-
-    return str(error.error_code) if isinstance(error, MlflowException) else ""
-
-
-def without_credentials(text: str) -> str:
-    """`text` without the user and password of any URL in it."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
-
-
-def first_line(error: Exception) -> str:
-    """An error in one short line, fit to be shown: MLflow's own texts repeat the whole URL."""
-    lines = str(error).strip().splitlines() or [""]
-    return without_credentials(f"{type(error).__name__}: {lines[0]}")[:300]
-
-
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
-
 _KIND = "mlflow.experimentKind"
-
 _MODEL_TRAINING = "custom_model_development"
 """Without it MLflow's pages take an experiment for one on language models."""
-
 _SETUP_SECONDS = 900.0
 """Others wait while one makes the tables of a fresh database: minutes on a slow or shared disk."""
-
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-
+_FILLED_BY_SETUP = ("alembic_version", "experiments", "workspaces")
+"""Tables that hold rows before anybody has used a database."""
 _USE_INSTEAD = (
     f"Set {URI_VARIABLE} to a server (http://127.0.0.1:5000) or a database file "
     "(sqlite:////absolute/path/mlflow.db), or unset it to use mlflow.db in this repository."
@@ -105,32 +58,45 @@ class Store:
     @property
     def database(self) -> Path | None:
         """The SQLite file, or None for other stores."""
-        if not self.uri.startswith("sqlite"):
-            return None
-        return Path(self.uri.split(":///", 1)[1].split("?", 1)[0])
+        return sqlite_file(self.uri)
 
     @property
     def has_server(self) -> bool:
-        return self.uri.startswith("http")
+        return self.uri.startswith(("http", "databricks"))
 
     def client(self) -> MlflowClient:
         """Open the store, one process at a time where it is a file.
 
-        A fresh SQLite store that is opened by several processes at once breaks for good.
+        A fresh SQLite store that is opened by several processes at once breaks for good. It is made
+        beside its place and moved there, so that an interruption leaves none half made; one that an
+        interrupted MLflow left half made, with nothing in it, is made anew.
 
         Raises:
             UserError: the database was made by another MLflow, or is broken.
         """
         if self.database is None:
             return mlflow_client(self.uri)
-        self.database.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.database.parent, os.W_OK):
-            raise UserError(f"MLflow cannot write to {self.database.parent}. {_USE_INSTEAD}")
+        folder = self.database.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"MLflow cannot use {folder}: {explain(error)}. {_USE_INSTEAD}") from (
+                error
+            )
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"MLflow cannot write to {folder}. {_USE_INSTEAD}")
         with self._setup_lock():
+            if not self.database.exists() or not self.database.stat().st_size:
+                _make_database(self.database)
             try:
                 return mlflow_client(self.uri)
+            except UserError:
+                raise
             except Exception as error:
-                raise UserError(_unusable_database(self.database, error)) from error
+                if not _is_half_made(self.database):
+                    raise UserError(_unusable_database(self.database, error)) from error
+                _overwrite_with_blank(self.database)
+                return mlflow_client(self.uri)
 
     def experiment_id(self, client: MlflowClient, name: str) -> str:
         """The id of an experiment, which is created where the store lacks it.
@@ -159,7 +125,8 @@ class Store:
             later.
 
         Raises:
-            UserError: the database cannot be used, or the experiment is in MLflow's trash.
+            UserError: the database cannot be used, a server refuses (a wrong password, say, or an
+                address of something else), or the experiment is in MLflow's trash.
         """
         if self.database == self.root / "mlflow.db" and any(self.root.glob("mlruns/*/meta.yaml")):
             on_notice(
@@ -171,12 +138,14 @@ class Store:
         except UserError:
             raise
         except Exception as error:
-            if not self.has_server:
-                raise UserError(f"MLflow at {self.name} cannot be used: {first_line(error)}") from (
-                    error
-                )
+            if not self.has_server or not is_silence(error):
+                raise UserError(
+                    f"MLflow at {self.name} cannot be used: {explain(error)}. See to {URI_VARIABLE}"
+                    " and the other MLFLOW_ variables, or unset them to use mlflow.db in this "
+                    "repository."
+                ) from error
             on_notice(
-                f"MLflow at {self.name} does not answer ({first_line(error)}); "
+                f"MLflow at {self.name} does not answer ({explain(error)}); "
                 "runs are kept on disk and sent later"
             )
             return False
@@ -217,23 +186,64 @@ def open_store(root: Path) -> Store:
     uri = os.environ.get(URI_VARIABLE, "").strip()
     if not uri:
         return Store(f"sqlite:///{root / 'mlflow.db'}", root)
+    given = f"{URI_VARIABLE} is {without_credentials(uri)!r}"
     scheme = uri.split(":", 1)[0].split("+", 1)[0]
     if scheme == "file" or (":" not in uri and scheme != "databricks"):
         raise UserError(
-            f"{URI_VARIABLE} is {uri!r}, a folder, and MLflow no longer keeps runs in folders. "
-            f"{_USE_INSTEAD}"
+            f"{given}, a folder, and MLflow no longer keeps runs in folders. {_USE_INSTEAD}"
         )
     if scheme not in _SCHEMES:
-        raise UserError(f"{URI_VARIABLE} is {uri!r}, of no kind that MLflow knows. {_USE_INSTEAD}")
+        raise UserError(f"{given}, of no kind that MLflow knows. {_USE_INSTEAD}")
     if scheme == "sqlite":
         prefix, separator, path = uri.partition(":///")
         if not separator or path in ("", ":memory:"):
             raise UserError(
-                f"{URI_VARIABLE} is {uri!r}, a database in memory, which trials in other processes "
-                f"cannot reach. {_USE_INSTEAD}"
+                f"{given}, a database in memory, which trials in other processes cannot reach. "
+                f"{_USE_INSTEAD}"
             )
         uri = f"{prefix}:///{Path(path).absolute()}"
     return Store(uri, root)
+
+
+def _make_database(database: Path) -> None:
+    """Make an empty MLflow database, whole or not at all. The caller holds the setup lock."""
+    remove_leftovers(database.parent, database.stem)
+    with atomic_path(database) as temporary:
+        mlflow_client(f"sqlite:///{temporary}")
+
+
+def _overwrite_with_blank(database: Path) -> None:
+    """Give a half-made database the tables that it lacks. The caller holds the setup lock.
+
+    Its file stays, since MLflow has it open by now: SQLite copies the pages of a blank one into it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        blank = Path(folder) / "mlflow.db"
+        mlflow_client(f"sqlite:///{blank}")
+        with closing(sqlite3.connect(blank)) as source, closing(sqlite3.connect(database)) as into:
+            source.backup(into)
+
+
+def _is_half_made(database: Path) -> bool:
+    """Whether a database cannot be opened since MLflow was interrupted while it made the tables.
+
+    Such a one holds nothing but what the setup itself writes.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            tables = [
+                name
+                for (name,) in connection.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table'"
+                )
+                if name not in _FILLED_BY_SETUP
+            ]
+            return not any(
+                connection.execute(f'SELECT EXISTS (SELECT 1 FROM "{name}")').fetchone()[0]  # noqa: S608
+                for name in tables
+            )
+    except sqlite3.Error:
+        return False
 
 
 def _unusable_database(database: Path, error: Exception) -> str:
@@ -245,6 +255,6 @@ def _unusable_database(database: Path, error: Exception) -> str:
     if "database is locked" in str(error):
         return f"{database} stays locked. End the program that holds it, or try again later."
     return (
-        f"MLflow cannot use {database} ({first_line(error)}). Move the file away and run the "
+        f"MLflow cannot use {database} ({explain(error)}). Move the file away and run the "
         "command again: all runs are filled in again from their journals."
     )

@@ -21,7 +21,7 @@ PROGRAM = """
 import os, sys, time, traceback
 from pathlib import Path
 from harness.tracking.journal import Journal
-from harness.tracking.store import configure_mlflow
+from harness.machine.mlflow_client import configure_mlflow
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -89,17 +93,88 @@ def test_a_broken_database_is_explained(tmp_path: Path, notices: list[str]) -> N
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
         database.execute("INSERT INTO alembic_version VALUES ('unknown')")
+        database.execute("CREATE TABLE runs (run_uuid VARCHAR(32))")
+        database.execute("INSERT INTO runs VALUES ('precious')")
     with pytest.raises(UserError, match=r"mlflow\.db.*Move the file away"):
         store.prepare("digits", notices.append)
 
 
-def test_a_database_of_another_mlflow_is_explained(store: Store, notices: list[str]) -> None:
+INTERRUPTED = """
+import sys
+from harness.machine.mlflow_client import configure_mlflow
+from harness.tracking.store import open_store
+from pathlib import Path
+configure_mlflow()
+import mlflow.store.tracking.sqlalchemy_store
+print("go", flush=True)
+open_store(Path(sys.argv[1])).client()
+print("made", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_database_is_made_costs_nothing(
+    tmp_path: Path, notices: list[str]
+) -> None:
+    """Killed for real at moments spread over the few seconds that the tables take."""
+    interrupted = 0
+    for delay in (0.05, 0.3, 0.6, 1.0, 1.5):
+        with subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "go\n"
+            time.sleep(delay)
+            process.kill()
+            interrupted += process.stdout.read() == ""
+        if not (tmp_path / "mlflow.db").exists():
+            continue
+        assert open_store(tmp_path).client().search_experiments()
+        break
+    assert interrupted, "no kill came before the database was made"
+    assert open_store(tmp_path).prepare("digits", notices.append)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".mlflow-")]
+
+
+def damaged_copy(store: Store, folder: Path, *statements: str) -> Store:
+    """A store on a copy of the database, since MLflow looks at one and the same file only once."""
     assert store.database is not None
-    with sqlite3.connect(store.database) as database:
-        # The revision before the last one that MLflow 3.17 knows is enough to look outdated.
-        database.execute("UPDATE alembic_version SET version_num = '0'")
-    with pytest.raises(UserError, match="mlflow db upgrade sqlite:///"):
-        store.prepare("digits", notices.append)
+    folder.mkdir()
+    shutil.copyfile(store.database, folder / "mlflow.db")
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        for statement in statements:
+            database.execute(statement)
+    return Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
+
+
+HALF_MADE = ("DELETE FROM alembic_version", "DROP TABLE input_tags")
+"""Tables are there, but not all, nor the record of which of MLflow's migrations made them."""
+OUTDATED = ("UPDATE alembic_version SET version_num = '0'",)
+
+
+@pytest.mark.parametrize("damage", [HALF_MADE, OUTDATED])
+def test_a_database_that_mlflow_left_half_made_is_made_anew(
+    store: Store, tmp_path: Path, notices: list[str], damage: tuple[str, ...]
+) -> None:
+    copy = damaged_copy(store, tmp_path / "copy", *damage)
+    assert copy.prepare("digits", notices.append)
+
+
+@pytest.mark.parametrize(
+    ("damage", "advice"),
+    [(HALF_MADE, "Move the file away"), (OUTDATED, "mlflow db upgrade sqlite:///")],
+)
+def test_such_a_database_that_holds_a_run_is_left_alone(
+    store: Store, tmp_path: Path, notices: list[str], damage: tuple[str, ...], advice: str
+) -> None:
+    client = store.client()
+    run = client.create_run(store.experiment_id(client, "digits"))
+    copy = damaged_copy(store, tmp_path / "copy", *damage)
+    with pytest.raises(UserError, match=advice):
+        copy.prepare("digits", notices.append)
+    assert copy.database is not None
+    with closing(sqlite3.connect(copy.database)) as database:
+        assert database.execute("SELECT run_uuid FROM runs").fetchall() == [(run.info.run_id,)]
 
 
 def test_runs_of_the_old_file_store_are_pointed_out(store: Store, notices: list[str]) -> None:

@@ -25,10 +25,10 @@ import torch
 
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
+from harness.machine.mlflow_client import configure_mlflow
 from harness.processes.progress import Progress
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
-from harness.tracking.store import configure_mlflow
 from harness.training.train import train
 from harness.trial.run import run_trial
 from harness.trial.spec import TrialSpec
