@@ -52,8 +52,8 @@ def over_seeds(rows: pd.DataFrame, x: str) -> pd.DataFrame:
         rows: columns `variant`, `value` and the one that `x` names, a row a seed.
         x: the column on the horizontal axis.
     """
-    seeds = rows.groupby(["variant", x])["value"].agg(mean="mean", low="min", high="max")
-    return seeds.reset_index(names=["variant", "x"])
+    seeds = rows.groupby(["variant", x])["value"].agg(["mean", "min", "max"]).reset_index()
+    return seeds.set_axis(["variant", "x", "mean", "low", "high"], axis="columns")
 
 
 def draw_panels(
