@@ -200,7 +200,8 @@ def test_nothing_of_the_harness_but_the_names_is_imported() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines() == [
-        "['harness.machine', 'harness.machine.files', 'harness.vocabulary', "
-        "'harness.vocabulary.names', 'models.errors']",
+        "['harness.machine', 'harness.machine.files', 'harness.machine.mlflow_client', "
+        "'harness.vocabulary', 'harness.vocabulary.metrics', 'harness.vocabulary.names', "
+        "'models.errors']",
         "[]",
     ]
