@@ -1,9 +1,8 @@
-"""Training batches for Lightning, from wherever the run stands.
+"""Training batches: which images at which step, in an order that depends on the seed alone.
 
-In which order training sees the images: a function of the seed and the step alone.
-
-Nothing has to be saved to resume: the batches from step k on are those that an uninterrupted run
-would have drawn.
+Every epoch is a permutation of its own, drawn from the seed and the epoch's number. So nothing has
+to be saved to resume: the batches from step k on are those that an uninterrupted run would have
+drawn, with any number of processes and of workers that load.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class DrawOrder:
-    """Every epoch is a permutation of its own; batches run on across the ends of epochs."""
+    """What the order depends on; batches run on across the ends of epochs."""
 
     images: int
     batch_size: int

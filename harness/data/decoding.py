@@ -12,7 +12,7 @@ than there,
 - more than 8 bits a channel are scaled. Pillow's own conversion clips them, so that nearly all of
   a grey image becomes white.
 
-An image of a manifest as pixels, once its bytes are proven to be those of the manifest.
+Bytes of a manifest's image are first proven to be those that the manifest names.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from PIL.ImageFile import ImageFile
 from harness.data.manifest import Manifest, ManifestImage
 from harness.data.sources.base import Source
 from harness.data.walk import FORMATS
+from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
 DECODING = "adm-center-crop/v1"
@@ -41,7 +42,7 @@ DECODING = "adm-center-crop/v1"
 _BEGINNINGS = re.compile(
     rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|....ftyp|GIF8|BM|II\*\0|MM\0\*|\0\0\0\x0cjP", re.DOTALL
 )
-"""Of files of these formats, by which one is known that has lost all else."""
+"""How files of these formats begin, by which a cut one is still known."""
 
 _MOST_PIXELS = 2 * 89_478_485
 """Where Pillow refuses too, unless a library has told it otherwise."""
@@ -128,7 +129,7 @@ def _check_pixels(width: int, height: int) -> None:
 
 
 def _orientation(image: ImageFile) -> int:
-    """That of EXIF, 1 to 8; 1, upright, where there is none. Pillow turns TIFFs by itself."""
+    """EXIF's orientation, 1 to 8; 1, upright, where it has none. Pillow turns TIFFs by itself."""
     block = image.info.get("exif")
     if image.format == "TIFF" or not block:
         return 1
@@ -181,9 +182,6 @@ def _cropped(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
     return np.array(image.crop((left, top, left + resolution, top + resolution)))
 
 
-_SHOWN_DIGITS = 12
-
-
 def read_checked_image(
     source: Source, manifest: Manifest, image: ManifestImage, resolution: int
 ) -> NDArray[np.uint8]:
@@ -212,9 +210,8 @@ def read_checked_image(
     if (len(content), found) != (image.size, image.sha256):
         raise UserError(
             f"{image.id} in {source.path} is not the image of the manifest {manifest.name}: it has "
-            f"{len(content)} bytes and the SHA-256 {found[:_SHOWN_DIGITS]}... instead of "
-            f"{image.size} and {image.sha256[:_SHOWN_DIGITS]}...; restore it, or make a new "
-            "manifest"
+            f"{len(content)} bytes and the SHA-256 {short_hash(found)}... instead of {image.size} "
+            f"and {short_hash(image.sha256)}...; restore it, or make a new manifest"
         )
     try:
         return decode_image(content, resolution)

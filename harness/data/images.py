@@ -1,10 +1,7 @@
-"""What training, validation and evaluation need of a set of images, wherever it is kept.
+"""Sets of images with labels: what a network sees of them, and how they look.
 
-Between the 256 levels of an image and the numbers of a network.
-
-Images whose pixels are what a network sees.
-
-Images with labels, in memory.
+A network sees pixels as numbers in [-1, 1], or latents of an autoencoder. Metrics and people see
+the 256 levels of a pixel. Where both are the same images, a `PixelSet` is both.
 """
 
 from __future__ import annotations
@@ -71,7 +68,7 @@ class ImageSet(ABC):
     @property
     @abstractmethod
     def pictures(self) -> Pictures:
-        """The same images, in the same order, to look at and to measure."""
+        """These images, in this order, to look at and to measure."""
 
     @abstractmethod
     def inputs(self, index: Tensor, flips: Tensor, noise_of: NoiseOf) -> Tensor:

@@ -1,7 +1,4 @@
-"""A manifest in numbers.
-
-A picture of a manifest: some images of some classes, a class a row.
-"""
+"""A manifest to look at: in numbers, and as a sheet of some images, a class a row."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ class ImageSizes:
     sampled: int
     smallest: tuple[int, int]
     median: tuple[int, int]
-    """Of the image in the middle; of an even number, the smaller of the two."""
+    """The image in the middle's; where two are, the smaller one's."""
     largest: tuple[int, int]
 
 

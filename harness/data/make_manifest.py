@@ -1,6 +1,6 @@
 """From a source of images to a manifest: choose, read, hash, and prove that each can be decoded.
 
-Reading many images of a source in several processes.
+Images are read in several processes, which also serves whoever checks a manifest.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from harness.data.decoding import UnreadableImageError, decode_image
 from harness.data.manifest import LeftOut, Manifest, ManifestClass, ManifestImage, ranked
-from harness.data.sources.base import Entry, Source
+from harness.data.sources.base import Source
 from harness.processes.progress import Progress, ProgressListener
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 _MOST = 64
 """Images that a process is given at a time: few, so that progress is seen and no process idles."""
@@ -141,41 +141,35 @@ def make_manifest(
         raise ValueError("a draw needs a seed")
     chosen = _chosen_classes(source, class_ids, classes, seed)
     queues = []
-    sizes: dict[str, int] = {}
-    for class_id, entries in zip(chosen, _entries_by_class(source, chosen), strict=True):
-        ids = [entry.id for entry in entries]
-        sizes.update((entry.id, entry.size) for entry in entries)
+    for class_id, ids in zip(chosen, _ids_by_class(source, chosen), strict=True):
         _check_enough(source, class_id, len(ids), per_class)
         queues.append(_Queue(class_id, ids if per_class is None else ranked(str(seed), ids)))
+    sizes = {entry.id: entry.size for entry in source.entries()}
     readings: dict[str, _Reading] = {}
     while batch := [entry for queue in queues for entry in queue.take(per_class)]:
         read = zip(batch, read_each(_read, source, batch, processes), strict=True)
         total = len(readings) + len(batch)
         for entry, reading in read:
+            _check_unchanged(source, entry, sizes[entry], reading)
             readings[entry] = reading
             on_progress(Progress("read", len(readings), total))
         for queue in queues:
             queue.keep(readings)
         if strict:
             _refuse_unreadable(source, readings)
-    images = []
-    for label, queue in enumerate(queues):
+    for queue in queues:
         bad = [*_unreadable(readings, queue.ids)]
         _check_enough(source, queue.class_id, len(queue.kept), per_class, bad)
-        for entry in sorted(queue.kept):
-            reading = readings[entry]
-            if reading.size != sizes[entry]:
-                raise UserError(
-                    f"{source.path}: {entry} had {sizes[entry]} bytes and then {reading.size}: "
-                    "repeat the command when nobody changes the images"
-                )
-            images.append(ManifestImage(entry, label, reading.size, reading.sha256))
     return Manifest(
         name=name,
         seed=seed if draws else None,
         per_class=per_class,
         classes=tuple(ManifestClass(item, names.get(item, item)) for item in chosen),
-        images=tuple(images),
+        images=tuple(
+            ManifestImage(entry, label, readings[entry].size, readings[entry].sha256)
+            for label, queue in enumerate(queues)
+            for entry in sorted(queue.kept)
+        ),
         left_out=tuple(
             LeftOut(entry, reason) for entry, reason in _unreadable(readings, sorted(readings))
         ),
@@ -204,7 +198,7 @@ def _read(source: Source, entry_id: str) -> _Reading:
     try:
         decode_image(content, _RESOLUTION)
     except UnreadableImageError as error:
-        problem = " ".join(str(error).split())
+        problem = one_line(error)
     return _Reading(len(content), hashlib.sha256(content).hexdigest(), problem)
 
 
@@ -226,7 +220,7 @@ class _Queue:
         return self._open
 
     def keep(self, readings: Mapping[str, _Reading]) -> None:
-        """Of those that were taken last, the ones that can be read."""
+        """Keep those that were taken last and can be read."""
         self.kept += [entry for entry in self._open if readings[entry].problem is None]
 
 
@@ -260,13 +254,13 @@ def _chosen_classes(
     return class_ids
 
 
-def _entries_by_class(source: Source, chosen: Sequence[str]) -> list[list[Entry]]:
-    """The images of each chosen class, sorted by id."""
-    found: dict[str, list[Entry]] = {class_id: [] for class_id in chosen}
+def _ids_by_class(source: Source, chosen: Sequence[str]) -> list[list[str]]:
+    """The images of each chosen class, sorted."""
+    found: dict[str, list[str]] = {class_id: [] for class_id in chosen}
     for entry in source.entries():
         class_id = source.class_ids[entry.label]
         if class_id in found:
-            found[class_id].append(entry)
+            found[class_id].append(entry.id)
     return [*found.values()]
 
 
@@ -287,6 +281,14 @@ def _check_enough(
         f"{source.path}: class {class_id} has {found} images{unreadable}, but {asked} are asked "
         f"for: {fix} the class out"
     )
+
+
+def _check_unchanged(source: Source, entry: str, size: int, reading: _Reading) -> None:
+    if reading.problem is None and reading.size != size:
+        raise UserError(
+            f"{source.path}: {entry} had {size} bytes and then {reading.size}: repeat the command "
+            "when nobody changes the images"
+        )
 
 
 def _unreadable(readings: Mapping[str, _Reading], ids: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -3,9 +3,8 @@
 On disk it is JSON with an image a line. Its hash covers everything in it, so that results bear the
 very images that they come from.
 
-Draws that depend on names alone: everything has a fixed rank, and the first ones are taken.
-
-So the order in which names are given does not matter, and a larger draw contains the smaller one.
+Draws of classes and images depend on names alone: each name has a fixed rank, and the first ones
+are taken. So the order of the names does not matter, and a larger draw contains the smaller one.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from harness.machine.files import atomic_path
 from models.errors import UserError
 
 FORMAT = 1
-"""Of the file; raise it when a key changes."""
+"""The version of the file; raise it when a key changes."""
 
 _KEYS = ("format", "hash", "name", "seed", "per_class", "classes", "left_out", "images")
 
@@ -37,7 +36,7 @@ class ManifestClass:
     """A class of images."""
 
     id: str
-    """As in the source: a folder's name, which in ImageNet is the WordNet id."""
+    """The source's name of it: a folder's name, which in ImageNet is the WordNet id."""
     name: str
     """For people; the id once more where there is no other."""
 
@@ -47,7 +46,7 @@ class ManifestImage:
     """An encoded image file."""
 
     id: str
-    """As in the source."""
+    """The source's name of it."""
     label: int
     """Index into the manifest's classes."""
     size: int
@@ -71,7 +70,7 @@ class Manifest:
     name: str
     """With its version, such as `sub-in-100/v1`."""
     seed: int | None
-    """Of the draw of classes or images; None where nothing was drawn."""
+    """By which classes or images were drawn; None where nothing was drawn."""
     per_class: int | None
     """Images drawn a class; None where all were taken."""
     classes: tuple[ManifestClass, ...]

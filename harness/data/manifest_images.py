@@ -1,6 +1,7 @@
-"""Images of a manifest, decoded as they are asked for and checked against it as they are read.
+"""The images of a manifest as a data set: decoded when they are asked for, or as latents.
 
-Images as latents of an autoencoder, sampled anew each time they are asked for.
+Files are checked against the manifest as they are read. Latents come from a cache and are sampled
+anew each time they are asked for.
 """
 
 from __future__ import annotations
@@ -23,6 +24,15 @@ from harness.data.sources.base import Source
 
 KEPT_IN_MEMORY = 512 * 2**20
 """Bytes. Decoded images up to here are kept, so that a small data set is decoded once."""
+
+
+def _labelled_rows(
+    manifest: Manifest, rows: Tensor | None
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Rows (N,), all where they are None; their labels (N,); and the names of the classes."""
+    labels = torch.tensor([image.label for image in manifest.images], dtype=torch.int64)
+    chosen = torch.arange(len(labels)) if rows is None else rows
+    return chosen, labels[chosen], tuple(item.name for item in manifest.classes)
 
 
 class EncodedImages(PixelSet):
@@ -50,10 +60,7 @@ class EncodedImages(PixelSet):
         self.manifest = manifest
         self.resolution = resolution
         self.kept_in_memory = kept_in_memory
-        self.rows = torch.arange(len(manifest.images)) if rows is None else rows
-        every = torch.tensor([image.label for image in manifest.images], dtype=torch.int64)
-        self.labels = every[self.rows]
-        self.class_names = tuple(item.name for item in manifest.classes)
+        self.rows, self.labels, self.class_names = _labelled_rows(manifest, rows)
 
     @property
     def picture_shape(self) -> tuple[int, int, int]:
@@ -121,11 +128,7 @@ class LatentImages(ImageSet):
     ) -> None:
         self.cache = cache
         self.open_pictures = open_pictures
-        manifest = cache.manifest
-        self.rows = torch.arange(len(manifest.images)) if rows is None else rows
-        every = torch.tensor([image.label for image in manifest.images], dtype=torch.int64)
-        self.labels = every[self.rows]
-        self.class_names = tuple(item.name for item in manifest.classes)
+        self.rows, self.labels, self.class_names = _labelled_rows(cache.manifest, rows)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from harness.data.make_manifest import read_each
 from harness.data.manifest import Manifest, ManifestImage
 from harness.data.sources.base import Source
 from harness.processes.progress import Progress, ProgressListener
+from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
 
@@ -43,7 +44,8 @@ def check_contents(
             problems[image.id] = f"cannot be read ({problem})"
         elif sha256 != image.sha256:
             problems[image.id] = (
-                f"has other content, SHA-256 {sha256[:12]}... instead of {image.sha256[:12]}..."
+                f"has other content, SHA-256 {short_hash(sha256)}... instead of "
+                f"{short_hash(image.sha256)}..."
             )
         on_progress(Progress("verify", done, len(images)))
     _refuse(manifest, source, problems)

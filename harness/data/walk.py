@@ -20,14 +20,14 @@ from pathlib import Path, PurePosixPath
 from models.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
-"""Of Pillow, which tells them by content. Formats that run other programs are none, as EPS is."""
+"""Pillow's names of what is read, told by content. None runs other programs, as EPS would."""
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs"),
     *(".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     *(".jp2", ".j2k", ".j2c", ".jpx", ".jpc", ".jpf"),
 )
-"""Of files in these formats, in either case."""
+"""What files in these formats end in, in either case."""
 
 _SHOWN = 5
 """Suffixes of other files that are named with their counts."""
@@ -181,7 +181,7 @@ class ClassFolders:
     classes: tuple[str, ...]
     """By label, in the order of `class_order`."""
     labels: tuple[int, ...]
-    """Of N images."""
+    """The label of each of N images."""
 
 
 def class_folders(

@@ -1,14 +1,14 @@
-"""Data sets, found by the names of the modules in this package.
+"""Data sets, found by the names of the modules in this package; `base` holds what they share.
 
-A data set is one module with three functions. `check(config: DataConfig) -> None` sees without
-reading an image that the data set is there and fits the configuration.
-`content(config: DataConfig) -> str | None` is a hash of all that the network will see, or None
-where a library carries the images. `load(config: DataConfig) -> DataSet` sees the same as `check`,
-of images when it opens them.
+A data set is one module with three functions:
 
-A hash of the very data that trials are trained on, so that it is part of their own hashes.
+- `check(config: DataConfig) -> None` sees without reading an image that the data set is there and
+  fits the configuration;
+- `content(config: DataConfig) -> str | None` is a hash of all that the network will see, which
+  becomes part of the hashes of trials, or None where a library carries the images;
+- `load(config: DataConfig) -> DataSet` makes the checks and opens the images.
 
-From what a network draws to images.
+Its `FIELDS` name those of the fields `manifest` and `latents` that it uses.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 from harness.config.load import Ablation
 from harness.config.sections import DataConfig
 from harness.data.images import DataSet, to_uint8
+from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
 
@@ -107,7 +108,8 @@ def load_decoder(config: DataConfig, device: torch.device) -> Decoder:
     if autoencoder.identity != cache.autoencoder_identity:
         raise UserError(
             f"data.autoencoder {config.autoencoder} has the identity "
-            f"{autoencoder.identity[:12]}, but the latents in {config.latents} come from "
-            f"{cache.autoencoder_identity[:12]}: name the autoencoder that they were encoded with"
+            f"{short_hash(autoencoder.identity)}, but the latents in {config.latents} come from "
+            f"{short_hash(cache.autoencoder_identity)}: name the autoencoder that they were "
+            "encoded with"
         )
     return autoencoder.decode

@@ -1,7 +1,4 @@
-"""Keeping some images out of training, the same ones in every trial.
-
-Short hashes of data, for `data.content`.
-"""
+"""What data sets share: keeping images out of training, and short hashes for `data.content`."""
 
 from __future__ import annotations
 

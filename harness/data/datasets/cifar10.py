@@ -25,7 +25,7 @@ from harness.data.sources.base import Source
 from harness.data.sources.folder import FolderSource
 from harness.data.sources.zip_archive import ZipSource
 from harness.data.walk import walk_images
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 FOLDER = "cifar-10-batches-py"
 
@@ -96,7 +96,7 @@ def read_class_folders(source: Path, side: int) -> LabelledImages:
             pixels[index] = _pixels(files.read(entry.id), side).transpose(2, 0, 1)
         # Damaged images make Pillow raise almost anything.
         except Exception as error:
-            problems.append(f"{entry.id} ({_one_line(error)})")
+            problems.append(f"{entry.id} ({_reason(error)})")
     if problems:
         raise UserError(
             f"{source}: {len(problems)} of {len(entries)} images cannot be used: "
@@ -126,13 +126,13 @@ def _pixels(content: bytes, side: int) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
-def _one_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     # Pillow's text names a buffer's address in memory.
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     # What a source says names itself and the image once more; its cause does not.
     cause = error.__cause__ if isinstance(error, UserError) else error
-    return " ".join(str(cause).split()) or type(error).__name__
+    return one_line(cause or error)
 
 
 def _first(problems: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from harness.data.manifest import Manifest, read_manifest
 from harness.data.manifest_images import EncodedImages, LatentImages
 from harness.data.sources import open_source
 from harness.data.verify import check_sizes
+from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
 FIELDS = ("manifest", "latents")
@@ -91,8 +92,9 @@ def _manifest(config: DataConfig, cache: LatentCache | None) -> Manifest:
     if cache is not None and cache.manifest.hash != manifest.hash:
         raise UserError(
             f"{config.latents} holds latents of the manifest {cache.manifest.name} "
-            f"({cache.manifest.hash[:12]}), but {path} is {manifest.name} ({manifest.hash[:12]}): "
-            "encode these images, or set data.manifest=null to take the one of the latents"
+            f"({short_hash(cache.manifest.hash)}), but {path} is {manifest.name} "
+            f"({short_hash(manifest.hash)}): encode these images, or set data.manifest=null to "
+            "take the one of the latents"
         )
     return manifest
 

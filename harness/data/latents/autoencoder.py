@@ -1,7 +1,4 @@
-"""Pretrained autoencoders of diffusers, from a local folder or the Hugging Face hub.
-
-Where an autoencoder is: a local folder, or one that the Hugging Face hub gives.
-"""
+"""Pretrained autoencoders of diffusers, from a local folder or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from torch import Tensor
 
 from harness.data.images import to_network, to_uint8
 from harness.data.latents.cache import LatentSpace
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 CONFIG = "config.json"
 
@@ -76,7 +73,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {one_line(error)}") from error
+        raise UserError(f"{path} cannot be read as JSON: {_reason(error)}") from error
     if not isinstance(described, dict):
         raise UserError(f"{path} is not the configuration of an autoencoder: {_EXPECTED}")
     return described
@@ -99,10 +96,8 @@ def check_weights(folder: Path) -> None:
     raise UserError(f"{folder} lacks its weights: expected {_WEIGHTS}.safetensors")
 
 
-def one_line(error: Exception) -> str:
-    """On one line, as long as a line of a message may be."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+def _reason(error: Exception) -> str:
+    return one_line(error, most=_LONGEST_REASON)
 
 
 def _downloaded(name: str, repository: str, folder: str | None) -> Path:
@@ -129,13 +124,13 @@ def _downloaded(name: str, repository: str, folder: str | None) -> Path:
     # The hub's client raises its own errors, those of HTTP and those of the file system.
     except Exception as error:
         raise UserError(
-            f"there is no folder {name}, and the hub did not give it ({one_line(error)}): name a "
+            f"there is no folder {name}, and the hub did not give it ({_reason(error)}): name a "
             "local folder in diffusers' layout, or download it where there is a network"
         ) from error
 
 
 _IRRELEVANT = frozenset({"_diffusers_version", "_name_or_path", "force_upcast", "sample_size"})
-"""Of a configuration: they change no latent in float32 without tiling."""
+"""Keys of a configuration that change no latent in float32 without tiling."""
 
 
 class Autoencoder(LatentSpace, ABC):
@@ -203,7 +198,7 @@ def load_autoencoder(name: str, device: torch.device | str) -> Autoencoder:
         )
     # Damaged or foreign weights make the loader raise almost anything.
     except Exception as error:
-        raise UserError(f"{folder} cannot be loaded as {class_name}: {one_line(error)}") from error
+        raise UserError(f"{folder} cannot be loaded as {class_name}: {_reason(error)}") from error
     wrong = [*loading["missing_keys"], *loading["mismatched_keys"]]
     if wrong:
         raise UserError(

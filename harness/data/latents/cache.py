@@ -1,10 +1,8 @@
-"""Latents as they lie in a folder, read row by row.
+"""A cache of latents: a folder with its description, a manifest and shards, read row by row.
 
-The latents of an autoencoder: their shape, their scale, and how one is sampled.
-
-What a cache of latents says of itself, in `cache.json`.
-
-Which shard holds which image.
+The description, `cache.json`, says what the autoencoder's latents are (shape, scale, whether one is
+sampled) and of which images they were made, how. The manifest beside it names the images, and an
+image's id alone decides which shard holds it.
 """
 
 from __future__ import annotations
@@ -24,10 +22,11 @@ from torch import Tensor
 
 from harness.data.latents.shard import Shard, ShardFacts, shard_name
 from harness.data.manifest import Manifest, read_manifest
+from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
 _LEAST_LOG_VARIANCE, _GREATEST_LOG_VARIANCE = -30.0, 20.0
-"""As in diffusers' `DiagonalGaussianDistribution`."""
+"""The bounds of diffusers' `DiagonalGaussianDistribution`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class LatentSpace:
     identity: str
     """SHA-256 of configuration and weights, in hex."""
     class_name: str
-    """Of the autoencoder, in diffusers."""
+    """The autoencoder's class in diffusers."""
     latent_channels: int
     """C."""
     downsampling: int
@@ -107,11 +106,9 @@ StorageType: TypeAlias = Literal["float16", "float32"]
 
 STORAGE: dict[StorageType, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
 
-_SHOWN_DIGITS = 12
-
 
 class CacheDescription(BaseModel):
-    """Of what images a cache holds the latents, and how they were made."""
+    """The images whose latents a cache holds, and how these were made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -200,7 +197,7 @@ def _shown(value: object) -> str:
     """Hashes are cut, as they are where else the user meets them."""
     text = str(value)
     is_hash = len(text) == hashlib.sha256().digest_size * 2
-    return f"{text[:_SHOWN_DIGITS]}..." if is_hash else text
+    return f"{short_hash(text)}..." if is_hash else text
 
 
 class Sharding:
@@ -212,11 +209,11 @@ class Sharding:
     """
 
     rows: tuple[NDArray[np.int64], ...]
-    """Of each shard, sorted by id."""
+    """The rows in each shard, sorted by id."""
     shard: NDArray[np.int64]
-    """Of each row."""
+    """The shard of each row, (N,)."""
     place: NDArray[np.int64]
-    """Of each row, within its shard."""
+    """The place of each row within its shard, (N,)."""
 
     def __init__(self, ids: Sequence[str], shards: int) -> None:
         held: list[list[int]] = [[] for _ in range(shards)]
@@ -295,7 +292,7 @@ class LatentCache:
 
     @property
     def missing_shards(self) -> tuple[int, ...]:
-        """Those that are not written yet, as the folder is now. A shard without images is none."""
+        """Shards not written yet, as the folder is now. One without images is never missing."""
         present = {path.name for path in self.folder.iterdir()}
         return tuple(
             number
@@ -359,7 +356,8 @@ def open_cache(folder: Path) -> LatentCache:
     manifest = read_manifest(folder / MANIFEST)
     if manifest.hash != description.manifest_hash:
         raise UserError(
-            f"{folder / MANIFEST} has the hash {manifest.hash[:12]}, but the latents beside it are "
-            f"of {description.manifest_hash[:12]}: restore the manifest that they were encoded with"
+            f"{folder / MANIFEST} has the hash {short_hash(manifest.hash)}, but the latents beside "
+            f"it are of {short_hash(description.manifest_hash)}: restore the manifest that they "
+            "were encoded with"
         )
     return LatentCache(folder, description, manifest)

@@ -7,7 +7,7 @@ one filled up, so that its bytes depend on neither interruptions nor the number 
 They are not bitwise the same on another device or with another version of PyTorch, and may differ
 in the last bit with another batch size, for which libraries may choose other kernels.
 
-Making the folder of a cache, or joining one that was begun before.
+The first process makes the folder with its description, and the others join it.
 """
 
 from __future__ import annotations

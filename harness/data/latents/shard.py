@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.machine.files import atomic_path
-from models.errors import UserError
+from harness.vocabulary.names import short_hash
+from models.errors import UserError, one_line
 
 _MOMENTS, _DIGESTS = "moments", "sha256"
 _METADATA = "latents"
@@ -56,8 +57,8 @@ class ShardFacts:
         for name, expected in self._identities().items():
             if found.get(name) != expected:
                 raise UserError(
-                    f"{path} is of another {name} ({str(found.get(name))[:12]}) than its folder "
-                    f"({expected[:12]}): {_MEND}"
+                    f"{path} is of another {name} ({short_hash(str(found.get(name)))}) than its "
+                    f"folder ({short_hash(expected)}): {_MEND}"
                 )
         if found.get("ids") != list(self.ids):
             raise UserError(f"{path} holds other images than the manifest has in it: {_MEND}")
@@ -108,8 +109,9 @@ class Shard:
             self._digests: NDArray[np.uint8] = file.get_tensor(_DIGESTS).numpy()
             found = dict(json.loads((file.metadata() or {})[_METADATA]))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} is cut short or damaged ({reason}): {_MEND}") from error
+            raise UserError(
+                f"{path} is cut short or damaged ({one_line(error)}): {_MEND}"
+            ) from error
         facts.check_same(found, path)
         count = len(facts.ids)
         expected = (

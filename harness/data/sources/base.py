@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.walk import LeftOut
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +161,9 @@ class IndexedSource(Source):
             if len(content) != entry.size:
                 raise ValueError(f"{len(content)} bytes instead of {entry.size}")
         except (OSError, ValueError) as error:
-            text = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"{entry_id} in {self.path} cannot be read ({text}): restore it, or pack it again"
+                f"{entry_id} in {self.path} cannot be read ({one_line(error)}): restore it, or "
+                "pack it again"
             ) from error
         return content
 

@@ -6,7 +6,7 @@ classes stand in the metadata that `datasets` leaves in a file's schema.
 The format stores no sizes of single images, so listing reads through all images once, a group of
 rows at a time.
 
-The groups of rows of parquet files that were used last.
+The groups that were used last stay in memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.data.sources.base import (
     visible_files,
 )
 from harness.data.sources.labels import index_labelled, training_files
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 _MOST = 256 * 2**20
 """Bytes kept in a process; a larger group is kept alone."""
@@ -180,7 +180,7 @@ def _images(file: ParquetFile, group: int) -> pa.ChunkedArray:
 
 
 def _class_names(path: Path) -> tuple[str, ...] | None:
-    """Those in the schema, once its columns are seen to be right."""
+    """The names in the schema, once its columns are seen to be right."""
     with _opened(path) as file:
         schema = file.schema_arrow
     kinds = {field.name: field.type for field in schema}
@@ -219,5 +219,6 @@ def _opened(path: Path) -> Iterator[ParquetFile]:
         # Arrow's own errors are without a number of the operating system's.
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        text = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged or cut off ({text}): copy it again") from error
+        raise UserError(
+            f"{path} is damaged or cut off ({one_line(error)}): copy it again"
+        ) from error
