@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
-from harness.machine.environment import EXPERIMENTS, ROOT
+from harness.machine.environment import EXPERIMENTS, RUNS
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def add_runs_dir(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--runs-dir",
         type=Path,
-        default=ROOT / "runs",
+        default=RUNS,
         help="where trials and reports are written (default: runs/ in the repository)",
     )
 

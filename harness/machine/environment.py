@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 EXPERIMENTS = ROOT / "experiments"
 
+RUNS = ROOT / "runs"
+"""Where trials and reports are, unless a command is told otherwise."""
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """What the numeric libraries read as they are loaded; the first one also speaks for a user."""
 

@@ -62,13 +62,14 @@ def export_model(
     write_json(folder / DESCRIPTION, described, indent=2)
 
 
-def load_exported(folder: Path) -> Backbone:
+def load_exported(folder: str | Path) -> Backbone:
     """The network that `export_model` wrote, on the CPU and in evaluation mode.
 
     Raises:
         UserError: the folder holds no model, its description is wrong, or the weights are those of
             another variant or size; the message names both values.
     """
+    folder = Path(folder)
     config = _described(folder)
     path = folder / WEIGHTS
     found = weight_shapes(path)

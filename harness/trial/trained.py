@@ -43,7 +43,7 @@ from harness.training.hardware import choose_device
 from harness.training.train import finished_training, load_trained, weights_file
 from harness.vocabulary import names
 from models.backbone import Backbone
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -209,11 +209,32 @@ def export_run(run: str, runs_dir: Path, out: Path, weights: Weights | None = No
         UserError: there is no such run, it is not trained, it kept no best weights, its weights do
             not fit its configuration, or `out` holds a model already.
     """
+    network, config, weights = load_trained_trial(run, runs_dir, weights)
+    export_model(network, out, config, weights)
+
+
+def load_trained_trial(
+    run: str, runs_dir: Path, weights: Weights | None = None
+) -> tuple[Backbone, TrialConfig, Weights]:
+    """The network of a trained trial, on the CPU and in evaluation mode. No data set is needed.
+
+    Args:
+        run: a trial's folder, also relative to `runs_dir`, or its run id in MLflow.
+        runs_dir: where trials are.
+        weights: which ones; None takes those that the trial's samples are drawn from.
+
+    Returns:
+        The network with its EMA weights, the trial's configuration, and which weights they are.
+
+    Raises:
+        UserError: there is no such run, it is not trained, it kept no best weights, or its weights
+            do not fit its configuration.
+    """
     folder = find_trial(run, runs_dir)
     config = from_yaml_file(folder / names.ARTIFACT_CONFIG)
     if finished_training(folder) is None:
         raise UserError(
-            f"{folder}: training has not finished, so there are no weights to export; repeat the "
+            f"{folder}: training has not finished, so there are no weights to read; repeat the "
             "ablation's command, which goes on where it stopped"
         )
     weights = weights or config.sample.weights
@@ -222,10 +243,10 @@ def export_run(run: str, runs_dir: Path, out: Path, weights: Weights | None = No
         channels = shapes["patch_embedding.projection.weight"][1]
         num_classes = shapes["label_embedding.table.weight"][0] - 1
         side = config.data.side
-        backbone = load_trained(folder, config, (channels, side, side), num_classes, weights)
+        network = load_trained(folder, config, (channels, side, side), num_classes, weights)
     except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{folder}: its weights do not fit its {names.ARTIFACT_CONFIG}: {reason}"
+            f"{folder}: its weights do not fit its {names.ARTIFACT_CONFIG}: "
+            f"{one_line(error, most=300)}"
         ) from error
-    export_model(backbone, out, config, weights)
+    return network, config, weights
