@@ -163,7 +163,7 @@ def cancel(options: argparse.Namespace) -> int:
     """
     from harness.ablation.status import cancel_ablation
 
-    for line in cancel_ablation(load_selected_ablation(options), options.runs_dir):
+    for line in cancel_ablation(load_selection(options)[0], options.runs_dir):
         print(line)
     return 0
 
@@ -181,7 +181,7 @@ def status(options: argparse.Namespace) -> int:
 
     from harness.ablation.status import AblationProgress, is_over, status_view
 
-    progress = AblationProgress(load_selected_ablation(options), options.runs_dir)
+    progress = AblationProgress(load_selection(options)[0], options.runs_dir)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_WITHOUT_TERMINAL)

@@ -23,8 +23,11 @@ def add(commands: Commands) -> None:
 def print_list(options: argparse.Namespace) -> int:
     """List ablations, searches, scales and attention variants, each with its question."""
     from models.attention import load_variant, variant_names
+    from models.errors import UserError
 
     folder = options.experiments_dir
+    if not folder.is_dir():
+        raise UserError(f"--experiments-dir {folder}: there is no such folder")
     variants = [(name, load_variant(name).question) for name in variant_names()]
     sections = {
         "Ablations (make ablation EXP=...)": _catalogue_rows(list_ablations(folder)),
@@ -86,7 +89,7 @@ def _listed(
     experiments_dir: Path,
 ) -> tuple[Listed, ...]:
     from harness.config.catalogue import SUFFIX, files
-    from harness.config.layers import SAFE_NAME, about_line
+    from harness.config.layers import NAME_WORDS, about_line, is_safe_name
     from harness.config.mistakes import Mistake, Origin
     from harness.config.yaml_source import read_yaml, shown_path
 
@@ -96,9 +99,9 @@ def _listed(
         document = read_yaml(path, mistakes)
         about = "" if document is None else about_line(document, about_key, [])
         name = path.name.removesuffix(SUFFIX)
-        if not SAFE_NAME.fullmatch(name):
-            problem = "a name has letters, digits, _, . and - only"
-            mistakes.append(Mistake(Origin(shown_path(path)), "", problem))
+        if not is_safe_name(name):
+            problem = "is no name for a file of the catalogue"
+            mistakes.append(Mistake(Origin(shown_path(path)), "", problem, NAME_WORDS))
         if not mistakes:
             check(path, mistakes)
         listed.append(Listed(name, about, str(mistakes[0]) if mistakes else None))

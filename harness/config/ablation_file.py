@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from harness.config.discovery import matching
-from harness.config.layers import SAFE_NAME, nest
+from harness.config.layers import NAME_WORDS, is_safe_name, nest
 from harness.config.mistakes import Mistake, nearest_name
 from harness.config.sections import Section
 from harness.config.validation import validate
@@ -73,11 +73,15 @@ def read_ablation_file(path: Path, mistakes: list[Mistake]) -> AblationFile | No
     settings = nest(settings, mistakes)
     variants = document.find((_VARIANTS,)) or Node({}, document.origin)
     differences = {name: nest(node, mistakes) for name, node in variants.entries().items()}
+    by_lower: dict[str, str] = {}
     for name, node in variants.entries().items():
-        if not SAFE_NAME.fullmatch(name):
+        if not is_safe_name(name):
             problem = f"'{name}' cannot be the name of a folder"
-            expected = "letters, digits, _, . and -, not a dot first"
-            mistakes.append(Mistake(node.origin, f"{_VARIANTS}.{name}", problem, expected))
+            mistakes.append(Mistake(node.origin, f"{_VARIANTS}.{name}", problem, NAME_WORDS))
+        twin = by_lower.setdefault(name.lower(), name)
+        if twin != name:
+            problem = f"differs from '{twin}' in case alone, which is one folder on some systems"
+            mistakes.append(Mistake(node.origin, f"{_VARIANTS}.{name}", problem, "another name"))
     if keys is None:
         return None
     if keys.baseline not in differences:

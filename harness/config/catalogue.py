@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from harness.config.layers import SAFE_NAME
+from harness.config.layers import is_safe_name
 from harness.config.mistakes import COMMAND_LINE, Mistake, nearest_name
 from harness.config.yaml_source import shown_path
 
@@ -18,7 +18,7 @@ SUFFIX = ".yaml"
 def names(kind: Kind, experiments_dir: Path) -> tuple[str, ...]:
     """The names that the command line accepts, sorted."""
     found = (path.name.removesuffix(SUFFIX) for path in files(kind, experiments_dir))
-    return tuple(name for name in found if SAFE_NAME.fullmatch(name))
+    return tuple(name for name in found if is_safe_name(name))
 
 
 def find_file(kind: Kind, name: str, experiments_dir: Path, mistakes: list[Mistake]) -> Path | None:

@@ -110,8 +110,19 @@ def _renamed(below: Node | None, above: Node | None) -> bool:
     return below is not None and above is not None and below.value != above.value
 
 
-SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-"""What a file of the tree or a variant may be called: always one plain path component."""
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(?<!\.)")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", flags=re.IGNORECASE)
+NAME_WORDS = (
+    "letters, digits, _, . and -, no dot at an end, and none of the names that Windows keeps to "
+    "itself, such as con"
+)
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a file of the tree or a variant may be called so: one plain path component on every
+    system, described by `NAME_WORDS`."""
+    return bool(_PLAIN.fullmatch(name)) and not _RESERVED.fullmatch(name)
+
 
 ABOUT = "about"
 
@@ -181,7 +192,7 @@ class _Loader:
             self._refuse(target, f"got {quoted(target)}", "the relative path of a YAML file")
             return None
         parts = target.value.split("/")
-        if not all(part in (".", "..") or SAFE_NAME.fullmatch(part) for part in parts):
+        if not all(part in (".", "..") or is_safe_name(part) for part in parts):
             self._refuse(target, f"{quoted(target)} is not a relative path of plain names")
             return None
         below = path.parent / target.value

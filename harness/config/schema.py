@@ -76,6 +76,12 @@ class TrialConfig(Section):
                 f"evaluate.probe_images must not exceed data.held_out, but "
                 f"{self.evaluate.probe_images} > {self.data.held_out}"
             )
+        if self.model.label_dropout == 0 and self.sample.guidance_scale != 1:
+            problems.append(
+                "model.label_dropout=0 never trains the network without labels, which "
+                f"sample.guidance_scale={self.sample.guidance_scale:g} needs: set "
+                "model.label_dropout=0.1, or sample.guidance_scale=1"
+            )
         most = self.objective.most_sampler_steps()
         if most is not None and self.sample.steps > most:
             problems.append(

@@ -49,6 +49,11 @@ def added_later(neutral: Any, **constraints: Any) -> Any:
     return Field(neutral, json_schema_extra={NEUTRAL: neutral}, **constraints)
 
 
+MOST_IMAGES = 10_000_000
+"""Samples or images of one kind, two hundred times the field's 50,000. A larger number is a slip of
+the keyboard, and would be noticed only once the disk or the memory is full."""
+
+
 class Section(BaseModel):
     """Frozen, with unknown keys, implicit conversions and NaN refused."""
 
@@ -82,7 +87,9 @@ class DataConfig(Section):
     downsampling: int = added_later(
         1, ge=1, le=64, description="pixels a side of one latent; 1 without latents"
     )
-    held_out: int = Field(ge=2, description="images kept for the validation loss and the floor")
+    held_out: int = Field(
+        ge=2, le=MOST_IMAGES, description="images kept for the validation loss and the floor"
+    )
     horizontal_flip: bool
     workers: int = without_effect(ge=0, le=64, description="loader processes")
 
@@ -124,9 +131,11 @@ class EvaluateConfig(Section):
         description="file of the extractor's weights, whose hash stands beside every figure; null "
         "takes its own where it has some",
     )
-    samples: int = Field(ge=2)
+    samples: int = Field(ge=2, le=MOST_IMAGES)
     reference_images: int | None = Field(
-        ge=2, description="training images to compare with, a fixed random choice; null takes all"
+        ge=2,
+        le=MOST_IMAGES,
+        description="training images to compare with, a fixed random choice; null takes all",
     )
     inception_splits: int = Field(ge=1, description="splits of the Inception-style score")
     probe_images: int = Field(
@@ -236,7 +245,10 @@ class TrainConfig(Section):
     precision: Literal["auto", "32-true", "bf16-mixed"]
     validate_every: int = Field(ge=1, description="steps between validation losses")
     validation_samples: int = added_later(
-        0, ge=0, description="samples drawn and measured during training; 0 draws none"
+        0,
+        ge=0,
+        le=MOST_IMAGES,
+        description="samples drawn and measured during training; 0 draws none",
     )
     validation_samples_every: int | None = added_later(
         None, ge=1, description="steps between validation samples; null takes validate_every"

@@ -56,6 +56,9 @@ def read_plain_scalar(text: str) -> Scalar:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
+LARGEST_INTEGER = 2**53
+"""Above it, MLflow's float64 metrics and JSON of other programs no longer hold every integer."""
+
 # Far more than the schema has, and far fewer than would exhaust memory or the stack.
 _MOST_NODES = 10_000
 
@@ -214,10 +217,15 @@ class _Reader:
         if node.style is not None:
             return str(node.value)
         try:
-            return read_plain_scalar(node.value)
-        except ValueError:
-            self.mistakes.append(Mistake(place, path, "the number has too many digits"))
+            value = read_plain_scalar(node.value)
+        except ValueError:  # more digits than Python converts
+            value = LARGEST_INTEGER + 1
+        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            problem = f"{_shortened(node.value)} is too large a number"
+            expected = f"a whole number of at most {LARGEST_INTEGER} (2^53)"
+            self.mistakes.append(Mistake(place, path, problem, expected))
             return 0
+        return value
 
     def _entries(self, node: yaml.Node, path: str) -> Iterator[tuple[str, Node]]:
         seen: dict[str, Origin] = {}

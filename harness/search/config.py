@@ -19,7 +19,7 @@ from harness.config.catalogue import find_file
 from harness.config.layers import load_layers, merge, nest
 from harness.config.load import SEED, refuse_seeds, trial_overrides
 from harness.config.mistakes import ConfigError, Mistake, Origin, nearest_name
-from harness.config.schema import TrialConfig
+from harness.config.schema import TrialConfig, unmeasured
 from harness.config.sections import WITHOUT_EFFECT, Section
 from harness.config.validation import (
     all_fields,
@@ -83,6 +83,8 @@ class SearchFile:
     entries: Mapping[str, Node]
     """Where each key of the space was written."""
     objective: ObjectiveConfig
+    metric: Node
+    """The place that messages about the metric name."""
     pruner: AnyPruner
     sampler: AnySampler
 
@@ -116,6 +118,7 @@ def read_search_file(path: Path, mistakes: list[Mistake]) -> SearchFile | None:
         space={key: dimension for key, dimension in read.items() if dimension is not None},
         entries=entries,
         objective=keys.objective,
+        metric=document.find(("objective", "metric")) or document,
         pruner=keys.pruner,
         sampler=keys.sampler,
     )
@@ -219,6 +222,8 @@ def load_search(
     layers = [*below, *own, layer]
     base = validate(TrialConfig, layers, mistakes)
     longest = _check_space(file, layers, layer, base, mistakes)
+    if base is not None:
+        _check_metric(file, base, mistakes)
     if base is None or mistakes:
         raise ConfigError(mistakes)
     tags = union_tags(TrialConfig)
@@ -263,6 +268,15 @@ def _base_layers(
         mistakes.append(Mistake(file.base.origin, "base", problem, expected, nearest))
         return None
     return [named.settings, named.variants[variant]]
+
+
+def _check_metric(file: SearchFile, base: TrialConfig, mistakes: list[Mistake]) -> None:
+    """See that every configuration of the search is measured by one and the same metric."""
+    metric, extractor = file.objective.metric, base.evaluate.extractor
+    problems = unmeasured("objective.metric", metric, extractor)
+    if metric != VALIDATION_LOSS and "evaluate.extractor" in file.entries:
+        problems.append(f"{metric} on one extractor does not compare with {metric} on another")
+    mistakes += [Mistake(file.metric.origin, "objective.metric", text) for text in problems]
 
 
 def _check_space(

@@ -87,6 +87,14 @@ def test_an_unknown_name_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert "did you mean no_differential?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["status", "cancel"])
+def test_an_unknown_cluster_is_told(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(command, tmp_path, "--cluster", "slrum") == 2
+    assert "did you mean slurm?" in capsys.readouterr().err
+
+
 def test_cancel_says_who_runs_what_no_job_does(
     results: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.cli.listing import Listed, list_ablations, list_scales
+from harness.cli.main import main
 from harness.config.catalogue import find_file, names
+from harness.config.layers import NAME_WORDS
 from harness.config.mistakes import Mistake
 
 
@@ -45,7 +47,7 @@ def test_ablations_are_listed_with_their_questions_and_broken_ones_with_their_er
         Listed(
             "d d",
             "Does it work?",
-            "e/ablation/d d.yaml: a name has letters, digits, _, . and - only",
+            f"e/ablation/d d.yaml: is no name for a file of the catalogue; expected {NAME_WORDS}",
         ),
     )
 
@@ -61,6 +63,14 @@ def test_scales_are_listed_with_what_they_are_and_broken_ones_with_their_error(
         Listed("lost", "lost", "e/scale/lost.yaml:2: extends: there is no file e/bas.yaml"),
         Listed("mute", "", None),
     )
+
+
+def test_a_list_of_a_folder_that_is_not_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", "--experiments-dir", str(tmp_path / "nowhere")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--experiments-dir {tmp_path / 'nowhere'}" in line
 
 
 def test_without_a_folder_nothing_is_listed(tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ def test_a_wrong_name_is_told_with_the_nearest_one(
         ("attention.name=3", "3"),
         # Out of range.
         ("train.steps=0", "0"),
+        ("evaluate.samples=1000000000000", "1000000000000"),
+        ("evaluate.reference_images=20000000", "20000000"),
+        ("train.validation_samples=20000000", "20000000"),
         ("train.learning_rate=2", "2"),
         ("train.learning_rate=.nan", "NaN"),
         ("train.weight_decay=.inf", "Infinity"),
@@ -98,7 +101,7 @@ def test_a_wrong_value_is_told_with_its_key_and_what_was_expected(
     ("override", "key", "words"),
     [
         # Keys that do not fit together are told where the last of them was set.
-        ("train.betas=[0.9, 1]", "train.betas", "[0, 1)"),
+        ("train.betas=[0.9,1]", "train.betas", "[0, 1)"),
         ("evaluate.extractor=torch:resnet50", "evaluate.extractor", "extractor_weights"),
         ("evaluate.extractor_weights=a.pth", "evaluate.extractor_weights", "efficientnet_lite0"),
         ("data.manifest=a.json", "data.manifest", "data.name=digits"),
@@ -110,6 +113,8 @@ def test_a_wrong_value_is_told_with_its_key_and_what_was_expected(
         ("train.best_by=kd", "train.best_by", "train.validation_samples"),
         ("train.validation_samples_every=5", "train.validation_samples_every", "null"),
         ("train.validation_samples=9", "train.validation_samples", "at least 10"),
+        ("model.label_dropout=0 sample.guidance_scale=1.5", "model.label_dropout", "=0.1"),
+        ("sample.guidance_scale=0.5 model.label_dropout=0.0", "model.label_dropout", "scale=1"),
         ("sample.weights=best", "sample.weights", "train.best_by=validation_loss"),
         ("seed=3", "seed", "--seeds"),
     ],
@@ -117,9 +122,23 @@ def test_a_wrong_value_is_told_with_its_key_and_what_was_expected(
 def test_values_that_do_not_fit_together_are_told_with_what_would(
     tree: Tree, override: str, key: str, words: str
 ) -> None:
-    (line,) = tree.mistakes(override)
+    (line,) = tree.mistakes(*override.split(" "))
     assert told(line)[:2] == (CLI, key)
     assert words in line
+
+
+@pytest.mark.parametrize(
+    "number", ["99999999999999999999999", "9007199254740993", "-9007199254740993", "9" * 5000]
+)
+def test_a_number_that_other_programs_cannot_hold_is_refused(tree: Tree, number: str) -> None:
+    (line, *_) = tree.mistakes(f"train.steps={number}")
+    assert told(line)[:2] == (CLI, "train.steps")
+    assert "9007199254740992" in line
+    assert len(line) < 200
+
+
+def test_without_guidance_no_labels_need_be_dropped(tree: Tree) -> None:
+    assert tree.load("model.label_dropout=0.0", "sample.guidance_scale=1").trials
 
 
 ABLATION = """\
@@ -186,9 +205,15 @@ variants:
         ("seeds: [0, 1]", "seeds: 2", 3, "seeds", None),
         ("baseline: full", "baseline: fulll", 2, "baseline", "full"),
         ("question: Does it work?", "question:", 1, "question", None),
+        ("question: Does it work?", "question: ' '", 1, "question", None),
+        ("question: Does it work?", "question: '\u00a0\u2003'", 1, "question", None),
         ("  plain:", "  full:", 8, "variants.full", None),
         ("  plain:", "  ../plain:", 8, "variants.../plain", None),
         ("  plain:", "  '..':", 8, "variants...", None),
+        ("  plain:", "  CON:", 8, "variants.CON", None),
+        ("  plain:", "  lpt1.a:", 8, "variants.lpt1.a", None),
+        ("  plain:", "  plain.:", 8, "variants.plain.", None),
+        ("  plain:", "  FULL:", 8, "variants.FULL", None),
         ("  full: {}", "  full:", 7, "variants.full", None),
         (
             "    attention:\n      name: sana",

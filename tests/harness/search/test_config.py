@@ -185,6 +185,27 @@ def test_a_mistake_is_one_line_with_its_place(tree: Tree, text: str, line: str) 
     assert [told(found) for found in mistakes(tree, text)] == [told(line)]
 
 
+@pytest.mark.parametrize("metric", ["sfd"])
+def test_a_metric_that_the_extractor_cannot_give_is_refused(tree: Tree, metric: str) -> None:
+    text = SEARCH + f"objective: {{metric: {metric}}}\n"
+    (line,) = mistakes(tree, text)
+    assert told(line)[:2] == ("experiments/search/s.yaml:7", "objective.metric")
+    assert "inception" in line
+    assert load(tree, text, "evaluate.extractor=inception").objective.metric == metric
+
+
+def test_values_on_several_extractors_are_not_searched_over(tree: Tree) -> None:
+    text = with_space("evaluate.extractor: [inception, efficientnet_lite0]")
+    (line,) = mistakes(tree, text + "objective: {metric: fd}\n")
+    assert told(line)[:2] == ("experiments/search/s.yaml:5", "objective.metric")
+    assert load(tree, text).objective.metric == "validation_loss"
+
+
+def test_a_blank_question_is_refused(tree: Tree) -> None:
+    (line,) = mistakes(tree, SEARCH.replace("Which value?", "' '"))
+    assert told(line)[:2] == ("experiments/search/s.yaml:1", "question")
+
+
 def test_what_is_searched_over_cannot_be_set(tree: Tree) -> None:
     assert mistakes(tree, SEARCH, "train.learning_rate=1e-3") == [
         "command line: train.learning_rate: is searched over, so it cannot be set as well"
