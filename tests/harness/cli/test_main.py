@@ -2,25 +2,45 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from harness.cli.main import main
 from harness.machine.environment import EXPERIMENTS, ROOT
 
 
-def harness(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-    )
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+class Call(Protocol):
+    def __call__(self, *arguments: str) -> Ended: ...
+
+
+@pytest.fixture
+def harness(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """`harness("list")` in this process: an import of all libraries would cost seconds."""
+    monkeypatch.chdir(ROOT)
+
+    def call(*arguments: str) -> Ended:
+        capsys.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as end:
+            code = 0 if end.code is None else int(end.code)
+        return Ended(code, *capsys.readouterr())
+
+    return call
 
 
 def test_help_needs_none_of_the_heavy_libraries() -> None:
+    """Without them it comes at once."""
     probe = (
         "import sys, harness.cli.main\n"
         "try: harness.cli.main.main(['--help'])\n"
@@ -28,27 +48,37 @@ def test_help_needs_none_of_the_heavy_libraries() -> None:
         "heavy = {'torch', 'mlflow', 'pandas', 'pytorch_lightning', 'diffusers', 'rich'}\n"
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
     )
-    began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "ablation" in done.stdout
-    # The promise is 2 seconds; a busy machine gets some more.
-    assert time.perf_counter() - began < 6
+
+
+def test_the_module_ends_with_the_code_of_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "ablation", "no_diferential"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "no_differential" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     "command", ["ablation", "list", "config", "report", "probe", "export", "convert"]
 )
-def test_every_command_explains_itself(command: str) -> None:
+def test_every_command_explains_itself(command: str, harness: Call) -> None:
     done = harness(command, "--help")
-    assert done.returncode == 0
-    assert "usage: harness" in done.stdout
+    assert done.code == 0
+    assert done.out.startswith(f"usage: harness {command}")
 
 
-def test_list_shows_every_ablation_scale_and_variant_with_its_question() -> None:
+def test_list_shows_every_ablation_scale_and_variant_with_its_question(harness: Call) -> None:
     done = harness("list")
-    assert done.returncode == 0
-    lines = done.stdout.splitlines()
+    assert done.code == 0
+    lines = done.out.splitlines()
     for folder in ("ablation", "scale"):
         for path in (EXPERIMENTS / folder).glob("*.yaml"):
             (line,) = [line for line in lines if line.split()[:1] == [path.stem]]
@@ -58,52 +88,51 @@ def test_list_shows_every_ablation_scale_and_variant_with_its_question() -> None
             assert any(line.split()[:1] == [path.stem] for line in lines)
 
 
-def test_config_prints_every_trial_and_writes_nothing(tmp_path: Path) -> None:
+def test_config_prints_every_trial_and_writes_nothing(tmp_path: Path, harness: Call) -> None:
     runs = tmp_path / "runs"
     done = harness("config", "no_differential", "--seeds", "3", "--runs-dir", str(runs))
-    assert done.returncode == 0
-    assert done.stdout.count("\n---\n") == 9
-    assert "digits/dydila/seed2-" in done.stdout
+    assert done.code == 0
+    assert done.out.count("\n---\n") == 9
+    assert "digits/dydila/seed2-" in done.out
     assert not runs.exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("arguments", "words"),
     [
-        (["ablation", "no_diferential"], "did you mean no_differential?"),
-        (["ablation", "no_differential", "--scale", "digit"], "did you mean digits?"),
-        (["ablation", "no_differential", "train.stpes=5"], "did you mean train.steps?"),
-        (["ablation", "no_differential", "train.steps=many"], "train.steps: got 'many'"),
-        (["ablation", "no_differential", "train.steps"], "expected key=value"),
-        (["ablation", "no_differential", "--seeds", "0"], "seeds: got 0"),
-        (["ablation", "../../etc/passwd"], "unknown ablation"),
-        (["ablation", "no_differential", "--cluster", "locl"], "did you mean local?"),
-        (["ablation", "no_differential", "attention.name=snaa"], "did you mean sana?"),
+        (["ablation", "no_diferential"], ["no_diferential", "no_differential?"]),
+        (["ablation", "no_differential", "--scale", "digit"], ["digit", "digits?"]),
+        (["ablation", "no_differential", "train.stpes=5"], ["train.stpes", "train.steps?"]),
+        (["ablation", "no_differential", "train.steps=many"], ["train.steps", "'many'"]),
+        (["ablation", "no_differential", "train.steps"], ["train.steps", "key=value"]),
+        (["ablation", "no_differential", "--seeds", "0"], ["seeds", "0"]),
+        (["ablation", "../../etc/passwd"], ["../../etc/passwd"]),
+        (["ablation", "no_differential", "--cluster", "locl"], ["locl", "local?"]),
+        (["ablation", "no_differential", "attention.name=snaa"], ["snaa", "sana?"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], line: str, tmp_path: Path
+    arguments: list[str], words: list[str], tmp_path: Path, harness: Call
 ) -> None:
     runs = tmp_path / "runs"
     done = harness(*arguments, "--runs-dir", str(runs))
-    assert done.returncode == 2
-    assert line in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    for word in words:
+        assert word in line
     assert not runs.exists()
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_told_at_once(harness: Call) -> None:
     done = harness("ablation", "nodifferential", "--scale", "digts", "train.stpes=5")
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 3
+    assert done.code == 2
+    assert len(done.err.strip().splitlines()) == 3
 
 
 def test_a_report_of_nothing_says_which_command_makes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harness: Call
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     done = harness("report", "no_differential", "--runs-dir", str(tmp_path / "runs"))
-    assert done.returncode == 2
-    assert "make ablation EXP=no_differential" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert "make ablation EXP=no_differential" in done.err
