@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from harness.config.load import load_ablation
 from harness.config.schema import TrialConfig
 from harness.machine.environment import EXPERIMENTS, ROOT
+from harness.tracking.store import Store
 
 pytest_plugins = ["tests.support.stand_ins.networks"]
 
@@ -54,3 +57,32 @@ def subprocess_environment() -> dict[str, Any]:
     """For child processes: one thread each, and this repository's packages."""
     single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return {**os.environ, **single, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def blank_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables and nothing else; making one takes seconds, so that all
+    processes of pytest-xdist share it.
+
+    Its folder's name is odd on purpose: MLflow passes the path through several kinds of URL.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "a b # é 50%"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            making = folder.with_name(f"{folder.name} in the making")
+            Store(f"sqlite:///{making / 'mlflow.db'}", making).client()
+            making.rename(folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def new_store(blank_database: Path) -> Callable[[Path], str]:
+    """`new_store(folder)`: the address of a new MLflow store, `mlflow.db` in that folder."""
+
+    def make(folder: Path) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(blank_database, folder / "mlflow.db")
+        return f"sqlite:///{folder / 'mlflow.db'}"
+
+    return make

@@ -130,12 +130,9 @@ class StoredAblation:
 
 
 @pytest.fixture(scope="session")
-def store_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One store for all tests here: making it takes MLflow seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    uri = f"sqlite:///{path}"
-    MlflowClient(uri).search_experiments()
-    return uri
+def store_uri(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]) -> str:
+    """One store for all tests here: MLflow takes a while to open one."""
+    return new_store(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,9 @@ def save_random_autoencoder(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_photographs_become_a_manifest_latents_and_a_table(
-    shared_data: Path, tmp_path: Path
+    shared_data: Path, tmp_path: Path, new_store: Callable[[Path], str]
 ) -> None:
+    new_store(tmp_path)
     images = shared_data / "imagenet-sample.zip"
     manifest, latents = tmp_path / "manifest.json", tmp_path / "latents"
     autoencoder, sheet = tmp_path / "autoencoder", tmp_path / "sheet.png"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,9 @@ def runs_of_kind(folder: Path, kind: str) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]) -> Path:
     folder = tmp_path_factory.mktemp("ablation")
+    new_store(folder)
     run(folder)
     return folder
 
@@ -230,8 +232,9 @@ def test_a_report_shows_what_is_finished_of_an_ablation_that_was_not_followed_to
 
 @pytest.mark.slow
 def test_launcher_killed_without_warning_then_the_same_command_finishes(
-    finished: Path, tmp_path: Path
+    finished: Path, tmp_path: Path, new_store: Callable[[Path], str]
 ) -> None:
+    new_store(tmp_path)
     process = subprocess.Popen(
         command(tmp_path), stdout=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment(tmp_path)
     )

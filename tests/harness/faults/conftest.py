@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,17 @@ def forks(subprocess_environment: dict[str, Any]) -> Iterator[ForkServer]:
 
 @pytest.fixture(scope="session")
 def new_place(
-    tmp_path_factory: pytest.TempPathFactory, trial_config: Callable[..., TrialConfig]
+    tmp_path_factory: pytest.TempPathFactory,
+    trial_config: Callable[..., TrialConfig],
+    new_store: Callable[[Path], str],
 ) -> Callable[..., Place]:
-    """Makes a folder with a store, and the references that all trials share."""
-    blank = tmp_path_factory.mktemp("blank")
-    Store(f"sqlite:///{blank / 'mlflow.db'}", blank).prepare("smoke", print)
+    """`new_place(folder, "train.steps=5")`: a folder with a store of its own, and its trial."""
 
     def make(folder: Path | None = None, *overrides: str) -> Place:
         folder = folder or tmp_path_factory.mktemp("place")
-        shutil.copyfile(blank / "mlflow.db", folder / "mlflow.db")
-        config = trial_config("sana", *TINY, *overrides)
-        return Place(folder, config, f"sqlite:///{folder / 'mlflow.db'}")
+        uri = new_store(folder)
+        Store(uri, folder).prepare("smoke", print)
+        return Place(folder, trial_config("sana", *TINY, *overrides), uri)
 
     return make
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,12 @@ def events_so_far(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_a_launcher_killed_at_random_moments_leaves_each_trial_run_once(
-    undisturbed: Place, tmp_path: Path, subprocess_environment: dict[str, Any]
+    undisturbed: Place,
+    tmp_path: Path,
+    new_store: Callable[[Path], str],
+    subprocess_environment: dict[str, Any],
 ) -> None:
-    environment = {
-        **subprocess_environment,
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
-    }
+    environment = {**subprocess_environment, "MLFLOW_TRACKING_URI": new_store(tmp_path)}
     moments = random.Random(3)
     for _ in range(KILLS):
         launcher = subprocess.Popen(

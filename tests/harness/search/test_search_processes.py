@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -40,6 +40,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def write_search(folder: Path, text: str) -> None:
+    """The shipped experiments and a search file."""
     shutil.copytree(EXPERIMENTS, folder / "experiments")
     (folder / "experiments" / "search" / "s.yaml").write_text(text, encoding="utf-8")
 
@@ -78,7 +79,10 @@ def workers_of(process: subprocess.Popen[str]) -> Sequence[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_workers_and_launchers_lose_and_repeat_nothing(tmp_path: Path) -> None:
+def test_killed_workers_and_launchers_lose_and_repeat_nothing(
+    tmp_path: Path, new_store: Callable[[Path], str]
+) -> None:
+    new_store(tmp_path)
     write_search(
         tmp_path,
         "question: Where should lambda start?\nbase: baselines/dydila\n"
@@ -148,8 +152,9 @@ def test_killed_workers_and_launchers_lose_and_repeat_nothing(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_hopeless_configuration_is_stopped_early_and_a_larger_number_goes_on(
-    tmp_path: Path,
+    tmp_path: Path, new_store: Callable[[Path], str]
 ) -> None:
+    new_store(tmp_path)
     write_search(
         tmp_path,
         "question: Which learning rate?\nbase: {attention.name: sana}\n"

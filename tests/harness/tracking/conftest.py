@@ -1,8 +1,7 @@
-"""A blank MLflow database made once, a store on a copy of it, and trials written to journals."""
+"""Stores of MLflow, and trials written to journals."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,26 +13,12 @@ from harness.tracking.store import Store
 WriteTrial = Callable[..., Path]
 
 
-@pytest.fixture(scope="session")
-def blank_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with its tables and nothing else; making one takes seconds.
-
-    Its folder's name is odd on purpose: MLflow passes the path through several kinds of URL.
-    """
-    folder = tmp_path_factory.mktemp("blank") / "a b # é 50%"
-    Store(f"sqlite:///{folder / 'mlflow.db'}", folder).client()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def make_store(blank_database: Path, tmp_path: Path) -> Callable[[str], Store]:
+def make_store(new_store: Callable[[Path], str], tmp_path: Path) -> Callable[[str], Store]:
     """Makes SQLite stores, each in a folder of its own."""
 
     def make(name: str) -> Store:
-        root = tmp_path / name
-        root.mkdir()
-        shutil.copyfile(blank_database, root / "mlflow.db")
-        return Store(f"sqlite:///{root / 'mlflow.db'}", root)
+        return Store(new_store(tmp_path / name), tmp_path / name)
 
     return make
 

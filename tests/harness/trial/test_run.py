@@ -45,10 +45,13 @@ SPEEDS = (
 
 @pytest.mark.slow
 def test_samples_and_figures_are_those_of_one_process(
-    trial_config: Callable[..., TrialConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trial_config: Callable[..., TrialConfig],
+    new_store: Callable[[Path], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    store_uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store_uri = new_store(tmp_path)
     Store(store_uri, tmp_path).prepare("smoke", print)
     journal = Journal(tmp_path / "parent")
     journal.start(experiment="smoke", run_name="parent", tags={}, params={})
