@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -21,6 +23,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from harness.cli.main import main
 from harness.machine.environment import ROOT
 from harness.vocabulary import names
 
@@ -40,31 +43,22 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def run(folder: Path, *more: str, name: str = "no_differential") -> str:
-    done = subprocess.run(
-        command(folder, *more, name=name),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(folder),
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return harness(folder, *command(folder, *more, name=name)[3:])
 
 
 def report(folder: Path, runs_dir: Path, name: str = "no_differential") -> str:
     """Made from the store in `folder`; what it prints."""
-    words = ["report", name, "--scale", "smoke", "--runs-dir", str(runs_dir)]
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(folder),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return harness(folder, "report", name, "--scale", "smoke", "--runs-dir", str(runs_dir))
+
+
+def harness(folder: Path, *words: str) -> str:
+    """What a command prints, called in this process, which has imported everything."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        code = main(words)
+    assert code == 0, printed.getvalue()
+    return printed.getvalue()
 
 
 def client(folder: Path) -> MlflowClient:
@@ -82,9 +76,13 @@ def runs_of_kind(folder: Path, kind: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]) -> Path:
+    """Run as a user does, in a process of its own."""
     folder = tmp_path_factory.mktemp("ablation")
     new_store(folder)
-    run(folder)
+    done = subprocess.run(
+        command(folder), capture_output=True, text=True, cwd=ROOT, env=environment(folder)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
@@ -193,8 +191,10 @@ def test_report_needs_mlflow_alone(finished: Path, tmp_path: Path) -> None:
     assert rebuilt.read_text() == original.read_text()
 
 
-def test_a_lost_store_is_filled_again_without_training(copied: Path) -> None:
-    (copied / "mlflow.db").unlink()
+def test_a_lost_store_is_filled_again_without_training(
+    copied: Path, new_store: Callable[[Path], str]
+) -> None:
+    new_store(copied)
     output = run(copied)
     assert "3 of 3 trials are finished already" in output
     assert len(runs_of_kind(copied, names.KIND_TRIAL)) == 3
