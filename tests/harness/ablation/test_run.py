@@ -27,7 +27,10 @@ from harness.cli.main import main
 from harness.machine.environment import ROOT
 from harness.vocabulary import names
 
-TINY = ["train.steps=12", "train.batch_size=16", "train.checkpoint_every=4", "model.depth=1"]
+TINY = [
+    *("train.steps=12", "train.batch_size=16", "train.checkpoint_every=4", "model.depth=1"),
+    *("evaluate.samples=20", "evaluate.reference_images=40", "cluster.threads_per_worker=1"),
+]
 VARIANTS = ("dydila", "no_differential", "sana")
 
 
@@ -126,7 +129,7 @@ def test_parent_and_child_runs_carry_everything(finished: Path) -> None:
             assert child.data.tags[tag]
         assert child.data.tags[names.TAG_DATA] == "digits, 8x8"
         identity = json.loads(child.data.tags[names.TAG_METRIC_IDENTITY])
-        assert identity["samples"] == 40
+        assert identity["samples"] == 20
         assert identity["sampler"] == "flow_heun"
         artifacts = {f.path for f in client(finished).list_artifacts(child.info.run_id)}
         assert {"config.yaml", "samples.png", "grid.npz"} <= artifacts

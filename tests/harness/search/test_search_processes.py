@@ -24,6 +24,7 @@ from harness.vocabulary import names
 TINY = [
     *("model.depth=1", "train.batch_size=16", "train.validate_every=5", "train.checkpoint_every=5"),
     *("evaluate.samples=20", "evaluate.probe_images=0", "sample.steps=2"),
+    "cluster.threads_per_worker=1",
 ]
 
 
