@@ -103,14 +103,14 @@ def test_a_reference_from_another_extractor_is_refused(projection, digits: np.nd
 
 def test_efficientnet_tells_real_digits_from_ever_noisier_ones(digits: np.ndarray) -> None:
     extractor = load_extractor("efficientnet_lite0")
-    reference = reference_of(digits[0:160:2], extractor)
-    others = digits[1:160:2]
+    reference = reference_of(digits[0:80:2], extractor)
+    others = digits[1:80:2]
     distances = [
         measure(noisy(others, amount), reference, extractor).values()["fd"]
-        for amount in (0, 0.05, 0.1, 0.2)
+        for amount in (0, 0.1, 0.2)
     ]
     assert distances == sorted(distances)
-    assert distances[3] > 2 * distances[0]
+    assert distances[2] > 2 * distances[0]
 
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1)).astype(np.uint8)

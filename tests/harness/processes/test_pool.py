@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         threads: int = 1,
         gpus: tuple[str, ...] | None = None,
     ) -> tuple[list[JobResult], list[JobEvent]]:
+        others = psutil.Process().children()
         jobs = [Job(f"j{i}", p, tmp_path / f"logs/j{i}.log") for i, p in enumerate(payloads)]
         events: list[JobEvent] = []
         results = run_jobs(
@@ -41,7 +41,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             on_event=events.append,
             gpus=gpus,
         )
-        assert psutil.Process().children() == []
+        assert psutil.Process().children() == others
         return results, events
 
     return run
@@ -205,6 +205,7 @@ def test_an_error_of_the_listener_leaves_no_worker(
         if isinstance(event, JobProgressed):
             raise RuntimeError("the display broke")
 
+    others = psutil.Process().children(recursive=True)
     jobs = [Job("a", {"folder": str(tmp_path)}, tmp_path / "a.log")]
     with pytest.raises(RuntimeError, match="display broke"):
         run_jobs(
@@ -214,16 +215,14 @@ def test_an_error_of_the_listener_leaves_no_worker(
             threads_per_worker=1,
             on_event=fail,
         )
-    assert psutil.Process().children(recursive=True) == []
+    assert psutil.Process().children(recursive=True) == others
 
 
-def test_a_trivial_job_costs_little(run: Run) -> None:
-    began = time.monotonic()
+def test_many_jobs_share_as_few_processes_as_there_are_workers(run: Run) -> None:
+    """A job costs a message each way, and no start of a process."""
     results, _ = run("tell_pid", [{}] * 200, workers=2)
-    each = (time.monotonic() - began) / 200
-    print(f"{each * 1000:.1f} ms a job")
     assert all(result.ok for result in results)
-    assert each < 0.2
+    assert len({result.value for result in results}) <= 2
 
 
 def test_importing_the_pool_imports_no_heavy_library() -> None:
