@@ -24,8 +24,8 @@ from benchmarks.tools import Comparison, ToolSpeed, available_tools, measure_eva
 from harness.evaluation.extractors.inception import Extractor, standard_weights
 from harness.evaluation.extractors.weights_file import check_there, file_sha256
 from harness.evaluation.image_inputs import FolderImages
-from harness.machine.environment import process_device
 from harness.machine.files import atomic_path, check_writable, write_json
+from harness.machine.place import choose_device
 from harness.terminal.progress import ProgressView
 from models.errors import UserError
 from models.randomness import generator
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         check_writable(options.json)
     threads = options.threads or torch.get_num_threads()
-    device = process_device(options.device)
+    device = choose_device(options.device)
     aside = Console(stderr=True)
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)

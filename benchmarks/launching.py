@@ -17,6 +17,7 @@ from harness.machine.environment import ROOT
 from harness.processes.jobs import Job, JobEvent, JobProgressed, JobResult
 from harness.processes.pool import run_jobs
 from harness.processes.progress import Progress, ProgressListener
+from harness.processes.signals import StopRequest
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
 from harness.trial.spec import TrialSpec
@@ -52,7 +53,11 @@ class LaunchOverhead:
         return self.seconds_a_job - self.start / self.jobs
 
 
-def tiny_job(payload: Mapping[str, Any], report: ProgressListener) -> float:  # noqa: ARG001
+def tiny_job(
+    payload: Mapping[str, Any],  # noqa: ARG001
+    report: ProgressListener,
+    stop: StopRequest,  # noqa: ARG001
+) -> float:
     """Some matrix products; how many seconds they took."""
     began = time.perf_counter()
     matrix = torch.full((_SIDE, _SIDE), 1.0 / _SIDE)

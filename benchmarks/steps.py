@@ -23,13 +23,14 @@ from harness.config.schema import TrialConfig
 from harness.data.batches import BatchOrder, draw_order, loader_of
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet, ImageSet
+from harness.machine.place import choose_device
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
 from harness.tracking.publisher import THREAD_NAME, Publisher
 from harness.tracking.store import Store
 from harness.training.build import build_module
-from harness.training.hardware import Precision, choose_device
+from harness.training.hardware import Precision
 from harness.training.train import train
 from models.diffusion_module import Batch
 
@@ -165,7 +166,7 @@ def measure_step_overhead(
 
 
 def _train_in_turns(config: TrialConfig, data: DataSet, folder: Path, store: Store) -> Round:
-    device = choose_device(config.train).device
+    device = choose_device(config.train.device, "train.device")
     precision: Precision = "bf16-mixed" if config.train.precision == "bf16-mixed" else "32-true"
     loop = BareLoop(config, data.train, device, precision)
     batches = iter(loop.batches())

@@ -8,7 +8,6 @@ import time
 from harness.cli.options import (
     BAD_INPUT,
     FAILED,
-    INTERRUPTED,
     Commands,
     add_command,
     add_detach,
@@ -108,7 +107,7 @@ def _run(options: argparse.Namespace, *, only_failed: bool) -> int:
             markup=False,
             soft_wrap=True,
         )
-        return INTERRUPTED if left.by_signal else 0
+        return 0 if left.by_signal is None else 128 + left.by_signal
     if failed and all(result.caused_by_user for result in failed):
         return BAD_INPUT
     return FAILED if failed else 0

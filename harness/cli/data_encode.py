@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from harness.cli.options import Commands, add_command, add_device, add_number, spec_of
-
-_RANK_VARIABLES = ("RANK", "SLURM_PROCID")
-"""Where torchrun and srun say which process of a job this is."""
 
 
 def add(commands: Commands) -> None:
@@ -57,11 +53,13 @@ def encode(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from harness.data.latents.encode_in_processes import EncodeSpec, run_encode
+    from harness.machine.place import place_from_environment
     from harness.processes.progress import ignore_progress
     from harness.terminal.progress import ProgressView
 
     spec = spec_of(EncodeSpec, options)
-    if next((os.environ[key] for key in _RANK_VARIABLES if key in os.environ), "0") != "0":
+    place = place_from_environment()
+    if place is not None and place.rank > 0:
         run_encode(spec, options.processes, ignore_progress)
         return 0
     with ProgressView(Console(stderr=True)) as view:

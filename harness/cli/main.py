@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from harness.cli import ablation, data, evaluate, listing, search, trained
 from harness.cli.options import BAD_INPUT, FAILED, INTERRUPTED, Parser
 from harness.machine.files import full_disk_as_user_error
+from harness.processes.signals import Interrupted, terminated_like_interrupted
 from models.errors import UserError
 
 _OF_TWO_WORDS = (evaluate.BUILD_REFERENCE,)
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: None takes those of the process.
 
     Returns:
-        0, or 1 if trials failed, 2 if the input is wrong, 130 after Ctrl-C.
+        0, or 1 if trials failed, 2 if the input is wrong, 130 after Ctrl-C, 143 after
+        SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if " ".join(words[:2]) in _OF_TWO_WORDS:
@@ -58,14 +60,14 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         options = _parse(parser, words)
-        with full_disk_as_user_error("what this command writes"):
+        with terminated_like_interrupted(), full_disk_as_user_error("what this command writes"):
             return int(options.command(options))
     except UserError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted: the same command resumes where this one stopped", file=sys.stderr)
-        return INTERRUPTED
+        return error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

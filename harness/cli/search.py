@@ -6,7 +6,6 @@ import argparse
 
 from harness.cli.options import (
     FAILED,
-    INTERRUPTED,
     Commands,
     add_cluster,
     add_command,
@@ -91,5 +90,5 @@ def search(options: argparse.Namespace) -> int:
         )
     except Detached as left:
         print(f"{left}. To watch them again, and for what they found, repeat the command.")
-        return INTERRUPTED if left.by_signal else 0
+        return 0 if left.by_signal is None else 128 + left.by_signal
     return 0 if found else FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -11,8 +12,8 @@ from harness.processes.jobs import Job, JobEvent, JobResult
 class Detached(Exception):  # noqa: N818 - no error: the jobs go on
     """The launcher left its jobs to themselves."""
 
-    def __init__(self, jobs: int, *, by_signal: bool) -> None:
-        """`jobs` are left unfinished; `by_signal` tells Ctrl-C from a wish to detach."""
+    def __init__(self, jobs: int, *, by_signal: signal.Signals | None = None) -> None:
+        """`jobs` are left unfinished; `by_signal` is None where the user wished to detach."""
         super().__init__(f"{jobs} job(s) go on without this command")
         self.jobs = jobs
         self.by_signal = by_signal
@@ -40,8 +41,7 @@ class Plan(Protocol):
 
         Args:
             jobs: their keys must differ and their payloads be writable as JSON.
-            target: "package.module:function", called as `function(payload, report)`, by launchers
-                that can be asked to stop a job with a `StopRequest` as well.
+            target: "package.module:function", called as `function(payload, report, stop)`.
             on_event: called in this thread.
 
         Returns:
@@ -49,7 +49,7 @@ class Plan(Protocol):
 
         Raises:
             UserError: the jobs cannot be run like this; none was started.
-            KeyboardInterrupt: Ctrl-C, and the jobs were stopped.
+            Interrupted: Ctrl-C or SIGTERM, and the jobs have saved and stopped.
             Detached: the jobs go on.
         """
 

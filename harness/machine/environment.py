@@ -1,4 +1,4 @@
-"""What a process finds around it: the repository's folders, cores, library versions, its device.
+"""What a process finds around it: the repository's folders, cores, library versions.
 
 Cores are counted as a container counts them: a process that starts a thread for each core of a
 large machine of which it may use two spends its time on switching between them.
@@ -12,12 +12,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from models.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,23 +69,3 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-_LOCAL_RANK = ("LOCAL_RANK", "SLURM_LOCALID")
-"""Of a process among those of its machine, as torchrun and srun tell it."""
-
-
-def process_device(name: str) -> torch.device:
-    """The device of this process: of several GPUs, the one of its rank on the machine.
-
-    Raises:
-        UserError: a GPU is asked for and there is none.
-    """
-    import torch
-
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError("--device is cuda, but PyTorch finds no GPU: use --device cpu or auto")
-    rank = next((os.environ[key] for key in _LOCAL_RANK if key in os.environ), "0")
-    return torch.device("cuda", int(rank) % torch.cuda.device_count())

@@ -41,8 +41,10 @@ class Job:
 class JobResult:
     """How a job ended: with `value`, or with `reason`, the short text of what went wrong.
 
-    `caused_by_user` tells a `UserError` from a fault of the program or the machine. `seconds` is
-    the wall time from handing the job to a worker to its end, the worker's start included.
+    `caused_by_user` tells a `UserError` from a fault of the program or the machine. `stopped` says
+    how far a job came that was asked to stop; the next one of the same folder goes on from there.
+    `seconds` is the wall time from handing the job to a worker to its end, the worker's start
+    included.
     """
 
     key: str
@@ -51,6 +53,7 @@ class JobResult:
     value: Any = None
     reason: str | None = None
     caused_by_user: bool = False
+    stopped: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -81,7 +84,7 @@ class JobEnded:
 
 @dataclass(frozen=True)
 class JobsInterrupted:
-    """Ctrl-C or SIGTERM arrived: the running jobs, by their keys, are being stopped."""
+    """Ctrl-C or SIGTERM arrived: the running jobs, by their keys, are asked to save and stop."""
 
     keys: tuple[str, ...]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.machine.files import DamagedFileError, read_json, write_json
+from harness.processes.signals import StopRequest
 from models.errors import UserError
 
 LOCK_FILE = ".lock"
@@ -28,16 +29,19 @@ class _Holder:
 
 
 @contextmanager
-def trial_lock(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+def trial_lock(
+    folder: Path, on_wait: Callable[[str], None], stop: StopRequest | None = None
+) -> Iterator[None]:
     """Holds the trial's folder, which is made where missing, for the length of the context.
 
     Where another process holds it, `on_wait` is told once, with that process's id and host, and
-    the call waits as long as it takes. Whoever waited should look whether the trial is done now.
-    The kernel frees the lock (`flock`) when the holder dies, however it dies; a process that the
-    holder forked keeps it until that ends as well.
+    the call waits as long as it takes, or until `stop` is requested. Whoever waited should look
+    whether the trial is done now. The kernel frees the lock (`flock`) when the holder dies, however
+    it dies; a process that the holder forked keeps it until that ends as well.
 
     Raises:
         UserError: the file system has no such locks.
+        Preempted: a stop was requested while the call waited.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Its own kind of lock for file systems without `flock` would outlive a holder that is killed.
@@ -46,7 +50,8 @@ def trial_lock(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         on_wait(f"waiting for {describe_holder(folder)}, which runs this trial ({folder})")
-        lock.acquire(poll_interval=POLL_SECONDS)
+        waiting = stop or StopRequest()
+        wait_for(lock, lambda: waiting.check("while it waited for the trial's lock"))
     except OSError as error:
         if error.errno != errno.ENOSYS:
             raise
@@ -61,6 +66,22 @@ def trial_lock(folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
     finally:
         (folder / HOLDER_FILE).unlink(missing_ok=True)
         lock.release()
+
+
+def wait_for(lock: FileLock, look: Callable[[], None]) -> None:
+    """Acquire a lock, however long another process holds it.
+
+    Args:
+        lock: not held by this process.
+        look: called now and then while the call waits; what it raises ends the wait.
+    """
+    while True:
+        try:
+            lock.acquire(timeout=POLL_SECONDS, poll_interval=POLL_SECONDS / 5)
+        except Timeout:
+            look()
+        else:
+            return
 
 
 def is_locked(folder: Path) -> bool:

@@ -1,18 +1,17 @@
-"""Where the processes of one trial find each other.
+"""Where the processes of one trial meet, see `harness.machine.place` for how they know.
 
-Whoever starts them says where: torchrun and this package's local launcher by torchrun's variables
-(RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), SLURM by its own.
-
-Talk between the processes of one machine, which is nobody else's business.
+Whoever waits says so, and for whom. The leading process may have to wait for the trial, as long as
+another command runs it; the others wait for the leading one.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 
@@ -20,8 +19,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from harness.machine.place import Place
 from harness.processes.group import ALONE, TIMEOUT, ProcessGroup
-from models.errors import UserError
+from harness.processes.signals import StopRequest
+from models.errors import UserError, first_line
 
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 
@@ -33,79 +34,32 @@ def talk_on_this_machine_only() -> None:
         os.environ.setdefault(_INTERFACE, loopback[0])
 
 
-_BEGUN, _ENDED = "begun", "ended"
+_BEGUN, _ENDED, _HERE = "begun", "ended", "here"
 
-_LOOK_AGAIN = timedelta(seconds=20)
+_LOOK_AGAIN = timedelta(seconds=2)
+"""How often who waits looks whether it shall stop."""
+
+_NOTICE_SECONDS = 10.0
+"""Of waiting for the others before it is said."""
 
 _LOOPBACK = ("127.0.0.1", "localhost")
-
-
-@dataclass(frozen=True)
-class Place:
-    """This process among those that were started together."""
-
-    rank: int
-    size: int
-    local_rank: int
-    """Among those of its machine."""
-    address: str
-    port: int
-    kept_by_starter: bool
-    """Whether who started the processes keeps the meeting place; else the leading one does."""
-
-
-def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """What torchrun or SLURM tell this process, or None for one that is alone.
-
-    Raises:
-        UserError: what they tell is incomplete.
-    """
-    try:
-        if int(environment.get("WORLD_SIZE", "1")) > 1:
-            return Place(
-                rank=int(environment["RANK"]),
-                size=int(environment["WORLD_SIZE"]),
-                local_rank=int(environment.get("LOCAL_RANK", environment["RANK"])),
-                address=environment["MASTER_ADDR"],
-                port=int(environment["MASTER_PORT"]),
-                kept_by_starter=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
-            )
-        # Of the tasks that one srun started; sbatch's script alone is no task.
-        if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-            from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-
-            slurm = SLURMEnvironment(auto_requeue=False)
-            return Place(
-                rank=int(environment["SLURM_PROCID"]),
-                size=int(environment["SLURM_STEP_NUM_TASKS"]),
-                local_rank=int(environment["SLURM_LOCALID"]),
-                address=slurm.main_address,
-                port=slurm.main_port,
-                kept_by_starter=False,
-            )
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            "the environment says that this process is one of several (WORLD_SIZE or "
-            f"SLURM_STEP_NUM_TASKS), but not which one and where they meet ({error}): start it "
-            "with torchrun or srun, or unset the two"
-        ) from error
-    return None
 
 
 class Meeting:
     """A context from the start of a process to the end of what it does with the others.
 
-    The leading process may have to wait for the trial, as long as another command runs it. The
-    others wait for it in `begin`: without a limit, but not longer than the meeting place is there.
-
     Args:
         place: of this process; None makes a group of one.
         timeout: for each step of their common work.
+        stop: looked at while this process waits for the others.
     """
 
-    def __init__(self, place: Place | None, timeout: timedelta = TIMEOUT) -> None:
+    def __init__(
+        self, place: Place | None, timeout: timedelta = TIMEOUT, stop: StopRequest | None = None
+    ) -> None:
         self._place = place
         self._timeout = timeout
+        self._stop = stop or StopRequest()
         self._store: TCPStore | None = None
 
     @property
@@ -114,19 +68,30 @@ class Meeting:
 
     def __enter__(self) -> Meeting:
         place = self._place
-        if place is not None:
-            keeps = self.leads and not place.kept_by_starter
+        if place is None:
+            return self
+        keeps = self.leads and not place.kept_by_starter
+        began = time.monotonic()
+        told = False
+        while self._store is None:
+            left = self._timeout - timedelta(seconds=time.monotonic() - began)
             try:
                 self._store = TCPStore(
                     place.address,
                     place.port,
                     place.size,
                     is_master=keeps,
-                    timeout=self._timeout,
+                    timeout=min(timedelta(seconds=_NOTICE_SECONDS), left),
                     wait_for_workers=False,
                 )
             except RuntimeError as error:
-                raise self._not_met(place, error) from error
+                self._stop.check("before the processes met")
+                if keeps or left <= timedelta(seconds=_NOTICE_SECONDS):
+                    raise self._not_met(place, error) from error
+                if not told:
+                    self._say(f"waits for process 0 at {place.address}:{place.port}")
+                told = True
+        self._store.set_timeout(self._timeout)
         return self
 
     def begin(self, cuda: bool) -> ProcessGroup:
@@ -137,6 +102,7 @@ class Meeting:
 
         Raises:
             LostTouchError: one of them ended, or does not come in time.
+            Preempted: a stop was requested while this one waited.
         """
         place = self._place
         if place is None:
@@ -149,6 +115,7 @@ class Meeting:
             torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
         try:
             self._wait_for_the_leading_one(self._store)
+            self._wait_for_all(self._store, group)
             # What is no tensor goes through gloo: its failures are exceptions, those of nccl end
             # the process.
             dist.init_process_group(
@@ -190,6 +157,25 @@ class Meeting:
             return
         self._wait_for(store, _BEGUN)
 
+    def _wait_for_all(self, store: TCPStore, group: ProcessGroup) -> None:
+        """Until each process has come, so that the wait can be told and ended."""
+        store.set(f"{_HERE}{group.rank}", "yes")
+        began = time.monotonic()
+        told = False
+        while True:
+            missing = [rank for rank in range(group.size) if not store.check([f"{_HERE}{rank}"])]
+            waited = time.monotonic() - began
+            if not missing:
+                return
+            self._stop.check("before the processes met")
+            if waited > self._timeout.total_seconds():
+                raise RuntimeError(f"{_processes(missing)} did not come")
+            if waited > _NOTICE_SECONDS and not told:
+                self._say(f"waits for {_processes(missing)}, which torchrun or srun should start")
+                told = True
+            with suppress(dist.DistStoreError):
+                store.wait([f"{_HERE}{missing[0]}"], _LOOK_AGAIN)
+
     def _wait_for(self, store: TCPStore, key: str) -> None:
         """Raises RuntimeError where the place is gone."""
         while True:
@@ -197,11 +183,22 @@ class Meeting:
                 store.wait([key], _LOOK_AGAIN)
             except dist.DistStoreError:
                 store.check([key])
+                self._stop.check("while it waited for the leading process")
             else:
                 return
+
+    def _say(self, text: str) -> None:
+        assert self._place is not None
+        print(
+            f"process {self._place.rank} of {self._place.size} {text}", file=sys.stderr, flush=True
+        )
 
     def _not_met(self, place: Place, error: RuntimeError) -> UserError:
         return UserError(
             f"process {place.rank} of {place.size} did not find the others at "
-            f"{place.address}:{place.port}: {str(error).splitlines()[0]}"
+            f"{place.address}:{place.port}: {first_line(error)}"
         )
+
+
+def _processes(ranks: Sequence[int]) -> str:
+    return f"process{'es' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

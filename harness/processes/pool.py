@@ -7,7 +7,7 @@ worker runs one job at a time; a worker that dies takes only its job with it.
 from __future__ import annotations
 
 import selectors
-import time
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -22,7 +22,7 @@ from harness.processes.jobs import (
     JobStarted,
 )
 from harness.processes.progress import Progress
-from harness.processes.signals import Interruption
+from harness.processes.signals import Interrupted, stop_on_signals
 from harness.processes.worker import Message, encode
 from harness.processes.worker_process import WorkerProcess, WorkerSettings, describe_exit
 
@@ -55,8 +55,8 @@ def run_jobs(
         One result a job, in the order of `jobs`. A job that fails is a result with a reason.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; no worker is left by then. A second Ctrl-C kills the
-            workers that are still in their clean-up.
+        Interrupted: Ctrl-C or SIGTERM, once the running jobs have saved and stopped; a second
+            signal kills them at once. Either way no worker is left.
         TypeError, ValueError: a key occurs twice, a number is below 1, a payload is not JSON.
     """
     keys = [job.key for job in jobs]
@@ -95,19 +95,31 @@ class _Pool:
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> list[JobResult]:
-        with Interruption() as interruption, self._selector:
+        with stop_on_signals() as stop, self._selector:
+            asked = False
             try:
                 while self._pending or self._workers:
+                    if stop.requested and not asked:
+                        self._ask_to_stop(stop.number)
+                        asked = True
                     self._hand_out()
                     self._receive()
                     self._remove_ended()
-                    if interruption.requested:
-                        self._interrupt()
             finally:
-                interruption.ignore_further_signals()
+                stop.ignore_second()
                 for worker in self._workers:
                     worker.close()
+            if stop.requested:
+                raise Interrupted(stop.number)
         return [self._results[job.key] for job in self._jobs]
+
+    def _ask_to_stop(self, number: signal.Signals) -> None:
+        """Lets the running jobs save and stop; no further one is begun."""
+        self._pending.clear()
+        running = [worker for worker in self._workers if worker.job is not None]
+        for worker in running:
+            worker.interrupt(number.name)
+        self._on_event(JobsInterrupted(tuple(worker.job.key for worker in running if worker.job)))
 
     def _hand_out(self) -> None:
         """Gives the next jobs to idle workers, or to new ones where there is room."""
@@ -155,7 +167,7 @@ class _Pool:
                 self._on_event(JobProgressed(job.key, Progress(**message["progress"])))
                 continue
             result = JobResult(job.key, job.log_path, worker.finish_job(), **message["ended"])
-            if not result.ok and not result.caused_by_user:
+            if message["last"]:
                 worker.ask_to_end(GRACE_SECONDS)
             self._end(result)
 
@@ -180,15 +192,3 @@ class _Pool:
     def _end(self, result: JobResult) -> None:
         self._results[result.key] = result
         self._on_event(JobEnded(result))
-
-    def _interrupt(self) -> None:
-        """Stops the workers, waits for their clean-up and raises KeyboardInterrupt."""
-        running = [worker.job.key for worker in self._workers if worker.job is not None]
-        for worker in self._workers:
-            worker.terminate(GRACE_SECONDS)
-        self._on_event(JobsInterrupted(tuple(running)))
-        while any(worker.return_code() is None for worker in self._workers):
-            time.sleep(POLL_SECONDS)
-            if any(worker.overdue() for worker in self._workers):
-                break
-        raise KeyboardInterrupt

@@ -1,9 +1,7 @@
 """Several processes of this machine that do one job together.
 
-A worker of the pool that has such a job starts them, passes on what they report, and ends all of
-them where one fails.
-
-A command's work shared out among processes: those that it starts, or those of torchrun.
+Whoever has such a job, a worker of the pool or a command, starts them, passes on what they report
+and that they shall stop, and ends all of them where one fails.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 import os
 import selectors
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -23,13 +22,15 @@ from typing import Any
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from harness.machine.environment import THREAD_VARIABLES, usable_cores
+from harness.machine.place import place_from_environment
 from harness.processes.group import LOST_TOUCH, ProcessGroup
 from harness.processes.jobs import Job
-from harness.processes.meeting import Meeting, place_from_environment
+from harness.processes.meeting import Meeting
 from harness.processes.progress import Progress, ProgressListener
+from harness.processes.signals import Interrupted, StopRequest, stop_on_signals
 from harness.processes.worker import Message, import_target
 from harness.processes.worker_process import WorkerProcess, WorkerSettings, describe_exit
-from models.errors import UserError
+from models.errors import Preempted, UserError
 
 _RANK = "harness.processes.ranks:run_rank"
 
@@ -56,29 +57,34 @@ def run_ranks(
     threads: int,
     log_path: Path,
     report: ProgressListener,
+    stop: StopRequest,
 ) -> Any:
     """Run a job in so many new processes, which find in their environment where they meet.
 
     The GPUs in CUDA_VISIBLE_DEVICES are shared out among them, one each.
 
     Args:
-        target: "package.module:function", called as `function(payload, report)` in each process.
+        target: "package.module:function", called as `function(payload, report, stop)` in each
+            process.
         payload: the same for all, writable as JSON.
         processes: how many.
         threads: CPU threads of each.
         log_path: of the leading process; the others have `log-rank1.txt` and so on beside it.
         report: told what the leading process reports.
+        stop: passed on to all of them once it is requested.
 
     Returns:
         What the target returns in the leading process.
 
     Raises:
         UserError: of the process that failed first.
-        RankFailedError: a process failed otherwise. Either way all have ended by then.
+        RankFailedError: a process failed otherwise.
+        Preempted: a stop was requested, and all have saved what they had. No process is left in
+            any of these cases.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with _meeting_place(processes) as port:
-        ranks = _Ranks(processes, WorkerSettings(_RANK, threads), log_path, report)
+        ranks = _Ranks(processes, WorkerSettings(_RANK, threads), log_path, report, stop)
         try:
             for rank in range(processes):
                 variables = {
@@ -103,10 +109,10 @@ def run_ranks(
             ranks.end()
 
 
-def run_rank(payload: dict[str, Any], report: ProgressListener) -> Any:
+def run_rank(payload: dict[str, Any], report: ProgressListener, stop: StopRequest) -> Any:
     """What each process does."""
     os.environ.update(payload["variables"])
-    return import_target(payload["target"], payload["threads"])(payload["payload"], report)
+    return import_target(payload["target"], payload["threads"])(payload["payload"], report, stop)
 
 
 @contextmanager
@@ -135,16 +141,27 @@ class _Failure:
     caused_by_user: bool
 
     @property
+    def lost_touch(self) -> bool:
+        """Whether it failed because of another one."""
+        return LOST_TOUCH in self.reason
+
+    @property
     def precedence(self) -> tuple[bool, bool]:
         """Sorts what is a cause before what is a consequence."""
-        return LOST_TOUCH in self.reason, not self.died
+        return self.lost_touch, not self.died
 
 
 class _Ranks:
     def __init__(
-        self, size: int, settings: WorkerSettings, log_path: Path, report: ProgressListener
+        self,
+        size: int,
+        settings: WorkerSettings,
+        log_path: Path,
+        report: ProgressListener,
+        stop: StopRequest,
     ) -> None:
         self._size = size
+        self._stop = stop
         self._settings = settings
         self._log_path = log_path
         self._report = report
@@ -152,6 +169,7 @@ class _Ranks:
         self._selector = selectors.DefaultSelector()
         self._values: dict[int, Any] = {}
         self._failures: list[_Failure] = []
+        self._stopped: dict[int, str] = {}
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         self._gpus = visible.split(",") if visible else [visible]
 
@@ -170,22 +188,35 @@ class _Ranks:
     def wait(self) -> Any:
         """The leading process's value, once all are done."""
         failed_at: float | None = None
-        while len(self._values) < self._size:
+        asked = False
+        while len(self._ended()) < self._size:
             self._receive()
             self._look_for_dead()
-            if self._failures:
+            if self._stop.requested and not asked:
+                # The others of one that is left in the middle of common work lose touch with it.
+                for worker in self._workers:
+                    worker.interrupt(self._stop.reason or "")
+                asked = True
+            if self._failures and not asked:
                 failed_at = failed_at or time.monotonic()
                 if time.monotonic() - failed_at > FIRST_FAILURE_SECONDS:
-                    raise self._cause()
+                    raise self._ending()
+        if self._stopped or self._failures:
+            raise self._ending()
         return self._values[0]
 
+    def _ended(self) -> set[int]:
+        return {*self._values, *self._stopped, *(failure.rank for failure in self._failures)}
+
     def end(self) -> None:
-        """End what is left of all processes."""
+        """End what is left of all processes, at once where they were asked to stop before."""
         left = [worker for worker in self._workers if worker.return_code() is None]
-        for worker in left:
-            worker.terminate(GRACE_SECONDS)
-        while any(worker.return_code() is None and not worker.overdue() for worker in left):
-            time.sleep(POLL_SECONDS)
+        if not self._stop.requested:
+            for worker in left:
+                worker.interrupt(signal.SIGTERM.name)
+                worker.ask_to_end(GRACE_SECONDS)
+            while any(worker.return_code() is None and not worker.overdue() for worker in left):
+                time.sleep(POLL_SECONDS)
         for worker in self._workers:
             worker.close()
         self._selector.close()
@@ -203,27 +234,33 @@ class _Ranks:
             if "progress" in message:
                 if rank == 0:
                     self._report(Progress(**message["progress"]))
-            elif "value" in (ended := message["ended"]):
+                continue
+            ended = message["ended"]
+            if "value" in ended:
                 self._values[rank] = ended["value"]
-                worker.ask_to_end(GRACE_SECONDS)
+            elif "stopped" in ended:
+                self._stopped[rank] = ended["stopped"]
             else:
-                reason, by_user = ended["reason"], ended["caused_by_user"]
-                self._failures.append(_Failure(rank, reason, False, by_user))
+                by_user = ended.get("caused_by_user", False)
+                self._failures.append(_Failure(rank, ended["reason"], False, by_user))
+            # Its connections to the others close, which end what they wait for.
+            worker.ask_to_end(GRACE_SECONDS)
 
     def _look_for_dead(self) -> None:
-        told = {*self._values, *(failure.rank for failure in self._failures)}
         for worker in self._workers:
             code = worker.return_code()
-            if code is None or worker.slot in told:
+            if code is None or worker.slot in self._ended():
                 continue
             if not worker.inbox.closed:
                 self._handle(worker, worker.inbox.drain())
-            failed = any(failure.rank == worker.slot for failure in self._failures)
-            if worker.slot not in self._values and not failed:
+            if worker.slot not in self._ended():
                 reason = describe_exit(code).removeprefix("worker ")
                 self._failures.append(_Failure(worker.slot, reason, True, False))
 
-    def _cause(self) -> Exception:
+    def _ending(self) -> Exception:
+        if self._stopped and all(failure.lost_touch for failure in self._failures):
+            where = self._stopped[min(self._stopped)]
+            return Preempted(self._stop.reason or "a signal to one of its processes", where)
         cause = min(self._failures, key=lambda failure: failure.precedence)
         if cause.caused_by_user:
             return UserError(cause.reason)
@@ -262,9 +299,9 @@ def run_local_ranks(
     that is set.
 
     Args:
-        target: "package.module:function", called as `function(payload, report)` in each process,
-            which finds the others by `group_of_environment`; what it returns must be writable as
-            JSON.
+        target: "package.module:function", called as `function(payload, report, stop)` in each
+            process, which finds the others by `group_of_environment`; what it returns must be
+            writable as JSON.
         payload: writable as JSON.
         processes: how many.
         on_progress: told what the leading process reports.
@@ -272,21 +309,27 @@ def run_local_ranks(
     Raises:
         UserError: what one of them raises; the others are stopped.
         RankFailedError: one of them crashed or was killed; the others are stopped.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     logs = Path(tempfile.mkdtemp(prefix="harness-ranks-"))
     asked = os.environ.get(THREAD_VARIABLES[0], "")
     threads = int(asked) if asked.isdigit() else usable_cores() // processes
     try:
-        found = run_ranks(
-            target,
-            dict(payload),
-            processes=processes,
-            threads=max(1, threads),
-            log_path=logs / "log.txt",
-            report=on_progress,
-        )
+        with stop_on_signals() as stop:
+            found = run_ranks(
+                target,
+                dict(payload),
+                processes=processes,
+                threads=max(1, threads),
+                log_path=logs / "log.txt",
+                report=on_progress,
+                stop=stop,
+            )
     except RankFailedError as error:
         raise RankFailedError(f"{error} (logs: {logs})") from error
+    except Preempted:
+        shutil.rmtree(logs)
+        raise Interrupted(stop.number) from None
     except BaseException:
         shutil.rmtree(logs)
         raise

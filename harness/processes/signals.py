@@ -1,105 +1,175 @@
-"""A request to stop at the next good moment: what a scheduler's signal becomes.
+"""Stopping: what a signal means to a command, its workers, the processes of a trial, a SLURM task.
 
-Signals belong to the process, so whoever owns the process makes one `StopRequest` and hands it down
-to where a stop does no harm: after a training step, between two batches of another stage.
+The first signal is a request. It is remembered, and looked at where a stop does no harm: after a
+training step, whose state is saved, between two batches of another stage, while a lock is waited
+for. The second one ends the process at once, for a person who will not wait; SLURM's tasks leave
+that to SLURM. A command passes the request on to its workers, and a worker to the processes of its
+trial, by a message rather than a signal: a process that still starts gets it as well.
 
-Ctrl-C and SIGTERM as something to look at, instead of an exception at any line.
+Signals belong to the process, so whoever owns the process makes one `StopRequest` and hands it
+down.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from types import FrameType, TracebackType
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
 
 from harness.processes.progress import Progress, ProgressListener
 from models.errors import Preempted
 
-SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what `kill`, a service manager or a closing machine sends."""
+PREEMPTING = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 """SIGUSR1 is what the jobs ask SLURM for, SIGTERM what it sends otherwise; submitit has USR2."""
+ECHO_SECONDS = 0.5
+"""A signal that comes again so soon is the same one: a terminal sends Ctrl-C to each process of its
+group, and a program that started this one may pass it on as well."""
+
+OnSecond = Callable[[signal.Signals], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """This command was asked to end by a signal."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell shows of a process that the signal ended: 130 or 143."""
+        return 128 + self.number
+
+
+def raise_interrupted(number: signal.Signals) -> NoReturn:
+    """Leave the main thread's code at the line that it is at."""
+    raise Interrupted(number)
+
+
+def ignore_signal(number: signal.Signals) -> None:
+    """For processes that whoever sent the signal will end in time."""
 
 
 class StopRequest:
-    """Not requested until a signal comes that it listens to; then for good."""
+    """Not requested until somebody asks, by a signal or `request`; then for good."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self._listening = False
+        """What asked: a signal's name, or a word."""
+        self._asked_at = 0.0
+        self._numbers: Sequence[signal.Signals] = ()
+        self._on_second: OnSecond = ignore_signal
+        self._second = False
+        self._pid = os.getpid()
 
     @property
     def requested(self) -> bool:
         return self.reason is not None
 
-    def listen(self) -> None:
-        """Take over the signals. Only the main thread of a process may."""
-        self._listening = True
-        for number in SIGNALS:
+    @property
+    def number(self) -> signal.Signals:
+        """The signal that asked; SIGTERM where it was something else."""
+        known = signal.Signals.__members__
+        return known.get(self.reason or "", signal.SIGTERM)
+
+    def request(self, reason: str) -> None:
+        """Ask for the stop; the first reason stays."""
+        if self.reason is None:
+            self.reason, self._asked_at = reason, time.monotonic()
+
+    def check(self, where: str) -> None:
+        """Raises `Preempted` once the stop is requested; `where` says how far the work is."""
+        if self.reason is not None:
+            raise Preempted(self.reason, where)
+
+    def listen(self, numbers: Sequence[signal.Signals], on_second: OnSecond) -> None:
+        """Take over these signals. Only the main thread of a process may.
+
+        Args:
+            numbers: which of them ask for the stop.
+            on_second: called, once, in the main thread, with a signal that comes after the first.
+        """
+        self._numbers, self._on_second = numbers, on_second
+        for number in numbers:
             signal.signal(number, self._handle)
 
     def listen_again(self) -> None:
         """Take the signals back from a library that put its own handlers in place."""
-        if self._listening:
-            self.listen()
+        if self._numbers:
+            self.listen(self._numbers, self._on_second)
+
+    def ignore_second(self) -> None:
+        """From here on no signal does anything: clean-up runs that must not be cut off."""
+        self._second = True
 
     def between_batches(self, listener: ProgressListener) -> ProgressListener:
-        """The same listener, which raises `Preempted` once a stop is requested.
+        """The same listener, which raises `Preempted` once the stop is requested.
 
         For stages that lose nothing but their present batch when they are left.
         """
 
         def tell(progress: Progress) -> None:
             listener(progress)
-            if self.reason is not None:
-                where = f"at {progress.stage} {progress.done}/{progress.total}"
-                raise Preempted(self.reason, where)
+            self.check(f"at {progress.stage} {progress.done}/{progress.total}")
 
         return tell
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        self.reason = self.reason or signal.Signals(number).name
+        if os.getpid() != self._pid:
+            # A fork, such as a loader of images, ends as it would without a handler.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif self.reason is None:
+            self.request(signal.Signals(number).name)
+        elif not self._second and time.monotonic() - self._asked_at > ECHO_SECONDS:
+            self._second = True
+            self._on_second(signal.Signals(number))
 
 
-INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Context in which Ctrl-C or SIGTERM asks for a stop, and a second one raises `Interrupted`.
 
-
-class Interruption:
-    """Context in which the first SIGINT or SIGTERM only sets `requested`.
-
-    A second one raises KeyboardInterrupt at once, for a user who will not wait; later ones do
-    nothing. A signal that the process was told to ignore stays ignored. Outside of the main thread,
-    which alone receives signals, the context does nothing.
+    A signal that the process was told to ignore, as `nohup` does, stays ignored. Outside of the
+    main thread, which alone receives signals, nothing is taken over.
     """
+    stop = StopRequest()
+    main = threading.current_thread() is threading.main_thread()
+    before: dict[signal.Signals, Any] = {
+        number: signal.getsignal(number)
+        for number in INTERRUPTING
+        if main and signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
+    stop.listen(tuple(before), raise_interrupted)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    def __init__(self) -> None:
-        self._received = 0
-        self._previous: dict[signal.Signals, Any] = {}
 
-    @property
-    def requested(self) -> bool:
-        return self._received > 0
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Context in which SIGTERM raises `Interrupted`, as Ctrl-C raises KeyboardInterrupt, so that
+    what the command was at is cleaned up. For what has nothing to save."""
 
-    def ignore_further_signals(self) -> None:
-        """From here on nothing is raised: clean-up runs that must not be cut off."""
-        self._received = max(self._received, 2)
+    def handle(number: int, _frame: FrameType | None) -> None:
+        raise_interrupted(signal.Signals(number))
 
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
-            for number in INTERRUPTING:
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, previous in self._previous.items():
-            signal.signal(number, previous)
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        self._received += 1
-        if self._received == 2:
-            raise KeyboardInterrupt
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    if not main or before != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from harness.machine.files import DamagedFileError, read_json, write_json
 from harness.processes.progress import Progress, ProgressListener
-from models.errors import Preempted
+from models.errors import Preempted, one_line
 
 STATUS_FILE = "status.json"
 SECONDS_BETWEEN_WRITES = 1.0
@@ -67,24 +67,25 @@ def recorded_status(folder: Path, listener: ProgressListener) -> Iterator[Progre
     recorder.write()
     try:
         yield recorder.report
-    except Exception as error:
-        state: State = "stopped" if isinstance(error, Preempted) else "failed"
-        recorder.end(state, " ".join(str(error).split()) or type(error).__name__)
-        raise
-    except BaseException:
-        recorder.end("stopped", "interrupted")
+    except BaseException as error:
+        recorder.end(*state_after(error))
         raise
     recorder.end("done", "")
 
 
-def record_failure(folder: Path, reason: str) -> None:
-    """Say for the process that ran the trial why it failed, once that process has ended."""
+def record_ending(folder: Path, state: State, reason: str) -> None:
+    """Say for the process that ran the trial how it ended, once that process is gone."""
     status = read_status(folder)
     if status is not None:
-        failed = replace(
-            status, state="failed", reason=reason, seconds_left=None, updated=time.time()
-        )
-        write_json(folder / STATUS_FILE, failed)
+        ended = replace(status, state=state, reason=reason, seconds_left=None, updated=time.time())
+        write_json(folder / STATUS_FILE, ended)
+
+
+def state_after(error: BaseException) -> tuple[State, str]:
+    """In which state an error leaves a trial, and the reason in one line."""
+    if isinstance(error, Preempted) or not isinstance(error, Exception):
+        return "stopped", one_line(error) if isinstance(error, Preempted) else "interrupted"
+    return "failed", one_line(error)
 
 
 class _Recorder:

@@ -1,15 +1,13 @@
 """The worker's side of the pool: `python -m harness.processes.worker SOCKET_FD PARENT_PID`.
 
 A worker imports the target once and runs one job after the other. It leads its own session, so
-that Ctrl-C in the terminal reaches the parent alone, which decides what happens. SIGTERM unwinds
-the running job (its `finally` blocks run). When the parent is gone, the kernel sends SIGTERM
-(Linux), and the end of the socket tells the same anywhere; what does not end in time is killed
-together with all processes that it started.
+that Ctrl-C in the terminal reaches the parent alone, which asks the worker by a message to stop its
+job. When the parent is gone, the kernel sends SIGTERM (Linux), and the end of the socket tells the
+same anywhere; what does not end in time is killed together with all processes that it started.
 
-Messages between the pool and its workers: one JSON object a line over a socket pair.
-
-JSON rather than pickle, so that what a job takes and returns can also be written to a file, and so
-that a message that is cut off by the death of its sender is recognised by the missing line end.
+Messages are one JSON object a line over a socket pair. JSON rather than pickle, so that what a job
+takes and returns can also be written to a file, and so that a message that is cut off by the death
+of its sender is recognised by the missing line end.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any
 
 from harness.processes.progress import Progress, ProgressListener
-from models.errors import UserError
+from harness.processes.signals import INTERRUPTING, StopRequest
+from models.errors import Preempted, UserError, one_line
 
 Message = dict[str, Any]
 
@@ -88,31 +86,19 @@ REASON_CHARACTERS = 300
 PR_SET_PDEATHSIG = 1
 """From Linux' <sys/prctl.h>."""
 
-Target = Callable[[dict[str, Any], ProgressListener], Any]
-
-
-class Termination:
-    """Turns the first SIGTERM into SystemExit in the main thread; later ones must not cut off the
-    clean-up that the first one began."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        signal.signal(signal.SIGTERM, self._handle)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if not self.requested:
-            self.requested = True
-            raise SystemExit(128 + number)
+Target = Callable[[dict[str, Any], ProgressListener, StopRequest], Any]
 
 
 class ParentWatch:
-    """Reads the socket in a thread, and ends this process when the parent is gone."""
+    """Reads the socket in a thread: jobs go to `messages`, a wish to stop to `stop`. Ends this
+    process when the parent is gone."""
 
-    def __init__(self, connection: socket.socket, parent_pid: int) -> None:
+    def __init__(self, connection: socket.socket, parent_pid: int, stop: StopRequest) -> None:
         self.messages: SimpleQueue[Message] = SimpleQueue()
+        self._stop = stop
         self._inbox = Inbox(connection)
         self._parent_pid = parent_pid
+        self._asked_by_parent = False
         self._disconnected = False
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -121,10 +107,16 @@ class ParentWatch:
     def _read(self) -> None:
         while not self._orphaned():
             for message in self._inbox.wait():
-                self.messages.put(message)
+                if "interrupt" in message:
+                    self._asked_by_parent = True
+                    self._stop.request(message["interrupt"])
+                else:
+                    self.messages.put(message)
             self._disconnected = self._inbox.closed
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(ORPHAN_GRACE_SECONDS)
+        if not self._asked_by_parent:
+            # Time to save, which a job that was asked before its parent died has had.
+            self._stop.request(signal.SIGTERM.name)
+            time.sleep(ORPHAN_GRACE_SECONDS)
         self.kill_orphans()
 
     def _orphaned(self) -> bool:
@@ -141,39 +133,38 @@ class Exit:
     """Ends the process after the exit handlers of all libraries, and without the interpreter's
     teardown of their modules, which takes seconds once torch and Lightning are imported."""
 
-    def __init__(self, termination: Termination, watch: ParentWatch) -> None:
+    def __init__(self, watch: ParentWatch) -> None:
         self.all_jobs_done = False
-        self._termination = termination
         self._watch = watch
         self._pid = os.getpid()
         # Handlers run in the reverse order of their registration, so this one runs last.
         atexit.register(self._leave)
+
+    def at_once(self, number: signal.Signals) -> None:
+        """What a second signal does, in the middle of whatever the job is at."""
+        self._watch.kill_orphans()
+        os._exit(128 + number)
 
     def _leave(self) -> None:
         if os.getpid() != self._pid:
             return  # a fork of the worker
         _flush()
         self._watch.kill_orphans()
-        if self._termination.requested:
-            os._exit(128 + signal.SIGTERM)
         os._exit(0 if self.all_jobs_done else 1)
 
 
 class Outbox:
     """Sends messages to the parent, from any thread."""
 
-    def __init__(self, connection: socket.socket, termination: Termination) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._termination = termination
         self._lock = threading.Lock()
 
     def send(self, message: Message) -> None:
         encoded = encode(message)
-        # A line cut off by SIGTERM must stay the last one, and a parent that is gone is the
-        # business of ParentWatch: the job is unwound in either case.
-        if not self._termination.requested:
-            with suppress(ConnectionError), self._lock:
-                self._connection.sendall(encoded)
+        # A parent that is gone is the business of ParentWatch.
+        with suppress(ConnectionError), self._lock:
+            self._connection.sendall(encoded)
 
 
 class JobReporter:
@@ -239,27 +230,27 @@ def redirect_output(log_path: Path) -> None:
 
 
 def serve_job(
-    job: Message, settings: Message, report: ProgressListener, termination: Termination
+    job: Message, settings: Message, report: ProgressListener, stop: StopRequest
 ) -> Message:
-    """The message about the job's end: {"ended": {value}} or {"ended": {reason, ...}}."""
+    """The message about the job's end, {"ended": fields of a `JobResult`}."""
     try:
         redirect_output(Path(job["log_path"]))
+        stop.check("before it began")
         target = import_target(settings["target"], settings["threads"])
-        value = target(job["payload"], report)
-        ended: Message = {"ended": {"value": value}}
+        ended: Message = {"ended": {"value": target(job["payload"], report, stop)}}
         encode(ended)
     except UserError as error:
         with suppress(OSError):
             print(f"error: {error}", file=sys.stderr)
         return {"ended": {"reason": str(error), "caused_by_user": True}}
+    except Preempted as stopped:
+        with suppress(OSError):
+            print(stopped, file=sys.stderr)
+        return {"ended": {"reason": str(stopped), "stopped": stopped.where}}
     except (Exception, SystemExit) as error:
-        if termination.requested:
-            raise
         with suppress(OSError):
             traceback.print_exc()
-        text = " ".join(str(error).split())
-        reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        return {"ended": {"reason": reason[:REASON_CHARACTERS], "caused_by_user": False}}
+        return {"ended": {"reason": one_line(error, named=True, most=REASON_CHARACTERS)}}
     return ended
 
 
@@ -267,25 +258,30 @@ def main(socket_descriptor: int, parent_pid: int) -> None:
     """Runs jobs until the parent says stop.
 
     After an unexpected exception the worker ends, so that what it left behind (memory held by the
-    traceback, a broken CUDA context) cannot harm the next job; the parent starts a fresh one.
+    traceback, a broken CUDA context) cannot harm the next job; the parent starts a fresh one. So it
+    does once a stop is requested, which concerns the present job alone. The parent is told by
+    {"last": true} in the message about the job's end.
     """
-    termination = Termination()
+    stop = StopRequest()
     connection = socket.socket(fileno=socket_descriptor)
     connection.set_inheritable(False)
     faulthandler.enable()
     # The log is read while the job runs, and must be complete when the worker is killed.
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    watch = ParentWatch(connection, parent_pid)
-    exit_handler = Exit(termination, watch)
-    outbox = Outbox(connection, termination)
+    watch = ParentWatch(connection, parent_pid, stop)
+    exit_handler = Exit(watch)
+    stop.listen(INTERRUPTING, exit_handler.at_once)
+    outbox = Outbox(connection)
     settings = watch.messages.get()
     sys.path[:] = settings["sys_path"]
     while "job" in (message := watch.messages.get()):
         reporter = JobReporter(outbox)
-        outcome = serve_job(message["job"], settings, reporter.report, termination)
+        outcome = serve_job(message["job"], settings, reporter.report, stop)
         reporter.close()
-        outbox.send(outcome)
-        if outcome["ended"].get("caused_by_user") is False:
+        faulty = "reason" in outcome["ended"] and not outcome["ended"].get("caused_by_user")
+        last = faulty or stop.requested
+        outbox.send({**outcome, "last": last})
+        if last:
             break
     exit_handler.all_jobs_done = True
 

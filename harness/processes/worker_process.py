@@ -14,7 +14,9 @@ from pathlib import Path
 
 import harness
 from harness.machine.environment import THREAD_VARIABLES
+from harness.machine.place import TASK_VARIABLES
 from harness.processes.jobs import Job
+from harness.processes.signals import INTERRUPTING
 from harness.processes.worker import Inbox, Message, encode
 
 IMPORT_ROOT = Path(harness.__file__).resolve().parents[1]
@@ -29,9 +31,15 @@ class WorkerSettings:
 
 
 def worker_environment(threads: int, gpu: str | None) -> dict[str, str]:
-    """The environment of a worker; `gpu` is an entry of CUDA_VISIBLE_DEVICES, None leaves it be."""
-    inherited = os.environ.get("PYTHONPATH")
-    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+    """The environment of a worker, which is none of the tasks that its parent may be one of.
+
+    Args:
+        threads: CPU threads.
+        gpu: an entry of CUDA_VISIBLE_DEVICES; None leaves that as it is.
+    """
+    own = {name: value for name, value in os.environ.items() if name not in TASK_VARIABLES}
+    inherited = own.get("PYTHONPATH")
+    environment = {**own, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(IMPORT_ROOT), inherited)))
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
@@ -40,10 +48,11 @@ def worker_environment(threads: int, gpu: str | None) -> dict[str, str]:
 
 def describe_exit(code: int) -> str:
     """Why a worker ended in the middle of a job, from its return code (negative: the signal)."""
-    unwound_by_sigterm = code == 128 + signal.SIGTERM
-    if code >= 0 and not unwound_by_sigterm:
+    # A worker that two signals ended exits as a shell would say it.
+    by_signal = code < 0 or code - 128 in INTERRUPTING
+    if not by_signal:
         return f"worker exited with code {code} in the middle of the job"
-    number = signal.SIGTERM if unwound_by_sigterm else -code
+    number = -code if code < 0 else code - 128
     reason = f"worker killed by signal {int(number)} ({signal.strsignal(number)})"
     return f"{reason}; perhaps memory ran out" if number == signal.SIGKILL else reason
 
@@ -109,10 +118,9 @@ class WorkerProcess:
         self._send({"stop": True})
         self.expect_end(grace)
 
-    def terminate(self, grace: float) -> None:
-        """Unwinds the running job by SIGTERM; after `grace` seconds the worker is overdue."""
-        self._process.terminate()
-        self.expect_end(grace)
+    def interrupt(self, reason: str) -> None:
+        """Asks the running job to save and stop; `reason` is what asked for it."""
+        self._send({"interrupt": reason})
 
     def expect_end(self, grace: float) -> None:
         """After `grace` seconds the worker is overdue, unless it became so earlier."""

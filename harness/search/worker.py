@@ -98,7 +98,7 @@ class Pruning:
         self._trial.report(self._sign * mean, (len(self._curves) - 1) * self._longest + step)
         if step != self._last_step and self._trial.should_prune():
             self.where = f"at step {step} of seed {len(self._curves)}"
-            self.stop.reason = "pruning"
+            self.stop.request("pruning")
 
 
 def recorded_losses(folder: Path) -> dict[int, float]:
@@ -114,7 +114,7 @@ def recorded_losses(folder: Path) -> dict[int, float]:
 
 
 def search_trials(
-    payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest | None = None
+    payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest
 ) -> dict[str, Any]:
     """What a worker is called with: `{"spec": a SearchSpec, "result": a file}`.
 
@@ -129,7 +129,7 @@ def search_trials(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spec, result = SearchSpec.model_validate(payload["spec"]), Path(payload["result"])
     with recorded_status(result.parent, report) as recorded:
-        told = _take_one(spec, recorded, stop or StopRequest())
+        told = _take_one(spec, recorded, stop)
         write_json(result, told)
     return told
 

@@ -31,6 +31,7 @@ from harness.processes.jobs import (
     JobStarted,
 )
 from harness.processes.progress import Progress
+from models.errors import one_line
 
 QUARTERS = 4
 
@@ -52,7 +53,9 @@ def describe_end(result: JobResult) -> str:
     """The line about a job that is over."""
     if result.ok:
         return f"{result.key}  done in {format_duration(result.seconds)}"
-    mistake = " ".join((result.reason or "").split())
+    mistake = one_line(result.reason or "")
+    if result.stopped is not None:
+        return f"{result.key}  {mistake}"
     return f"{result.key}  failed: {mistake} (log: {shown_path(result.log_path)})"
 
 
@@ -314,5 +317,5 @@ class JobDisplay:
                 self._view.ended(result)
             case JobsInterrupted(keys):
                 self._view.notice(
-                    f"interrupted: stopping {len(keys)} running job(s), once more to kill at once"
+                    f"interrupted: {len(keys)} running job(s) save and stop; again to end at once"
                 )

@@ -35,15 +35,6 @@ _LOSS_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
-class Device:
-    """Where a trial runs."""
-
-    device: torch.device
-    gpu: str | None
-    """The GPU's name; None on a CPU."""
-
-
-@dataclass(frozen=True)
 class Timing:
     """One training step in both precisions, medians of interleaved rounds."""
 
@@ -60,20 +51,6 @@ class Timing:
         off = abs(self.bf16_loss - self.float32_loss)
         safe = off <= _LOSS_TOLERANCE * abs(self.float32_loss)
         return "bf16-mixed" if faster and safe else "32-true"
-
-
-def choose_device(config: TrainConfig) -> Device:
-    """Resolve `device: auto`: a CUDA device where there is one.
-
-    Raises:
-        UserError: CUDA is asked for and not there.
-    """
-    cuda = torch.cuda.is_available()
-    if config.device == "cuda" and not cuda:
-        raise UserError("train.device is cuda, but this machine has no usable CUDA device")
-    if cuda and config.device != "cpu":
-        return Device(torch.device("cuda"), torch.cuda.get_device_name())
-    return Device(torch.device("cpu"), None)
 
 
 def choose_precision(

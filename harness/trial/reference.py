@@ -18,9 +18,9 @@ from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.quality import Quality, real_against_real
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.machine.files import write_json
+from harness.machine.place import choose_device
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener
-from harness.training.hardware import choose_device
 from harness.trial.spec import TrialSpec, floor_file
 from models.randomness import generator
 
@@ -87,7 +87,7 @@ def measure_floor(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
     references = Path(spec.references)
     data = load_data_set(config.data)
     extractor = load_extractor(*extractor_files(config))
-    device = choose_device(config.train).device
+    device = choose_device(config.train.device, "train.device")
 
     def features(pictures: Pictures, count: int | None) -> Reference:
         return real_features(

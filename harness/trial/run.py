@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from harness.machine.files import full_disk_as_user_error
+from harness.machine.place import place_from_environment
 from harness.processes.lock import trial_lock
-from harness.processes.meeting import Meeting, place_from_environment
+from harness.processes.meeting import Meeting
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from harness.processes.ranks import run_ranks
 from harness.processes.signals import StopRequest
-from harness.processes.status import record_failure, recorded_status
+from harness.processes.status import record_ending, recorded_status, state_after
 from harness.tracking.journal import end_left_run, ending_of
 from harness.tracking.lightning_logger import MetricsListener
 from harness.trial.reference import measure_floor
@@ -30,7 +31,7 @@ _TARGET = "harness.trial.run:run_trial_job"
 _LOG = "log.txt"
 
 
-def run_on_ranks(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
+def run_on_ranks(spec: TrialSpec, report: ProgressListener, stop: StopRequest) -> dict[str, Any]:
     """Start the processes of a trial, which share its threads, and wait for its result.
 
     Where they fail, the one that wrote the trial's journal was stopped for what happened to
@@ -39,6 +40,7 @@ def run_on_ranks(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
     Raises:
         UserError: of the process that failed first.
         RankFailedError: a process failed otherwise.
+        Preempted: a stop was requested; the next call goes on from there.
     """
     folder = Path(spec.folder)
     threads = max(1, spec.threads // spec.processes)
@@ -51,24 +53,25 @@ def run_on_ranks(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
             threads=threads,
             log_path=folder / _LOG,
             report=report,
+            stop=stop,
         )
     except Exception as error:
         end_left_run(folder, *ending_of(error))
-        record_failure(folder, str(error))
+        record_ending(folder, *state_after(error))
         raise
     return result
 
 
 def run_trial_job(
-    payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest | None = None
+    payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest
 ) -> dict[str, Any]:
     """What a worker is called with: `{"job": "floor" or "trial", "spec": a TrialSpec}`."""
     spec = TrialSpec(**payload["spec"])
     if payload["job"] == "floor":
         with full_disk_as_user_error(f"features in {spec.references}"):
-            return measure_floor(spec, (stop or StopRequest()).between_batches(report))
+            return measure_floor(spec, stop.between_batches(report))
     if spec.processes > 1 and place_from_environment() is None:
-        return run_on_ranks(spec, report)
+        return run_on_ranks(spec, report, stop)
     return run_trial(spec, report, stop)
 
 
@@ -94,13 +97,14 @@ def run_trial(
     folder = Path(spec.folder)
     # Not by `choose_device`, which would take memory of the first GPU in every process.
     cuda = spec.config["train"]["device"] != "cpu" and torch.cuda.is_available()
-    with Meeting(place_from_environment()) as meeting:
+    stop = stop or StopRequest()
+    with Meeting(place_from_environment(), stop=stop) as meeting:
         if meeting.leads:
-            return _lead(spec, meeting, cuda, report, stop or StopRequest(), on_metrics)
+            return _lead(spec, meeting, cuda, report, stop, on_metrics)
         group = meeting.begin(cuda)
         result = group.broadcast(finished_result(folder))
         if result is None:
-            TrialStages(spec, ignore_progress, stop or StopRequest()).follow()
+            TrialStages(spec, ignore_progress, stop).follow()
         return result or {}
 
 
@@ -119,7 +123,7 @@ def _lead(
         report(Progress("wait", 0, 1, text))
 
     disk = f"the trial {folder}"
-    with full_disk_as_user_error(disk), trial_lock(folder, waiting):
+    with full_disk_as_user_error(disk), trial_lock(folder, waiting, stop):
         group = meeting.begin(cuda)
         # Another command may have finished it while this one waited.
         result = group.broadcast(finished_result(folder))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pytorch_lightning.loggers.logger import DummyLogger
 
@@ -29,6 +30,7 @@ from harness.evaluation.probe.probe import NOISE_LEVELS
 from harness.evaluation.quality import Quality, evaluate_samples
 from harness.evaluation.reference import Reference
 from harness.machine.files import remove_leftovers, write_json, write_text
+from harness.machine.place import choose_device
 from harness.processes.group import ALONE, ProcessGroup, current_group
 from harness.processes.progress import ProgressListener
 from harness.processes.signals import StopRequest
@@ -36,7 +38,7 @@ from harness.tracking.journal import Journal, ending_of
 from harness.tracking.lightning_logger import JournalLogger, MetricsListener
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
-from harness.training.hardware import Precision, choose_device
+from harness.training.hardware import Precision
 from harness.training.skipped_steps import shown
 from harness.training.train import load_trained, resolve_precision, train
 from harness.training.validation import BEST, read_best
@@ -76,13 +78,13 @@ class TrialStages:
         self.folder = Path(spec.folder)
         self.config = TrialConfig.model_validate(spec.config)
         self.group = current_group()
-        hardware = choose_device(self.config.train)
-        self.device, self.gpu = hardware.device, hardware.gpu
+        self.device = choose_device(self.config.train.device, "train.device")
 
     @cached_property
     def tags(self) -> dict[str, str]:
         """Of the run, with the state of the repository at its beginning."""
-        return spec_tags(self.spec, self.config, self.gpu, self.group.size)
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        return spec_tags(self.spec, self.config, gpu, self.group.size)
 
     def run(self) -> dict[str, Any]:
         """What the process that leads does, with all that is written down.

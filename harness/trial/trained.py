@@ -36,10 +36,10 @@ from harness.evaluation.probe.probe import (
     SIMILARITY,
     ProbeRow,
 )
+from harness.machine.place import choose_device
 from harness.processes.progress import ignore_progress
 from harness.tracking.find import find_trial
 from harness.training.export import export_model, weight_shapes
-from harness.training.hardware import choose_device
 from harness.training.train import finished_training, load_trained, weights_file
 from harness.vocabulary import names
 from models.backbone import Backbone
@@ -131,7 +131,7 @@ def _load(folder: Path, config: TrialConfig, data: DataSet, weights: Weights) ->
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = textwrap.shorten(str(error), 300)
         raise UserError(f"{folder}: its weights do not fit its config.yaml: {reason}") from error
-    return network.to(choose_device(config.train).device)
+    return network.to(choose_device(config.train.device, "train.device"))
 
 
 def _head_table(rows: Sequence[ProbeRow]) -> Table:

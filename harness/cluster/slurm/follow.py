@@ -17,7 +17,7 @@ from harness.cluster.slurm.queue import (
 from harness.config.cluster import SlurmCluster
 from harness.processes.jobs import Job, JobEnded, JobEvent, JobProgressed, JobResult, JobStarted
 from harness.processes.progress import Progress
-from harness.processes.signals import Interruption
+from harness.processes.signals import stop_on_signals
 from harness.processes.status import read_status
 
 FILES_SECONDS = 1.0
@@ -58,7 +58,7 @@ class Follower:
             Detached: Ctrl-C or SIGTERM; the jobs go on.
         """
         next_queue = 0.0
-        with Interruption() as interruption:
+        with stop_on_signals() as stop:
             while True:
                 now = time.monotonic()
                 if now >= next_queue:
@@ -71,8 +71,8 @@ class Follower:
                 looked = time.monotonic()
                 pause = min(FILES_SECONDS, self._config.poll_seconds)
                 while time.monotonic() - looked < pause:
-                    if interruption.requested:
-                        raise Detached(len(self._left()), by_signal=True)
+                    if stop.requested:
+                        raise Detached(len(self._left()), by_signal=stop.number)
                     time.sleep(min(_STEP_SECONDS, pause))
 
     def _left(self) -> list[Job]:

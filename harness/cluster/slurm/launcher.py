@@ -58,7 +58,7 @@ class SlurmLauncher:
         submitted = self._submitter().submit(jobs, target)
         self._tell(submitted)
         if self.detach:
-            raise Detached(len(jobs), by_signal=False)
+            raise Detached(len(jobs))
         follower = Follower(jobs, submitted.records, self.config, on_event, self.notice)
         return follower.follow()
 

@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +28,17 @@ from harness.cluster.slurm.queue import (
     read_record,
     write_outcome,
 )
+from harness.machine.place import place_from_environment
 from harness.processes.group import LostTouchError
-from harness.processes.progress import ProgressListener, ignore_progress
-from harness.processes.signals import StopRequest
-from harness.processes.worker import REASON_CHARACTERS, redirect_output
-from models.errors import Preempted, UserError
+from harness.processes.progress import ignore_progress
+from harness.processes.signals import PREEMPTING, StopRequest, ignore_signal
+from harness.processes.worker import REASON_CHARACTERS, Target, redirect_output
+from models.errors import Preempted, UserError, one_line
 
 MOST_LOST = 3
 """Turns in a row that may end with a lost process: what a node's death is not, happens again."""
 _OTHERS_SAY_SECONDS = 5.0
 """In which a shared file system shows what another process wrote before it ended."""
-
-StoppableTarget = Callable[[dict[str, Any], ProgressListener, StopRequest], Any]
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,9 @@ def run_task(spec: TaskSpec) -> None:
             several processes ends at once instead, with the same code.
     """
     stop = StopRequest()
-    # Replaces submitit's handlers, which would requeue at once, in the middle of a step.
-    stop.listen()
+    # Replaces submitit's handlers, which would requeue at once, in the middle of a step. SLURM
+    # sends several signals to the same end, and kills by itself what does not heed them.
+    stop.listen(PREEMPTING, ignore_signal)
     _Task(spec, stop).run()
 
 
@@ -80,10 +79,11 @@ class _Task:
         self._spec = spec
         self._stop = stop
         self._result = Path(spec.result)
-        self._rank = int(os.environ.get("SLURM_PROCID", "0"))
+        place = place_from_environment()
+        self._rank = 0 if place is None else place.rank
         self._job = _job_id()
         self._requeues = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-        self._several = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+        self._several = place is not None
         Path(self._spec.log).parent.mkdir(parents=True, exist_ok=True)
         told = self._told()
         self._lost = 0 if told is None else told.lost
@@ -147,13 +147,12 @@ class _Task:
     def _call_target(self) -> None:
         sys.path[:] = [*dict.fromkeys((*self._spec.sys_path, *sys.path))]
         module, _, name = self._spec.target.partition(":")
-        target: StoppableTarget = getattr(importlib.import_module(module), name)
+        target: Target = getattr(importlib.import_module(module), name)
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self._spec.threads)
         if self._spec.needs_gpu:
             self._check_gpu()
-        if self._stop.reason is not None:
-            raise Preempted(self._stop.reason, "before it began")
+        self._stop.check("before it began")
         target(self._spec.payload, ignore_progress, self._stop)
 
     def _check_gpu(self) -> None:
@@ -174,9 +173,7 @@ class _Task:
             reason = str(error)
         else:
             traceback.print_exception(error)
-            text = " ".join(str(error).split())
-            kind = type(error).__name__
-            reason = (f"{kind}: {text}" if text else kind)[:REASON_CHARACTERS]
+            reason = one_line(error, named=True, most=REASON_CHARACTERS)
         if self._rank > 0:
             reason = f"process {self._rank}: {reason}"
         if not self._another_failed():
@@ -187,7 +184,7 @@ class _Task:
         print(error, file=sys.stderr)
         if self._rank > 0:
             return
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         lost = isinstance(error, LostTouchError)
         self._lost = self._lost + 1 if lost else 0
         record = read_record(self._result)

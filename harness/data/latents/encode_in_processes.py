@@ -15,10 +15,12 @@ from harness.data.latents.cache import StorageType, open_cache
 from harness.data.latents.encode import Encoded, encode
 from harness.data.manifest import read_manifest
 from harness.data.sources import open_source
-from harness.machine.environment import process_device, usable_cores
+from harness.machine.environment import usable_cores
+from harness.machine.place import choose_device
 from harness.processes.jobs import Job, JobEnded, JobEvent, JobProgressed
 from harness.processes.pool import run_jobs
 from harness.processes.progress import ProgressListener
+from harness.processes.signals import StopRequest
 from models.errors import UserError
 
 _WORKER = "harness.data.latents.encode_in_processes:encode_part"
@@ -59,9 +61,9 @@ def run_encode(spec: EncodeSpec, processes: int, on_progress: ProgressListener) 
     return _encode_in_processes(spec, processes, on_progress)
 
 
-def encode_part(payload: Mapping[str, Any], report: ProgressListener) -> int:
+def encode_part(payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest) -> int:
     """What a process of several does; how many images it encoded."""
-    return _encode(EncodeSpec(**payload), report).images
+    return _encode(EncodeSpec(**payload), stop.between_batches(report)).images
 
 
 def _encode(spec: EncodeSpec, on_progress: ProgressListener) -> Encoded:
@@ -70,7 +72,7 @@ def _encode(spec: EncodeSpec, on_progress: ProgressListener) -> Encoded:
     return encode(
         source,
         manifest,
-        load_autoencoder(spec.autoencoder, process_device(spec.device)),
+        load_autoencoder(spec.autoencoder, choose_device(spec.device)),
         Path(spec.out),
         resolution=spec.resolution,
         images_per_shard=spec.images_per_shard,

@@ -46,10 +46,12 @@ from harness.evaluation.standalone.outputs import (
     write_outputs,
 )
 from harness.evaluation.standalone.spec import EvaluateSpec
-from harness.machine.environment import installed_versions, process_device
+from harness.machine.environment import installed_versions
+from harness.machine.place import choose_device
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from harness.processes.ranks import check_processes, group_of_environment, run_local_ranks
+from harness.processes.signals import StopRequest
 from harness.vocabulary import names
 from harness.vocabulary.metrics import FRECHET, Measurement
 from harness.vocabulary.names import SAMPLES
@@ -115,7 +117,7 @@ def evaluate_images(
         labels = matched_labels(Path(samples.source), spec.reference)
     name = spec.extractor or reference_extractor(spec.reference)
     extractor = load_extractor(name, spec.extractor_weights)
-    device = process_device(spec.device)
+    device = choose_device(spec.device)
     measurements = _measurements(spec, extractor)
 
     def features_of(images: ImageInput) -> tuple[Features, str]:
@@ -302,11 +304,13 @@ def run_evaluation(spec: EvaluateSpec, processes: int, watch: Watch) -> Evaluati
     return TypeAdapter(Evaluation).validate_python(found)
 
 
-def evaluate_as_rank(payload: Mapping[str, Any], report: ProgressListener) -> Any:
+def evaluate_as_rank(
+    payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest
+) -> Any:
     """What each of several processes does; the evaluation as JSON takes it."""
     spec = TypeAdapter(EvaluateSpec).validate_python(payload["spec"])
     with group_of_environment() as group:
-        evaluation = evaluate_images(spec, silent_watch(report), group)
+        evaluation = evaluate_images(spec, silent_watch(stop.between_batches(report)), group)
     return TypeAdapter(Evaluation | None).dump_python(evaluation, mode="json")
 
 

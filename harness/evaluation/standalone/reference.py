@@ -19,11 +19,12 @@ from harness.evaluation.features import finite_features
 from harness.evaluation.image_inputs import ImageInput, open_images
 from harness.evaluation.reference import PictureRows
 from harness.evaluation.reference_file import Layout, build_reference
-from harness.machine.environment import process_device
 from harness.machine.files import check_writable
+from harness.machine.place import choose_device
 from harness.processes.group import ProcessGroup
 from harness.processes.progress import ProgressListener
 from harness.processes.ranks import check_processes, group_of_environment, run_local_ranks
+from harness.processes.signals import StopRequest
 from models.errors import UserError
 
 _SCALE = "scale:"
@@ -86,11 +87,11 @@ def run_build(spec: BuildSpec, processes: int, on_progress: ProgressListener) ->
     return TypeAdapter(Built).validate_python(found)
 
 
-def build_as_rank(payload: Mapping[str, Any], report: ProgressListener) -> Any:
+def build_as_rank(payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest) -> Any:
     """What each of several processes does; what was built as JSON takes it."""
     spec = TypeAdapter(BuildSpec).validate_python(payload["spec"])
     with group_of_environment() as group:
-        built = _build(spec, group, report)
+        built = _build(spec, group, stop.between_batches(report))
     return TypeAdapter(Built | None).dump_python(built, mode="json")
 
 
@@ -109,7 +110,7 @@ def _build(spec: BuildSpec, group: ProcessGroup, on_progress: ProgressListener) 
             layout=spec.layout,
             single_images=spec.single_images,
             batch_size=spec.batch_size,
-            device=process_device(spec.device),
+            device=choose_device(spec.device),
             group=group,
             on_progress=on_progress,
         )

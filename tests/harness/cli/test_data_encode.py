@@ -23,7 +23,7 @@ from harness.data.latents import encode_in_processes as encode_command
 from harness.data.latents.autoencoder import load_autoencoder
 from harness.data.latents.cache import open_cache
 from harness.data.manifest import Manifest, ManifestClass, ManifestImage, write_manifest
-from harness.machine.environment import process_device
+from harness.machine.place import choose_device
 from models.errors import UserError
 
 IMAGES = 24
@@ -144,19 +144,19 @@ def test_a_rank_takes_the_gpu_of_its_place_on_the_machine(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.delenv("SLURM_LOCALID", raising=False)
-    assert process_device("auto") == torch.device("cuda", 0)
+    assert choose_device("auto") == torch.device("cuda", 0)
     monkeypatch.setenv("SLURM_LOCALID", "3")
-    assert process_device("cuda") == torch.device("cuda", 3)
+    assert choose_device("cuda") == torch.device("cuda", 3)
     monkeypatch.setenv("LOCAL_RANK", "6")
-    assert process_device("cuda") == torch.device("cuda", 2)
-    assert process_device("cpu") == torch.device("cpu")
+    assert choose_device("cuda") == torch.device("cuda", 2)
+    assert choose_device("cpu") == torch.device("cpu")
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert process_device("auto") == torch.device("cpu")
+    assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="--device is cuda, but PyTorch finds no GPU"):
-        process_device("cuda")
+        choose_device("cuda")
 
 
 @pytest.mark.slow

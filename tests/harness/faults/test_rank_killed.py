@@ -13,6 +13,7 @@ import pytest
 
 from harness.processes.progress import Progress, ignore_progress
 from harness.processes.ranks import RankFailedError
+from harness.processes.signals import StopRequest
 from harness.processes.status import read_status
 from harness.trial.run import run_trial_job
 from harness.trial.spec import TrialSpec
@@ -43,7 +44,7 @@ def test_the_trial_says_which_process_was_killed_and_goes_on_as_if_none_had_been
 
     expected = "process 1 of 2 ended: killed by signal 9"
     with pytest.raises(RankFailedError, match=expected):
-        run_trial_job(payload, kill_the_second)
+        run_trial_job(payload, kill_the_second, StopRequest())
     assert killed_at
     assert not ranks()
     assert expected in json.dumps(read_journal(place.trial)[-1])
@@ -52,7 +53,7 @@ def test_the_trial_says_which_process_was_killed_and_goes_on_as_if_none_had_been
     assert status.state == "failed"
     assert expected in status.reason
 
-    result = run_trial_job(payload, ignore_progress)
+    result = run_trial_job(payload, ignore_progress, StopRequest())
     assert result["training"]["resumed_from_step"] in (4, 8)
     assert result["tags"][names.TAG_PROCESSES] == "2"
     reference = recorded_metrics(undisturbed.trial)

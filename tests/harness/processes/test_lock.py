@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness.processes.lock import trial_lock
-from models.errors import UserError
+from harness.processes.signals import StopRequest
+from models.errors import Preempted, UserError
 
 ROOT = Path(__file__).parents[3]
 HOLDER = """
@@ -80,6 +81,21 @@ def test_a_waiting_process_goes_on_when_the_holder_is_killed(tmp_path: Path) -> 
         assert time.monotonic() - began < 5
     holder.communicate()
     assert len(told) == 1
+
+
+def test_a_wait_for_the_lock_ends_when_a_stop_is_requested(tmp_path: Path) -> None:
+    holder = start_holder(tmp_path, seconds=60)
+    stop = StopRequest()
+    threading.Timer(0.3, stop.request, ["SIGINT"]).start()
+    began = time.monotonic()
+    with (
+        pytest.raises(Preempted, match="stopped by SIGINT while it waited"),
+        trial_lock(tmp_path, print, stop),
+    ):
+        pass
+    assert time.monotonic() - began < 5
+    holder.kill()
+    holder.communicate()
 
 
 def test_a_free_lock_is_taken_without_a_word_and_an_error_frees_it(tmp_path: Path) -> None:

@@ -76,13 +76,21 @@ def test_never_more_jobs_at_once_than_workers(run: Run) -> None:
     assert max(at_once) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_killed_worker_fails_only_its_job(run: Run, number: int) -> None:
     killed = {"how": "signal", "number": int(number)}
     results, _ = run("misbehave", [{"how": "well"}, killed, {"how": "well"}, {"how": "well"}])
     assert [result.ok for result in results] == [True, False, True, True]
     assert f"worker killed by signal {int(number)}" in (results[1].reason or "")
     assert "last words" in results[1].log_path.read_text()
+
+
+def test_a_worker_that_is_asked_to_end_leaves_after_its_job_and_another_takes_the_next(
+    run: Run,
+) -> None:
+    asked = {"how": "signal", "number": int(signal.SIGTERM)}
+    results, _ = run("misbehave", [{"how": "well"}, asked, {"how": "well"}])
+    assert [result.value for result in results] == ["well"] * 3
 
 
 def test_a_worker_that_exits_fails_only_its_job(run: Run) -> None:
@@ -210,7 +218,7 @@ def test_an_error_of_the_listener_leaves_no_worker(
     with pytest.raises(RuntimeError, match="display broke"):
         run_jobs(
             jobs,
-            "pool_targets:write_pid_and_sleep",
+            "pool_targets:sleep_until_stopped",
             workers=1,
             threads_per_worker=1,
             on_event=fail,
@@ -239,7 +247,7 @@ def test_importing_the_pool_imports_no_heavy_library() -> None:
 
 def test_torch_uses_the_given_number_of_threads(tmp_path: Path) -> None:
     (tmp_path / "torch_target.py").write_text(
-        "import torch\ndef threads(payload, report):\n    return torch.get_num_threads()\n"
+        "import torch\ndef threads(payload, report, stop):\n    return torch.get_num_threads()\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))

@@ -9,9 +9,10 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.processes.meeting import Place, place_from_environment
+from harness.machine.place import Place, place_from_environment
 from harness.processes.progress import Progress
 from harness.processes.ranks import RankFailedError, run_ranks
+from harness.processes.signals import StopRequest
 from models.errors import UserError
 
 
@@ -25,6 +26,7 @@ def run(function: str, folder: Path, heard: list[Progress] | None = None) -> Any
             threads=3,
             log_path=folder / "log.txt",
             report=(heard if heard is not None else []).append,
+            stop=StopRequest(),
         )
     finally:
         assert psutil.Process().children() == others

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from harness.processes import worker
 from harness.processes.progress import Progress
 from harness.processes.worker import Inbox
-
-
-@pytest.fixture(autouse=True)
-def _signal_handlers_as_before() -> Iterator[None]:
-    """A worker's replace those of the process."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +21,7 @@ def sent(*reports: Progress) -> list[tuple[str, int, int]]:
     """What arrives of reports that are made one after another."""
     own, parents = socket.socketpair()
     with own, parents:
-        reporter = worker.JobReporter(worker.Outbox(own, worker.Termination()))
+        reporter = worker.JobReporter(worker.Outbox(own))
         for report in reports:
             reporter.report(report)
         messages = [message["progress"] for message in Inbox(parents).drain()]

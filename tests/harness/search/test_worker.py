@@ -18,6 +18,7 @@ from harness.config.trial_hash import trial_hash
 from harness.machine.environment import EXPERIMENTS
 from harness.machine.files import write_text
 from harness.processes.progress import ignore_progress
+from harness.processes.signals import StopRequest
 from harness.search.config import config_at
 from harness.search.launch import run_search
 from harness.search.spec import SearchSpec
@@ -39,7 +40,7 @@ def run(spec: SearchSpec) -> dict[str, Any]:
         "spec": spec.model_dump(mode="json"),
         "result": str(spec.path / "jobs" / "0001" / "result.json"),
     }
-    return search_trials(json.loads(json.dumps(payload)), ignore_progress)
+    return search_trials(json.loads(json.dumps(payload)), ignore_progress, StopRequest())
 
 
 def folder_of(spec: SearchSpec, point: dict[str, Any], seed: int, variant: str = "s") -> Path:

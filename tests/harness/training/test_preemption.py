@@ -9,9 +9,9 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
+from harness.machine.place import choose_device
 from harness.processes.progress import Progress, ignore_progress
 from harness.processes.signals import StopRequest
-from harness.training.hardware import choose_device
 from harness.training.train import EMA_WEIGHTS, finished_training, train
 from models.errors import Preempted
 
@@ -42,7 +42,7 @@ def run(
     config: TrialConfig, folder: Path, listener: Any = ignore_progress, stop: Any = None
 ) -> LossLogger:
     logger = LossLogger()
-    device = choose_device(config.train).device
+    device = choose_device(config.train.device)
     data = load_data_set(config.data)
     train(config, data, folder, device, "32-true", logger, listener, stop=stop)
     return logger

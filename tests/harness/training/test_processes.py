@@ -19,6 +19,7 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.processes.progress import ignore_progress
 from harness.processes.ranks import run_ranks
+from harness.processes.signals import StopRequest
 from harness.training.build import check_batch
 from models.errors import UserError
 from tests.support.ranks import trainings
@@ -75,6 +76,7 @@ def on_two(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
         threads=1,
         log_path=folder / "log.txt",
         report=ignore_progress,
+        stop=StopRequest(),
     )
     # Keys of JSON are text.
     for case in found.values():

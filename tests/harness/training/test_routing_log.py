@@ -14,9 +14,9 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.data.batches import BatchOrder, DrawnImages, DrawOrder
 from harness.data.datasets import load_data_set
+from harness.machine.place import choose_device
 from harness.processes.progress import ignore_progress
 from harness.training.build import build_backbone, build_module
-from harness.training.hardware import choose_device
 from harness.training.routing_log import factor_metrics
 from harness.training.train import train
 from harness.vocabulary import names
@@ -53,7 +53,7 @@ class RecordingLogger(DummyLogger):
 
 def run(config: TrialConfig, folder: Path) -> dict[int, dict[str, float]]:
     logger = RecordingLogger()
-    device = choose_device(config.train).device
+    device = choose_device(config.train.device)
     data = load_data_set(config.data)
     train(config, data, folder, device, "32-true", logger, ignore_progress)
     return logger.by_step

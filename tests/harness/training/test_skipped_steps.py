@@ -20,6 +20,7 @@ from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
 from harness.processes.progress import Progress, ignore_progress
 from harness.processes.ranks import run_ranks
+from harness.processes.signals import StopRequest
 from harness.training.checkpoints import resumable_checkpoint
 from harness.training.train import finished_training, train
 from models.errors import UserError
@@ -160,6 +161,7 @@ def test_processes_that_train_together_leave_out_the_same_steps(
         threads=1,
         log_path=tmp_path / "log.txt",
         report=ignore_progress,
+        stop=StopRequest(),
     )
     assert found == {"ddp": [[2, 6], [2, 6]], "fsdp": [[2, 6], [2, 6]]}
     alone = load_file(tmp_path / "alone" / "ema.safetensors")

@@ -14,9 +14,10 @@ from harness.config.schema import TrialConfig
 from harness.data.batches import BatchOrder, DrawnImages, DrawOrder
 from harness.data.datasets import load_data_set
 from harness.data.images import to_network
+from harness.machine.place import choose_device
 from harness.processes.progress import Progress, ignore_progress
 from harness.training.build import build_module
-from harness.training.hardware import Timing, choose_device, measure_step
+from harness.training.hardware import Timing, measure_step
 from harness.training.train import finished_training, load_trained, resolve_precision, train
 from harness.training.validation import held_out_loss
 from models.diffusion_module import DiffusionModule
@@ -40,7 +41,7 @@ class RecordingLogger(DummyLogger):
 
 def run(config: TrialConfig, folder: Path, listener: Any = ignore_progress) -> RecordingLogger:
     logger = RecordingLogger()
-    device = choose_device(config.train).device
+    device = choose_device(config.train.device)
     train(config, load_data_set(config.data), folder, device, "32-true", logger, listener)
     return logger
 
@@ -169,7 +170,7 @@ def test_cuda_where_there_is_none_is_refused(trial_config: Callable[..., TrialCo
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(UserError, match="no usable CUDA device"):
-        choose_device(trial_config("sana", "train.device=cuda").train)
+        choose_device("cuda", "train.device")
 
 
 def test_ddpm_trains_with_learned_variance(

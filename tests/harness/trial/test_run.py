@@ -13,6 +13,7 @@ import pytest
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.processes.progress import Progress
+from harness.processes.signals import StopRequest
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
 from harness.trial.run import run_trial_job
@@ -75,7 +76,7 @@ def test_samples_and_figures_are_those_of_one_process(
             processes=processes,
         )
         trial.mkdir(exist_ok=True)
-        result = run_trial_job({"job": "trial", "spec": asdict(spec)}, seen.append)
+        result = run_trial_job({"job": "trial", "spec": asdict(spec)}, seen.append, StopRequest())
         return (trial / SAMPLES).read_bytes(), result, seen
 
     samples, result, _ = run(1)

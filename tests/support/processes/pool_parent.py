@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.processes.jobs import Job
 from harness.processes.pool import run_jobs
+from harness.processes.signals import Interrupted
 
 folder = Path(sys.argv[1])
 with (folder / "imports").open("a") as imports:
@@ -24,5 +25,5 @@ try:
         threads_per_worker=1,
         on_event=lambda event: print(event, flush=True),
     )
-except KeyboardInterrupt:
-    sys.exit(130)
+except Interrupted as error:
+    sys.exit(error.exit_code)

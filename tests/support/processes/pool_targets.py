@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -13,20 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from harness.processes.progress import Progress, ProgressListener
+from harness.processes.signals import StopRequest
 from models.errors import UserError
 
 Payload = dict[str, Any]
 
 
-def tell_pid(payload: Payload, report: ProgressListener) -> int:
+def tell_pid(payload: Payload, report: ProgressListener, stop: StopRequest) -> int:
     return os.getpid()
 
 
-def echo(payload: Payload, report: ProgressListener) -> Payload:
+def echo(payload: Payload, report: ProgressListener, stop: StopRequest) -> Payload:
     return payload
 
 
-def tell_surroundings(payload: Payload, report: ProgressListener) -> dict[str, Any]:
+def tell_surroundings(
+    payload: Payload, report: ProgressListener, stop: StopRequest
+) -> dict[str, Any]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     return {
         "environment": {name: os.environ.get(name) for name in names},
@@ -35,14 +37,14 @@ def tell_surroundings(payload: Payload, report: ProgressListener) -> dict[str, A
     }
 
 
-def overlap(payload: Payload, report: ProgressListener) -> tuple[float, float]:
+def overlap(payload: Payload, report: ProgressListener, stop: StopRequest) -> tuple[float, float]:
     """When it ran, on the clock that all processes of the machine share."""
     began = time.monotonic()
     time.sleep(0.3)
     return began, time.monotonic()
 
 
-def misbehave(payload: Payload, report: ProgressListener) -> str:
+def misbehave(payload: Payload, report: ProgressListener, stop: StopRequest) -> str:
     match payload["how"]:
         case "user_error":
             raise UserError("data.path: no such folder, expected the images")
@@ -60,25 +62,25 @@ def misbehave(payload: Payload, report: ProgressListener) -> str:
     return "well"
 
 
-def say_goodbye(payload: Payload, report: ProgressListener) -> None:
+def say_goodbye(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
     atexit.register(print, "goodbye")
 
 
-def talk(payload: Payload, report: ProgressListener) -> None:
+def talk(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
     print("from python")
     sys.stderr.write("from stderr\n")
     subprocess.run(["sh", "-c", "echo from a child process"], check=True)
     os.write(1, b"from the descriptor\n")
 
 
-def count(payload: Payload, report: ProgressListener) -> None:
+def count(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
     for done in range(payload["total"] + 1):
         report(Progress("train", done, payload["total"], f"loss {done}"))
         time.sleep(payload["pause"])
     report(Progress("sample", 0, 1))
 
 
-def report_after_the_end(payload: Payload, report: ProgressListener) -> None:
+def report_after_the_end(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
     def go_on() -> None:
         for _ in range(20):
             report(Progress(payload["stage"], 0, 1))
@@ -88,19 +90,20 @@ def report_after_the_end(payload: Payload, report: ProgressListener) -> None:
     time.sleep(payload["seconds"])
 
 
-def write_pid_and_sleep(payload: Payload, report: ProgressListener) -> None:
-    """Starts a process of its own, as a data loader does, and notes whether it was unwound."""
+def sleep_until_stopped(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
+    """Starts a process of its own, as a data loader does, and takes a second to save."""
     folder = Path(payload["folder"])
     child = subprocess.Popen(["sleep", "300"])
     report(Progress("train", 0, 1))
     (folder / f"{os.getpid()}.pid").write_text(str(child.pid))
-    try:
-        time.sleep(300)
-    finally:
-        (folder / f"{os.getpid()}.unwound").touch()
+    while not stop.requested:
+        time.sleep(0.05)
+    time.sleep(1)
+    (folder / f"{os.getpid()}.saved").write_text(str(stop.reason))
+    stop.check("asleep")
 
 
-def ignore_sigterm_and_sleep(payload: Payload, report: ProgressListener) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def sleep_on(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
+    """Does not look whether it shall stop."""
     (Path(payload["folder"]) / f"{os.getpid()}.pid").write_text(str(os.getpid()))
     time.sleep(300)

@@ -11,13 +11,17 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
-from harness.processes.meeting import Meeting, place_from_environment
+from harness.machine.place import place_from_environment
+from harness.processes.meeting import Meeting
 from harness.processes.progress import ProgressListener
+from harness.processes.signals import StopRequest
 from harness.training.train import train
 from tests.support.stand_ins.poisoned import Poisoned
 
 
-def train_poisoned(payload: dict[str, Any], report: ProgressListener) -> dict[str, list[list[int]]]:
+def train_poisoned(
+    payload: dict[str, Any], report: ProgressListener, stop: StopRequest
+) -> dict[str, list[list[int]]]:
     """Train each case. Returns, by case, the steps that each process left out."""
     found: dict[str, list[list[int]]] = {}
     with Meeting(place_from_environment()) as meeting:

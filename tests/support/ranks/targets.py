@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 
-from harness.processes.meeting import Meeting, place_from_environment
+from harness.machine.place import place_from_environment
+from harness.processes.meeting import Meeting
 from harness.processes.progress import Progress, ProgressListener
+from harness.processes.signals import StopRequest
 from models.errors import UserError
 
 Payload = dict[str, Any]
 
 
-def tell(payload: Payload, report: ProgressListener) -> Any:
+def tell(payload: Payload, report: ProgressListener, stop: StopRequest) -> Any:
     with Meeting(place_from_environment()) as meeting:
         group = meeting.begin(cuda=False)
         report(Progress("tell", group.rank, 2))
@@ -30,7 +32,7 @@ def tell(payload: Payload, report: ProgressListener) -> Any:
         return group.gather(about)
 
 
-def one_fails(payload: Payload, report: ProgressListener) -> None:
+def one_fails(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
     with Meeting(place_from_environment()) as meeting:
         group = meeting.begin(cuda=False)
         if group.rank == 1:
@@ -38,7 +40,7 @@ def one_fails(payload: Payload, report: ProgressListener) -> None:
         group.barrier()
 
 
-def one_dies(payload: Payload, report: ProgressListener) -> None:
+def one_dies(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
     with Meeting(place_from_environment()) as meeting:
         group = meeting.begin(cuda=False)
         if group.rank == 1:
@@ -46,7 +48,7 @@ def one_dies(payload: Payload, report: ProgressListener) -> None:
         group.barrier()
 
 
-def one_is_late(payload: Payload, report: ProgressListener) -> None:
+def one_is_late(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
     with Meeting(place_from_environment(), timedelta(seconds=2)) as meeting:
         group = meeting.begin(cuda=False)
         if group.rank == 1:

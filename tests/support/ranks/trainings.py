@@ -12,8 +12,10 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
-from harness.processes.meeting import Meeting, place_from_environment
+from harness.machine.place import place_from_environment
+from harness.processes.meeting import Meeting
 from harness.processes.progress import ProgressListener
+from harness.processes.signals import StopRequest
 from harness.training import train as training
 from models.diffusion_module import DiffusionModule
 
@@ -32,7 +34,9 @@ class RecordingLogger(DummyLogger):
                 self.curves.setdefault(name, {})[step] = float(value)
 
 
-def train_all(payload: dict[str, Any], report: ProgressListener) -> dict[str, Any]:
+def train_all(
+    payload: dict[str, Any], report: ProgressListener, stop: StopRequest
+) -> dict[str, Any]:
     """Each case is a configuration and a folder.
 
     Returns:

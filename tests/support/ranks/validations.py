@@ -17,13 +17,16 @@ from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.processes.progress import ProgressListener
 from harness.processes.ranks import group_of_environment
+from harness.processes.signals import StopRequest
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
 from harness.training.train import train
 from harness.trial.samples import ValidationSamples
 
 
-def train_and_validate(payload: Mapping[str, Any], report: ProgressListener) -> dict[str, Any]:
+def train_and_validate(
+    payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest
+) -> dict[str, Any]:
     """Train as `payload["config"]` says, and tell how many processes there were."""
     folder, cpu = Path(payload["folder"]), torch.device("cpu")
     config = from_yaml_file(Path(payload["config"]))
