@@ -22,8 +22,7 @@ BAD_INPUT = 2
 """The exit code after a mistake that the user can mend."""
 
 INTERRUPTED = 130
-"""By Ctrl-C; other signals are 128 and their number as well, so SIGTERM is 143."""
-"""The exit code after Ctrl-C."""
+"""The exit code after Ctrl-C. Another signal gives 128 and its number as well: 143 for SIGTERM."""
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
