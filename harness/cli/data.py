@@ -61,10 +61,13 @@ def describe(options: argparse.Namespace) -> int:
     from harness.data.inspect import describe as describe_manifest
     from harness.data.manifest import read_manifest
     from harness.data.sources import open_source
+    from harness.machine.files import check_writable
     from models.errors import UserError
 
     if options.contact_sheet is not None and options.source is None:
         raise UserError("--contact-sheet needs SOURCE, the images that it shows")
+    if options.contact_sheet is not None:
+        check_writable(options.contact_sheet)
     manifest = read_manifest(options.manifest)
     source = None if options.source is None else open_source(options.source)
     described = describe_manifest(manifest, source, options.sampled)

@@ -180,15 +180,34 @@ def _is_full_disk(error: BaseException) -> bool:
     return False
 
 
+def given_path(text: str, what: str) -> Path:
+    """A path as somebody wrote it, with `~` for a home; whether something is there or not.
+
+    Args:
+        text: the path.
+        what: names it in messages, such as the key that holds it.
+
+    Raises:
+        UserError: it cannot be looked at: it is too long, an unknown user's home, or lies in a
+            folder without permission.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{what} names {text}, which cannot be looked at ({error})") from error
+    return path
+
+
 def check_writable(path: Path) -> None:
     """Make the folder, and a temporary file in it that is gone again.
 
     Raises:
         UserError: a file cannot be written there.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, but a file is to be written there")
     try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, but a file is to be written there")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-"):
             pass

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 from harness.config.load import Ablation
 from harness.config.sections import DataConfig
 from harness.data.images import DataSet, to_uint8
+from harness.machine.files import given_path
 from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
@@ -103,7 +103,7 @@ def load_decoder(config: DataConfig, device: torch.device) -> Decoder:
 
     if config.autoencoder is None:
         raise UserError("data.autoencoder is null, but samples of latents must be decoded")
-    cache = open_cache(Path(config.latents).expanduser())
+    cache = open_cache(given_path(config.latents, "data.latents"))
     autoencoder = load_autoencoder(config.autoencoder, device)
     if autoencoder.identity != cache.autoencoder_identity:
         raise UserError(

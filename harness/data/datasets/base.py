@@ -14,6 +14,18 @@ from models.errors import UserError
 from models.randomness import generator
 
 
+def check_held_out(count: int, total: int) -> None:
+    """See that images are left to train on.
+
+    Raises:
+        UserError: as many images as there are, or more, are to be held out.
+    """
+    if count >= total:
+        raise UserError(
+            f"data.held_out is {count}, but there are only {total} images: set it under {total}"
+        )
+
+
 def hold_out(images: ImageSet, count: int, title: str) -> DataSet:
     """Split a data set that has no split of its own.
 
@@ -27,10 +39,7 @@ def hold_out(images: ImageSet, count: int, title: str) -> DataSet:
     """
     labels = images.labels
     total = len(labels)
-    if count >= total:
-        raise UserError(
-            f"data.held_out is {count}, but there are only {total} images: set it under {total}"
-        )
+    check_held_out(count, total)
     order = torch.randperm(total, generator=generator("hold-out"))
     # Images are numbered within their class; taking all first ones, then all second ones, and so
     # on spreads the held-out images over the classes.

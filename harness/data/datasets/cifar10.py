@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from harness.config.sections import DataConfig
-from harness.data.datasets.base import hash_of_files, hold_out
+from harness.data.datasets.base import check_held_out, hash_of_files, hold_out
 from harness.data.images import DataSet, LabelledImages
 from harness.data.sources.base import Source
 from harness.data.sources.folder import FolderSource
 from harness.data.sources.zip_archive import ZipSource
 from harness.data.walk import walk_images
+from harness.machine.files import given_path
 from models.errors import UserError, one_line
 
 FOLDER = "cifar-10-batches-py"
@@ -33,12 +34,12 @@ BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 
 _SIDE = 32
 
+_ORIGINALS = 50_000
+"""Training images in the original files."""
 
-def read_batches(folder: Path) -> LabelledImages:
-    """The training images of the original files, in the order of the files.
 
-    The files are pickles, which could run any code, so torchvision opens them only where their MD5
-    is that of the original.
+def check_originals(folder: Path) -> None:
+    """See that the files are CIFAR-10's own, by their MD5, so that it is safe to open them.
 
     Args:
         folder: the one that holds `data_batch_1`.
@@ -48,10 +49,6 @@ def read_batches(folder: Path) -> LabelledImages:
     """
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
-
-    class TrainingFiles(CIFAR10):  # type: ignore[misc]
-        base_folder = ""
-        test_list: ClassVar[list[list[str]]] = []
 
     sums = {**dict(CIFAR10.train_list), CIFAR10.meta["filename"]: CIFAR10.meta["md5"]}
     missing = [name for name in sums if not (folder / name).is_file()]
@@ -63,6 +60,26 @@ def read_batches(folder: Path) -> LabelledImages:
                 f"{folder / name} is not CIFAR-10's original, whose MD5 is {md5}: it is damaged or "
                 f"was made anew; get it with: {_HOW_TO_GET_IT}"
             )
+
+
+def read_batches(folder: Path) -> LabelledImages:
+    """The training images of the original files, in the order of the files.
+
+    They are pickles, which could run any code, and are opened only where they are the originals.
+
+    Args:
+        folder: the one that holds `data_batch_1`.
+
+    Raises:
+        UserError: a file is missing, or is not the original.
+    """
+    from torchvision.datasets import CIFAR10
+
+    class TrainingFiles(CIFAR10):  # type: ignore[misc]
+        base_folder = ""
+        test_list: ClassVar[list[list[str]]] = []
+
+    check_originals(folder)
     files = TrainingFiles(folder)
     # (N, 32, 32, 3) -> (N, 3, 32, 32)
     images = torch.from_numpy(files.data).permute(0, 3, 1, 2).contiguous()
@@ -73,40 +90,12 @@ def read_batches(folder: Path) -> LabelledImages:
 _SHOWN = 5
 
 
-def read_class_folders(source: Path, side: int) -> LabelledImages:
-    """Read square colour images that all have one size.
-
-    Grey, palette and other images become RGB; transparency is dropped.
-
-    Args:
-        source: a folder or zip of class folders.
-        side: pixels a side.
+def open_class_folders(source: Path) -> Source:
+    """A folder or zip of class folders.
 
     Raises:
-        UserError: it is missing, is neither of both, or holds images that lie in no class folder;
-            or some images cannot be read or have another size, with the first of them and the
-            number of all.
+        UserError: it is missing, or is neither of both.
     """
-    files = _opened(source)
-    entries = files.entries()
-    pixels = np.empty((len(entries), 3, side, side), dtype=np.uint8)
-    problems = []
-    for index, entry in enumerate(entries):
-        try:
-            pixels[index] = _pixels(files.read(entry.id), side).transpose(2, 0, 1)
-        # Damaged images make Pillow raise almost anything.
-        except Exception as error:
-            problems.append(f"{entry.id} ({_reason(error)})")
-    if problems:
-        raise UserError(
-            f"{source}: {len(problems)} of {len(entries)} images cannot be used: "
-            f"{_first(problems)}; mend or remove them"
-        )
-    labels = torch.tensor([entry.label for entry in entries], dtype=torch.int64)
-    return LabelledImages(torch.from_numpy(pixels), labels, files.class_ids)
-
-
-def _opened(source: Path) -> Source:
     if source.is_dir():
         return FolderSource(source)
     if not source.exists():
@@ -114,6 +103,37 @@ def _opened(source: Path) -> Source:
     if not zipfile.is_zipfile(source):
         raise UserError(f"{source} is neither a folder nor a zip of class folders, or is cut off")
     return ZipSource(source)
+
+
+def read_class_folders(source: Source, side: int) -> LabelledImages:
+    """Read square colour images that all have one size.
+
+    Grey, palette and other images become RGB; transparency is dropped.
+
+    Args:
+        source: of class folders.
+        side: pixels a side.
+
+    Raises:
+        UserError: it holds no images, or some that lie in no class folder; or some images cannot be
+            read or have another size, with the first of them and the number of all.
+    """
+    entries = source.entries()
+    pixels = np.empty((len(entries), 3, side, side), dtype=np.uint8)
+    problems = []
+    for index, entry in enumerate(entries):
+        try:
+            pixels[index] = _pixels(source.read(entry.id), side).transpose(2, 0, 1)
+        # Damaged images make Pillow raise almost anything.
+        except Exception as error:
+            problems.append(f"{entry.id} ({_reason(error)})")
+    if problems:
+        raise UserError(
+            f"{source.path}: {len(problems)} of {len(entries)} images cannot be used: "
+            f"{_first(problems)}; mend or remove them"
+        )
+    labels = torch.tensor([entry.label for entry in entries], dtype=torch.int64)
+    return LabelledImages(torch.from_numpy(pixels), labels, source.class_ids)
 
 
 def _pixels(content: bytes, side: int) -> NDArray[np.uint8]:
@@ -162,17 +182,24 @@ _HOW_TO_GET_IT = (
 
 
 def check(config: DataConfig) -> None:
-    """See that the images are there.
+    """See that the images are there, without opening one.
 
     Raises:
-        UserError: they are not, or the configuration asks for another resolution.
+        UserError: they are not, are not those of CIFAR-10's classes, or are too few; or the
+            configuration asks for another resolution.
     """
     if config.resolution != _SIDE:
         raise UserError(
             f"data.resolution is {config.resolution}, but the images of CIFAR-10 are "
             f"{_SIDE}x{_SIDE} pixels: set data.resolution={_SIDE}"
         )
-    _source(config.path)
+    source = _source(config.path)
+    batches = _batches_folder(source)
+    if batches is None:
+        check_held_out(config.held_out, len(_class_folders(source).entries()))
+    else:
+        check_originals(batches)
+        check_held_out(config.held_out, _ORIGINALS)
 
 
 def content(config: DataConfig) -> str:
@@ -198,13 +225,28 @@ def load(config: DataConfig) -> DataSet:
     """
     check(config)
     source = _source(config.path)
-    found = _read(source)
-    if found.class_names != _CLASSES:
-        raise UserError(
-            f"{source} has the classes {', '.join(found.class_names[:10])}, "
-            f"but those of CIFAR-10 are {', '.join(_CLASSES)}"
-        )
+    batches = _batches_folder(source)
+    if batches is None:
+        found = read_class_folders(_class_folders(source), _SIDE)
+    else:
+        found = read_batches(batches)
     return hold_out(found, config.held_out, "CIFAR-10")
+
+
+def _class_folders(path: Path) -> Source:
+    """A folder or zip with a folder for each of CIFAR-10's classes."""
+    source = open_class_folders(path)
+    try:
+        names = source.class_ids
+    except UserError as error:
+        raise UserError(f"CIFAR-10 is not there: {error}; get it with: {_HOW_TO_GET_IT}") from error
+    if names != _CLASSES:
+        more = ", ..." if len(names) > len(_CLASSES) else ""
+        raise UserError(
+            f"{path} has the classes {', '.join(names[: len(_CLASSES)])}{more}, "
+            f"but those of CIFAR-10 are {', '.join(_CLASSES)}; get it with: {_HOW_TO_GET_IT}"
+        )
+    return source
 
 
 def _source(path: str | None) -> Path:
@@ -214,18 +256,13 @@ def _source(path: str | None) -> Path:
             f"CIFAR-10 is not there: data.path is null and {ENVIRONMENT} is not set; "
             f"get it with: {_HOW_TO_GET_IT}"
         )
-    source = Path(given).expanduser()
+    key = "data.path" if path else ENVIRONMENT
+    source = given_path(given, key)
     if not source.exists():
-        key = "data.path" if path else ENVIRONMENT
         raise UserError(
             f"CIFAR-10 is not there: {key} names {source}; get it with: {_HOW_TO_GET_IT}"
         )
     return source
-
-
-def _read(source: Path) -> LabelledImages:
-    batches = _batches_folder(source)
-    return read_class_folders(source, _SIDE) if batches is None else read_batches(batches)
 
 
 def _batches_folder(source: Path) -> Path | None:

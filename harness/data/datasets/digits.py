@@ -10,24 +10,26 @@ import numpy as np
 import torch
 
 from harness.config.sections import DataConfig
-from harness.data.datasets.base import hold_out
+from harness.data.datasets.base import check_held_out, hold_out
 from harness.data.images import DataSet, LabelledImages
 from models.errors import UserError
 
 _SIDE = 8
+_IMAGES = 1797
 
 
 def check(config: DataConfig) -> None:
     """See that the configuration fits the digits, which are always there.
 
     Raises:
-        UserError: it asks for another resolution.
+        UserError: it asks for another resolution, or for more held-out images than there are.
     """
     if config.resolution != _SIDE:
         raise UserError(
             f"data.resolution is {config.resolution}, but the digits are {_SIDE}x{_SIDE} pixels: "
             f"set data.resolution={_SIDE}"
         )
+    check_held_out(config.held_out, _IMAGES)
 
 
 def content(config: DataConfig) -> None:

@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from harness.config.sections import DataConfig
-from harness.data.datasets.base import hash_of_facts, hold_out
+from harness.data.datasets.base import check_held_out, hash_of_facts, hold_out
 from harness.data.decoding import DECODING
 from harness.data.images import DataSet, ImageSet
 from harness.data.latents.cache import DESCRIPTION, LatentCache, open_cache
@@ -14,6 +14,7 @@ from harness.data.manifest import Manifest, read_manifest
 from harness.data.manifest_images import EncodedImages, LatentImages
 from harness.data.sources import open_source
 from harness.data.verify import check_sizes
+from harness.machine.files import given_path
 from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
@@ -34,6 +35,7 @@ def check(config: DataConfig) -> None:
     images = _named(config.path, "data.path", "the images", "a folder, archive or shards")
     cache = _cache(config)
     manifest = _manifest(config, cache)
+    check_held_out(config.held_out, len(manifest.images))
     check_sizes(manifest, open_source(images))
     if cache is not None:
         _check_fits(config, cache)
@@ -137,7 +139,7 @@ def _check_fits(config: DataConfig, cache: LatentCache) -> None:
 def _named(path: str | None, key: str, what: str, expected: str) -> Path:
     if path is None:
         raise UserError(f"{key} is null, but it must name {what}: {expected}")
-    named = Path(path).expanduser()
+    named = given_path(path, key)
     if not named.exists():
         raise UserError(f"{key} names {named}, which is not there: expected {what}, {expected}")
     return named

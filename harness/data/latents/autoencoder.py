@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.data.images import to_network, to_uint8
 from harness.data.latents.cache import LatentSpace
+from harness.machine.files import given_path, read_json
 from models.errors import UserError, one_line
 
 CONFIG = "config.json"
@@ -50,7 +51,7 @@ def find_folder(name: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    path = Path(name).expanduser()
+    path = given_path(name, "the autoencoder")
     if path.is_dir():
         return path
     hub = _HUB_NAME.fullmatch(name)
@@ -71,11 +72,9 @@ def read_config(folder: Path) -> Mapping[str, Any]:
         hint = f"name {inside}" if inside else _EXPECTED
         raise UserError(f"{folder} holds no autoencoder, as it lacks {CONFIG}: {hint}")
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {_reason(error)}") from error
-    if not isinstance(described, dict):
-        raise UserError(f"{path} is not the configuration of an autoencoder: {_EXPECTED}")
+        described: dict[str, Any] = read_json(path, dict, remedy="download or copy it again")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {_reason(error)}") from error
     return described
 
 

@@ -44,9 +44,9 @@ from harness.data.latents.shard import shard_name, write_shard
 from harness.data.manifest import Manifest, ManifestImage, write_manifest
 from harness.data.sources.base import Source
 from harness.data.verify import check_sizes
-from harness.machine.files import write_text
+from harness.machine.files import full_disk_as_user_error, write_text
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 LOCKS = ".locks"
 """A folder with a file for each shard that was worked on; the kernel frees a lock whose holder
@@ -155,8 +155,9 @@ def encode(
         on_progress: told the images that are done, by all processes, and the number of all.
 
     Raises:
-        UserError: the folder holds something else; an image is missing, is not that of the manifest
-            or cannot be decoded; or a latent is not finite or too large for `dtype`.
+        UserError: the folder holds something else or cannot be written to; an image is missing, is
+            not that of the manifest or cannot be decoded; or a latent is not finite or too large
+            for `dtype`.
     """
     counts = {"images_per_shard": images_per_shard, "batch_size": batch_size, "loaders": loaders}
     for name, count in counts.items():
@@ -172,11 +173,24 @@ def encode(
         images_per_shard=images_per_shard,
     )
     check_sizes(manifest, source)
-    cache = begin_cache(folder, wanted, manifest)
-    with ThreadPoolExecutor(loaders) as pool:
-        encoder = _Encoder(source, cache, autoencoder, batch_size, loaders, pool, on_progress)
-        images = encoder.run()
+    with _writing_to(folder):
+        cache = begin_cache(folder, wanted, manifest)
+        with ThreadPoolExecutor(loaders) as pool:
+            encoder = _Encoder(source, cache, autoencoder, batch_size, loaders, pool, on_progress)
+            images = encoder.run()
     return Encoded(cache, images, time.perf_counter() - began)
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """Context in which latents are written. Images that cannot be read are mistakes already."""
+    try:
+        with full_disk_as_user_error(f"the latents in {folder}"):
+            yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({one_line(error)}): name a folder that can be written to"
+        ) from error
 
 
 class _Encoder:

@@ -27,9 +27,9 @@ def open_source(path: Path) -> Source:
         UserError: nothing is there, or nothing of a known kind, or things of several kinds.
     """
     kinds = _kinds()
-    if not path.exists():
-        raise UserError(f"there is no {path}: {_expected(kinds)}")
     try:
+        if not path.exists():
+            raise UserError(f"there is no {path}: {_expected(kinds)}")
         claims: list[Recognised] = [
             claim for kind in kinds if (claim := kind.recognise(path)) is not None
         ]

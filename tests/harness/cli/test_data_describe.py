@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,22 @@ def test_a_contact_sheet_is_written(
 def test_a_contact_sheet_needs_the_images(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--contact-sheet needs SOURCE"):
         run(manifest, "--contact-sheet", tmp_path / "sheet.png")
+
+
+@pytest.mark.parametrize("sheet", ["text/sheet.png", "folder", "/proc/sheet.png", "x" * 300])
+def test_a_place_that_cannot_be_written_is_told_before_any_work(
+    manifest: Path,
+    images: Path,
+    tmp_path: Path,
+    sheet: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "text").write_text("no folder")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=re.escape(sheet)) as caught:
+        run(manifest, images, "--contact-sheet", tmp_path / sheet)
+    assert "\n" not in str(caught.value)
+    assert not capsys.readouterr().out
 
 
 def test_a_missing_manifest_is_told(tmp_path: Path) -> None:

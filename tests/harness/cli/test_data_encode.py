@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -117,6 +118,19 @@ def test_the_same_command_again_has_nothing_to_do(
     assert run(*arguments(made, tmp_path)) == 0
     assert f"{IMAGES} images and their mirror images, 0 of them" in capsys.readouterr().out
     assert shards(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("out", "processes"),
+    [("text/latents", 1), ("text", 1), ("/proc/latents", 1), ("x" * 300, 1), ("text/latents", 2)],
+)
+def test_a_place_that_cannot_be_written_is_one_line(
+    made: Path, tmp_path: Path, out: str, processes: int
+) -> None:
+    (tmp_path / "text").write_text("no folder")
+    with pytest.raises(UserError, match=re.escape(out)) as caught:
+        run(*arguments(made, tmp_path / out, processes=processes))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("rank", ["RANK", "SLURM_PROCID"])

@@ -196,12 +196,14 @@ def test_a_folder_is_never_replaced(source: Path, tmp_path: Path, force: tuple[s
         run(source, tmp_path, *force)
 
 
+@pytest.mark.parametrize("place", ["notes/zoo.json", "/proc/zoo.json", "x" * 300])
 def test_a_place_that_nothing_can_be_written_to_is_told_before_images_are_read(
-    tmp_path: Path,
+    tmp_path: Path, place: str
 ) -> None:
     (tmp_path / "notes").write_text("")
-    with pytest.raises(UserError, match=r"zoo.json cannot be written .*notes"):
-        run(tmp_path / "none", tmp_path / "notes" / "zoo.json")
+    with pytest.raises(UserError, match=rf"{place} cannot be written ") as caught:
+        run(tmp_path / "none", tmp_path / place)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_source_is_told(tmp_path: Path, out: Path) -> None:

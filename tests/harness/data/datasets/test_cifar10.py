@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -94,9 +95,58 @@ def test_missing_images_are_one_line_that_says_how_to_get_them(
     assert 'SET="data.path=data"' in line
 
 
-def test_images_of_other_classes_are_refused(class_folders: Build) -> None:
+@pytest.mark.parametrize("ask", [data_content, load_data_set])
+def test_images_of_other_classes_are_refused(
+    class_folders: Build, ask: Callable[[DataConfig], object]
+) -> None:
     with pytest.raises(UserError, match="has the classes cat, dog, but those of CIFAR-10 are"):
-        load_data_set(config(class_folders("dog", "cat")))
+        ask(config(class_folders("dog", "cat")))
+
+
+@pytest.mark.parametrize("there", ["an empty folder", "other files", "a text"])
+def test_a_wrong_path_is_refused_by_the_check_already(tmp_path: Path, there: str) -> None:
+    path = tmp_path / there
+    if there == "a text":
+        path.write_text("no archive")
+    else:
+        path.mkdir()
+    if there == "other files":
+        (path / "passwd").touch()
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        data_content(config(path))
+
+
+@pytest.mark.parametrize("ask", [data_content, load_data_set])
+def test_holding_out_all_images_is_refused_by_the_check_already(
+    class_folders: Build, ask: Callable[[DataConfig], object]
+) -> None:
+    with pytest.raises(UserError, match="data.held_out is 20, but there are only 20 images"):
+        ask(config(class_folders(), held_out=20))
+
+
+def test_damaged_original_files_are_refused_by_the_check_already(cifar_folder: Build) -> None:
+    root = cifar_folder()
+    (root / FOLDER / "data_batch_3").write_bytes(b"")
+    with pytest.raises(UserError, match="data_batch_3 is not CIFAR-10's original"):
+        data_content(config(root))
+    (root / FOLDER / "data_batch_3").unlink()
+    with pytest.raises(UserError, match="lacks data_batch_3"):
+        data_content(config(root))
+
+
+def test_the_content_is_that_of_the_images_alone(class_folders: Build, tmp_path: Path) -> None:
+    folder = class_folders()
+    before = data_content(config(folder))
+    (folder / ".DS_Store").touch()
+    (folder / ".ipynb_checkpoints").mkdir()
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in folder.iterdir():
+        (linked / path.name).symlink_to(path)
+    assert data_content(config(folder)) == data_content(config(linked)) == before
+    image = folder / "cat" / "0000.png"
+    image.write_bytes(image.read_bytes() + b"0")
+    assert data_content(config(folder)) == data_content(config(linked)) != before
 
 
 @pytest.mark.parametrize("ask", [data_content, load_data_set])

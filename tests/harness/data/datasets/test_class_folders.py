@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from harness.data.datasets.cifar10 import read_class_folders
+from harness.data.datasets.cifar10 import open_class_folders, read_class_folders
 from models.errors import UserError
 
 Build = Callable[..., Path]
@@ -29,7 +29,7 @@ def zipped(folder: Path, *, below: str = "", reverse: bool = False) -> Path:
 def test_labels_and_pixels_are_those_of_torchvisions_reader(class_folders: Build) -> None:
     folder = class_folders("cat", "ant", "bee", images=3, side=8)
     theirs = ImageFolder(str(folder))
-    ours = read_class_folders(folder, 8)
+    ours = read_class_folders(open_class_folders(folder), 8)
     assert list(ours.class_names) == theirs.classes
     assert ours.labels.tolist() == theirs.targets
     expected = np.stack([np.asarray(image) for image, _ in theirs]).transpose(0, 3, 1, 2)
@@ -42,8 +42,8 @@ def test_a_zip_is_the_same_as_its_folder_whatever_its_order(
 ) -> None:
     folder = class_folders("x", "y", images=4, side=8)
     archive = zipped(folder, below=below, reverse=True)
-    assert read_class_folders(archive, 8).fingerprint() == (
-        read_class_folders(folder, 8).fingerprint()
+    assert read_class_folders(open_class_folders(archive), 8).fingerprint() == (
+        read_class_folders(open_class_folders(folder), 8).fingerprint()
     )
 
 
@@ -61,7 +61,9 @@ def test_every_kind_of_image_becomes_rgb_as_pillow_does_it(
     image.save(path)
     source.unlink()
     expected = np.array(Image.open(path).convert("RGB")).transpose(2, 0, 1)
-    assert torch.equal(read_class_folders(folder, 8).images[0], torch.from_numpy(expected))
+    assert torch.equal(
+        read_class_folders(open_class_folders(folder), 8).images[0], torch.from_numpy(expected)
+    )
 
 
 def test_all_bad_images_are_told_in_one_line(class_folders: Build) -> None:
@@ -72,7 +74,7 @@ def test_all_bad_images_are_told_in_one_line(class_folders: Build) -> None:
     Image.new("RGB", (9, 8)).save(folder / "b" / "0003.png")
     for source in (folder, zipped(folder)):
         with pytest.raises(UserError) as caught:
-            read_class_folders(source, 8)
+            read_class_folders(open_class_folders(source), 8)
         line = str(caught.value)
         assert "\n" not in line
         assert "3 of 10 images cannot be used" in line
@@ -83,7 +85,7 @@ def test_all_bad_images_are_told_in_one_line(class_folders: Build) -> None:
 
 def test_only_the_first_of_many_bad_images_are_named(class_folders: Build) -> None:
     with pytest.raises(UserError, match="and 15 more"):
-        read_class_folders(class_folders("a", images=20, side=8), 16)
+        read_class_folders(open_class_folders(class_folders("a", images=20, side=8)), 16)
 
 
 def test_a_zip_with_damaged_and_encrypted_members_is_refused(class_folders: Build) -> None:
@@ -99,7 +101,7 @@ def test_a_zip_with_damaged_and_encrypted_members_is_refused(class_folders: Buil
     content[entry + 8] |= 1
     archive.write_bytes(content)
     with pytest.raises(UserError, match="2 of 2 images cannot be used"):
-        read_class_folders(archive, 8)
+        read_class_folders(open_class_folders(archive), 8)
 
 
 @pytest.mark.parametrize(
@@ -122,4 +124,4 @@ def test_what_holds_no_class_folders_is_refused(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / name)
     with pytest.raises(UserError, match=message):
-        read_class_folders(make(tmp_path), 8)
+        read_class_folders(open_class_folders(make(tmp_path)), 8)

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from harness.config.sections import DataConfig
 from harness.data.batches import Draw, DrawnImages
-from harness.data.datasets import load_data_set
+from harness.data.datasets import data_content, load_data_set
 from harness.data.images import to_network
 from models.errors import UserError
 
@@ -30,6 +30,13 @@ def test_both_parts_together_are_scikit_learns_digits() -> None:
     labels = torch.cat([data.train.labels, data.held_out.labels]).numpy()
     ours = counted(np.rint(images / 255 * 16), labels)
     assert ours == counted(load_digits().images, load_digits().target)
+
+
+@pytest.mark.parametrize("ask", [data_content, load_data_set])
+def test_holding_out_all_digits_is_refused_by_the_check_already(ask) -> None:
+    ask(config(held_out=1796))
+    with pytest.raises(UserError, match="data.held_out is 1797, but there are only 1797 images"):
+        ask(config(held_out=1797))
 
 
 def counted(images: np.ndarray, labels: np.ndarray) -> list[tuple[int, bytes]]:

@@ -147,6 +147,25 @@ def all_inputs(images: ImageSet, seed: int = 0) -> torch.Tensor:
     return images.inputs(index, unflipped(index), lambda row: generator("test", seed, row))
 
 
+@pytest.mark.parametrize("ask", [data_content, load_data_set])
+def test_holding_out_all_images_is_refused_by_the_check_already(
+    made_once: Prepared, ask: Callable[[DataConfig], object]
+) -> None:
+    with pytest.raises(UserError, match="data.held_out is 18, but there are only 18 images"):
+        ask(made_once.config(held_out=18))
+
+
+@pytest.mark.parametrize("key", ["path", "manifest", "latents", "autoencoder"])
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "x" * 300, "gone"])
+def test_a_path_that_cannot_be_looked_at_is_one_line(
+    made_once: Prepared, key: str, path: str
+) -> None:
+    config = made_once.latent_config(**{key: path})
+    with pytest.raises(UserError, match=path) as caught:
+        load_decoder(config, CPU) if key == "autoencoder" else load_data_set(config)
+    assert "\n" not in str(caught.value)
+
+
 def test_pixels_are_those_of_the_files_in_the_order_of_the_manifest(made_once: Prepared) -> None:
     data = load_data_set(made_once.config())
     assert (len(data.train.labels), len(data.held_out.labels)) == (14, 4)

@@ -206,10 +206,10 @@ def damage(kl: Path, fault: str) -> str:
             return r"lacks config.json: name .*/kl/vae"
         case "no JSON":
             config.write_text("{")
-            return r"config.json cannot be read as JSON"
+            return r"config.json is damaged"
         case "a list":
             config.write_text("[1]")
-            return r"config.json is not the configuration of an autoencoder"
+            return r"config.json is damaged"
         case "no weights":
             weights.unlink()
             return r"lacks its weights: expected diffusion_pytorch_model.safetensors"
