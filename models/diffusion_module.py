@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -55,6 +55,9 @@ class Optimization:
     label_dropout: float
     batch_size: int
     """Images a step over all processes."""
+    ema_start: Literal["first_step", "initial"] = "first_step"
+    """The weights that the average starts from: those after the first step, as PyTorch's averaging
+    has it, or the initial ones, as DiT has it."""
     accumulate: int = 1
     """Micro-batches that a process goes through in a step."""
 
@@ -131,6 +134,9 @@ class DiffusionModule(pl.LightningModule):
         average = get_ema_multi_avg_fn(optimization.ema_decay)
         self.ema = AveragedModel(backbone, multi_avg_fn=average)
         self.ema.requires_grad_(False).eval()
+        if optimization.ema_start == "initial":
+            # The copy that was just made counts as the first average, so the first update is none.
+            self.ema.n_averaged.fill_(1)
 
     @property
     def ema_backbone(self) -> Backbone:

@@ -242,6 +242,11 @@ class TrainConfig(Section):
     weight_decay: float = Field(ge=0)
     gradient_clip: float = Field(ge=0, description="largest global norm; 0 switches clipping off")
     ema_decay: float = Field(ge=0, lt=1)
+    ema_start: Literal["first_step", "initial"] = added_later(
+        "first_step",
+        description="weights that the average starts from: after the first step, or the initial "
+        "ones, as DiT has it",
+    )
     precision: Literal["auto", "32-true", "bf16-mixed"]
     validate_every: int = Field(ge=1, description="steps between validation losses")
     validation_samples: int = added_later(

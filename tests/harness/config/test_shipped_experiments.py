@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.cli.listing import list_ablations, list_scales
 from harness.config.catalogue import names
@@ -17,6 +18,7 @@ from harness.config.sections import DataConfig, EvaluateConfig, SampleConfig, Tr
 from harness.config.serialisation import flatten
 from harness.config.validation import all_fields
 from harness.config.yaml_source import Scalar, read_yaml
+from harness.training.build import build_backbone
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 ABLATIONS = names("ablation", EXPERIMENTS)
@@ -39,6 +41,42 @@ SMALL_CONVOLUTION: dict[str, Scalar] = {"model.value_convolution.size": 3}
 CONVOLUTION: dict[str, Scalar] = {"model.value_convolution.size": 5}
 FROM_ZERO: dict[str, Scalar] = {"model.value_convolution.initialization": "zero"}
 FROM_RANDOM: dict[str, Scalar] = {"model.value_convolution.initialization": "random"}
+DIT: dict[str, Scalar] = {
+    "attention.name": "softmax",
+    "data.horizontal_flip": True,
+    "data.resolution": 256,
+    "data.downsampling": 8,
+    "model.size": "S",
+    "model.depth": 12,
+    "model.width": 384,
+    "model.heads": 6,
+    "model.patch_size": 2,
+    "model.feedforward": "mlp",
+    "model.mlp_ratio": 4.0,
+    "model.positions": "sincos",
+    "model.qk_norm": False,
+    "model.label_dropout": 0.1,
+    "model.value_convolution.size": 0,
+    "objective.name": "ddpm",
+    "objective.steps": 1000,
+    "objective.beta_start": 1e-4,
+    "objective.beta_end": 0.02,
+    "train.steps": 400_000,
+    "train.batch_size": 256,
+    "train.learning_rate": 1e-4,
+    "train.warmup_steps": 0,
+    "train.weight_decay": 0.0,
+    "train.gradient_clip": 0.0,
+    "train.ema_decay": 0.9999,
+    "train.ema_start": "initial",
+    "sample.sampler": "ddpm",
+    "sample.steps": 250,
+    "sample.guidance_scale": 1.0,
+    "sample.labels": "uniform",
+    "evaluate.extractor": "inception",
+    "evaluate.samples": 50_000,
+    "evaluate.reference_images": None,
+}
 CHANGES: dict[str, dict[str, dict[str, Scalar]]] = {
     "static_kernel": {
         "dydila": {},
@@ -225,6 +263,29 @@ def test_the_base_holds_every_key_that_has_no_value_in_the_schema() -> None:
         if key in ADDED_LATER:
             continue
         assert base.find(key.split(".")) is not None, key
+
+
+def test_at_the_scale_of_dits_protocol_softmax_is_dit() -> None:
+    """The values are those of the paper's section 4 and of its public code."""
+    ablation = load_ablation(
+        "baselines", scale="dit_protocol", seeds=1, overrides=[], experiments_dir=EXPERIMENTS
+    )
+    config = next(trial.config for trial in ablation.trials if trial.variant == "softmax")
+    flat = flatten(config)
+    assert {key: flat[key] for key in DIT} == DIT
+    with torch.device("meta"):
+        network = build_backbone(config, (4, 32, 32), 1000)
+    trained = sum(parameter.numel() for parameter in network.parameters())
+    assert round(trained / 1e6) == 33  # table 4
+
+
+@pytest.mark.parametrize("scale", ["sub_in", "imagenet", "dit_protocol"])
+def test_the_big_scales_measure_fid(scale: str) -> None:
+    ablation = load_ablation(
+        "baselines", scale=scale, seeds=1, overrides=[], experiments_dir=EXPERIMENTS
+    )
+    assert {trial.config.evaluate.extractor for trial in ablation.trials} == {"inception"}
+    assert {trial.config.evaluate.samples for trial in ablation.trials} == {50000}
 
 
 def test_the_cluster_loads() -> None:

@@ -73,6 +73,7 @@ CHANGES = {
     "train.weight_decay": 0.5,
     "train.gradient_clip": 0.5,
     "train.ema_decay": 0.5,
+    "train.ema_start": "initial",
     "train.precision": "32-true",
     "train.validate_every": 3,
     "train.validation_samples": 30,
@@ -166,6 +167,7 @@ def test_the_hash_is_sha256_of_canonical_json(config: TrialConfig) -> None:
         "train.validation_samples": 0,
         "train.validation_samples_every": None,
         "train.best_by": None,
+        "train.ema_start": "first_step",
         "train.on_non_finite": "stop",
         "sample.weights": "last",
     }

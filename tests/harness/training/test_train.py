@@ -80,14 +80,16 @@ def test_saved_weights_are_the_average_that_was_validated(
     )
 
 
+@pytest.mark.parametrize("start", ["first_step", "initial"])
 def test_ema_is_the_running_average_of_the_weights(
-    trial_config: Callable[..., TrialConfig], tmp_path: Path
+    trial_config: Callable[..., TrialConfig], tmp_path: Path, start: str
 ) -> None:
     config = trial_config(
         "sana",
         "train.steps=5",
         "train.batch_size=16",
         "train.ema_decay=0.8",
+        f"train.ema_start={start}",
         "train.checkpoint_every=1",
     )
     averages: list[torch.Tensor] = []
@@ -101,8 +103,9 @@ def test_ema_is_the_running_average_of_the_weights(
             averages.append(state["ema.module.final_layer.linear.bias"])
 
     run(config, tmp_path, look)
-    expected = weights[0]
-    assert torch.equal(averages[0], expected)
+    # The last layer's initial bias is zero, as in DiT.
+    expected = weights[0] if start == "first_step" else 0.2 * weights[0]
+    torch.testing.assert_close(averages[0], expected, rtol=1e-6, atol=0)
     for weight, average in zip(weights[1:], averages[1:], strict=True):
         expected = 0.8 * expected + 0.2 * weight
         torch.testing.assert_close(average, expected)
