@@ -13,6 +13,9 @@ PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3; do \
 endif
 RUN := $(VENV)/bin/python -m harness
 STAMP := $(VENV)/.installed
+PYTEST := $(VENV)/bin/python -m pytest
+# A process of tests a core; the tests of one file stay in one, since they share what is dear.
+SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 SCALE ?= digits
 CLUSTER ?= local
@@ -109,13 +112,13 @@ ui: $(STAMP) ## Compare runs in the browser, on this machine only.
 		--host 127.0.0.1 --port "$$PORT"
 
 test: $(STAMP) ## Run the quick tests.
-	@$(VENV)/bin/python -m pytest -m "not slow and not slurm"
+	@$(PYTEST) $(SIDE_BY_SIDE) -m "not slow and not slurm"
 
 test-slow: $(STAMP) ## Run the tests that take minutes.
-	@$(VENV)/bin/python -m pytest -m "slow and not slurm"
+	@$(PYTEST) $(SIDE_BY_SIDE) -m "slow and not slurm"
 
 test-slurm: $(STAMP) ## Run the tests on a SLURM of two virtual nodes, started for them (Debian: slurm-wlm, munge).
-	@HARNESS_TEST_SLURM=1 $(VENV)/bin/python -m pytest -m slurm tests/slurm
+	@HARNESS_TEST_SLURM=1 $(PYTEST) -m slurm tests/slurm
 
 test-all: test test-slow test-slurm ## Run all tests.
 
