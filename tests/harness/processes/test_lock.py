@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -62,24 +63,24 @@ def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     holder.kill()
     holder.communicate()
     told: list[str] = []
-    began = time.monotonic()
     with trial_lock(tmp_path, told.append):
-        assert time.monotonic() - began < 1
+        pass
+    # Nobody waited, so nobody was told for whom.
     assert told == []
 
 
 def test_a_waiting_process_goes_on_when_the_holder_is_killed(tmp_path: Path) -> None:
-    holder = start_holder(tmp_path, seconds=60)
+    holder = start_holder(tmp_path, seconds=36_000)
     told: list[str] = []
 
     def kill_when_told(text: str) -> None:
         told.append(text)
         threading.Timer(0.5, holder.kill).start()
 
-    began = time.monotonic()
+    # The holder would have kept the lock for hours.
     with trial_lock(tmp_path, kill_when_told):
-        assert time.monotonic() - began < 5
-    holder.communicate()
+        holder.communicate()
+    assert holder.returncode == -signal.SIGKILL
     assert len(told) == 1
 
 

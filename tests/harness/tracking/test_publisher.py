@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.tracking.delivery import Delivery, is_complete
+from harness.tracking.events import JOURNAL_FILE
 from harness.tracking.journal import Journal
 from harness.tracking.publisher import (
     Publisher,
@@ -22,6 +23,7 @@ from harness.tracking.publisher import (
     wait_published,
 )
 from harness.tracking.store import Store
+from tests.support.processes.deaf_server import deaf_server
 from tests.support.processes.mlflow_server import Server
 
 REPOSITORY = Path(__file__).parents[3]
@@ -83,6 +85,7 @@ def test_a_trial_killed_while_publishing_resumes_its_own_run(
     program = """
 import itertools, sys, time
 from pathlib import Path
+from harness.tracking.events import JOURNAL_FILE
 from harness.tracking.journal import Journal
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
@@ -131,26 +134,27 @@ def test_closing_while_another_process_sends_tells_the_user(
     assert "sent later" in notices[0]
 
 
-def test_an_unreachable_server_neither_blocks_nor_loses(tmp_path: Path, notices: list[str]) -> None:
-    away = Store("http://127.0.0.1:9", tmp_path)
+def test_an_unreachable_server_neither_blocks_nor_loses(
+    tmp_path: Path, notices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
     journal = begun(tmp_path / "trial")
-    publisher = Publisher(journal.folder, away, notices.append, interval=0.05)
-    publisher.start()
-    slowest = 0.0
-    for step in range(200):
-        began = time.monotonic()
-        journal.metrics({"train_loss": 1.0}, step)
-        slowest = max(slowest, time.monotonic() - began)
-        time.sleep(0.005)
-    journal.end("FINISHED")
-    began = time.monotonic()
-    assert not publisher.close(timeout=5)
-    assert time.monotonic() - began < 7
-    assert slowest < 0.5
+    with deaf_server(hangs_up=False) as server:
+        publisher = Publisher(
+            journal.folder, Store(server.uri, tmp_path), notices.append, interval=0.05
+        )
+        publisher.start()
+        assert server.called.wait(60)
+        for step in range(200):
+            journal.metrics({"train_loss": 1.0}, step)
+        journal.end("FINISHED")
+        # The first call is still unanswered: nothing waited for it.
+        assert notices == []
+        assert not publisher.close(timeout=0.5)
+        (notice,) = notices
+        assert server.uri in notice
+        assert str(journal.folder / JOURNAL_FILE) in notice
     assert publisher.run_id is None
-    assert len(notices) == 1
-    assert "http://127.0.0.1:9 does not answer" in notices[0]
-    assert "tracking.jsonl" in notices[0]
 
 
 def test_a_remote_run_has_metrics_and_artifacts(
@@ -185,16 +189,14 @@ def lived_through(
     journal = begun(folder)
     publisher = Publisher(folder, store, notices.append, interval=0.2)
     publisher.start()
-    step, slowest = 0, 0.0
+    step = 0
 
     def train(until_told: int) -> None:
-        nonlocal step, slowest
+        nonlocal step
         deadline = time.monotonic() + 60
         while len(notices) < until_told or step % 50:
-            began = time.monotonic()
-            assert began < deadline
+            assert time.monotonic() < deadline
             journal.metrics({"train_loss": 1.0}, step)
-            slowest = max(slowest, time.monotonic() - began)
             step += 1
             time.sleep(0.01)
 
@@ -214,7 +216,6 @@ def lived_through(
     journal.end("FINISHED")
     assert publisher.close(timeout=60)
     assert len(notices) == 2
-    assert slowest < 0.5
     assert steps(store, publisher.run_id) == list(range(step))
     run = store.client().get_run(str(publisher.run_id))
     assert run.info.status == "FINISHED"
@@ -268,15 +269,13 @@ def test_what_earlier_commands_left_is_sent(
     assert "3 runs" in notices[0]
 
 
-def test_nothing_pending_is_quick_and_says_nothing(
+def test_nothing_pending_says_nothing(
     store: Store, write_trial: WriteTrial, tmp_path: Path, notices: list[str]
 ) -> None:
     assert publish_pending(tmp_path / "no_runs_yet", store, notices.append)
     write_trial()
     assert publish_pending(tmp_path / "runs", store, notices.append)
-    began = time.monotonic()
     assert publish_pending(tmp_path / "runs", store, notices.append)
-    assert time.monotonic() - began < 1
     assert notices == []
 
 
@@ -344,15 +343,15 @@ def test_a_journal_that_a_running_trial_sends_is_left_to_it(
     assert run_id_of(folder, store) is None
 
 
-def test_a_server_away_is_told_once_and_quickly(
+def test_a_server_away_is_called_and_told_once(
     write_trial: WriteTrial, tmp_path: Path, notices: list[str]
 ) -> None:
     for seed in range(3):
         write_trial(f"seed{seed}")
-    began = time.monotonic()
-    away = Store("http://127.0.0.1:9", tmp_path)
-    assert not publish_pending(tmp_path / "runs", away, notices.append)
-    assert time.monotonic() - began < 10
+    with deaf_server(hangs_up=True) as server:
+        away = Store(server.uri, tmp_path)
+        assert not publish_pending(tmp_path / "runs", away, notices.append)
+    assert server.calls == 1
     assert sum("does not answer" in notice for notice in notices) == 1
 
 
@@ -375,7 +374,7 @@ def test_waiting_ends_in_time(
     with Delivery(folder, store, notices.append).lock():
         began = time.monotonic()
         assert wait_published([folder], store, notices.append, timeout=0.5) == {folder: None}
-        assert 0.4 < time.monotonic() - began < 3
+        assert time.monotonic() - began > 0.4
 
 
 def test_empty_journals_are_no_pending_runs(
