@@ -27,6 +27,7 @@ from harness.evaluation.image_inputs import FolderImages
 from harness.machine.files import atomic_path, check_writable, write_json
 from harness.machine.place import choose_device
 from harness.terminal.progress import ProgressView
+from harness.vocabulary.names import short_hash
 from models.errors import UserError
 from models.randomness import generator
 
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         digest = file_sha256(weights)
     print(
         f"{pair.images} images, {pair.what}; batches of {options.batch_size}, {threads} threads, "
-        f"{device}, {options.rounds} rounds, Inception weights {digest[:12]}"
+        f"{device}, {options.rounds} rounds, Inception weights {short_hash(digest)}"
     )
     for line in (*skipped, *([_UNTRAINED] if untrained else [])):
         print(f"! {line}")

@@ -117,12 +117,14 @@ def _present(out: Path, force: bool) -> Manifest | None:
 
 
 def _check_same(out: Path, before: Manifest | None, manifest: Manifest) -> None:
+    from harness.vocabulary.names import short_hash
     from models.errors import UserError
 
     if before is not None and before.hash != manifest.hash:
         raise UserError(
-            f"{out} holds another manifest, {before.name} ({before.hash[:12]}), and this one is "
-            f"{manifest.name} ({manifest.hash[:12]}): name another file, or replace it with --force"
+            f"{out} holds another manifest, {before.name} ({short_hash(before.hash)}), and this "
+            f"one is {manifest.name} ({short_hash(manifest.hash)}): name another file, or replace "
+            "it with --force"
         )
 
 

@@ -1,9 +1,5 @@
-"""An ablation becomes its trials: every variant with every seed, fully resolved and hashed.
-
-What the layers of a trial's configuration may hold, whoever resolves them.
-
-The data set of a scale, without an ablation.
-"""
+"""Resolve what a command names: an ablation to its trials (every variant with every seed), a
+cluster, or the data set of a scale."""
 
 from __future__ import annotations
 

@@ -1,19 +1,8 @@
-"""What all sections are: closed, frozen, and clear about which fields can change a result.
+"""The sections of a trial's configuration: closed, frozen, and clear about which fields can change
+a result.
 
 A field marked `without_effect` cannot change a result and stays out of the trial's hash; one marked
 `added_later` stays out while it has its neutral value, so that older trials keep their hashes.
-
-Which images a trial sees.
-
-What samples are measured by.
-
-The network around the attention block.
-
-How samples are drawn.
-
-How the network is trained, and what is looked at on the way.
-
-The sections of a trial's configuration, one file each.
 """
 
 from __future__ import annotations

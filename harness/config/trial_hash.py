@@ -29,7 +29,7 @@ def trial_hash(config: TrialConfig) -> str:
 
 
 def training_hash(config: TrialConfig) -> str:
-    """The same over the fields that the trained weights depend on, so without sampling and
+    """12 hex digits over the fields that the trained weights depend on, so without sampling and
     evaluation."""
     fields = _effective_fields(_with_exact_types(config))
     return _digest({key: fields[key] for key in _TRAINING})

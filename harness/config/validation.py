@@ -95,7 +95,7 @@ def takes_whole_numbers(field: FieldInfo) -> bool:
 
 
 def _sections(field: FieldInfo) -> list[type[BaseModel]]:
-    """The models that a field holds one of; none for a plain value."""
+    """The models among the types of a field; none for a plain value."""
     parts = get_args(field.annotation) or (field.annotation,)
     return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
 

@@ -1,11 +1,9 @@
-"""Strict YAML whose every value knows the file and line it was written on.
+"""Strict YAML 1.2 whose every value knows the file and line it was written on.
 
-Refused, each as a mistake: duplicate keys (PyYAML lets the last one win), tags, merge keys `<<`,
-keys that are not plain words, aliases that contain themselves.
-
-Plain scalars as YAML 1.2's core schema reads them (YAML 1.2.2, section 10.3.2).
-
-PyYAML follows YAML 1.1, where `1e-4` is text and `no`, `off` and `on` are booleans.
+Plain scalars are read by the core schema (YAML 1.2.2, section 10.3.2), in which `1e-4` is a number
+and `no`, `off` and `on` are text; PyYAML, which parses the files, follows YAML 1.1 there. Refused,
+each as a mistake: duplicate keys (PyYAML lets the last one win), tags, merge keys `<<`, keys that
+are not plain words, aliases that contain themselves, integers that other programs cannot hold.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from typing import Any
 import yaml
 
 from harness.config.mistakes import Mistake, Origin
+from models.errors import first_line
 
 Scalar = str | int | float | bool | None
 
@@ -170,7 +169,7 @@ def _parse(text: str, origin: Origin, key: str, mistakes: list[Mistake]) -> Node
         words = ", ".join(part for part in (error.context, error.problem) if part)
         mistakes.append(Mistake(place, key, f"not valid YAML: {words}"))
     except yaml.YAMLError as error:
-        mistakes.append(Mistake(origin, key, f"not valid YAML: {str(error).splitlines()[0]}"))
+        mistakes.append(Mistake(origin, key, f"not valid YAML: {first_line(error)}"))
     except (RecursionError, _TooLargeError):
         mistakes.append(Mistake(origin, key, "nested too deeply or too large"))
     return None

@@ -27,6 +27,7 @@ from harness.machine.files import atomic_path
 from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.vocabulary.names import short_hash
 from models.randomness import generator
 
 
@@ -147,7 +148,7 @@ def load_reference(
     cache_dir.mkdir(parents=True, exist_ok=True)
     # A colon is no part of a file's name everywhere.
     plain = extractor.name.replace(":", "-")
-    name = f"{plain}-{extractor.weights_sha256[:12]}-{real.fingerprint[:12]}"
+    name = f"{plain}-{short_hash(extractor.weights_sha256)}-{short_hash(real.fingerprint)}"
     path = cache_dir / f"{name}.npz"
     identity = _identity(real, extractor)
     features: Features | None = None

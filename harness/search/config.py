@@ -1,7 +1,5 @@
-"""A search becomes a base configuration and the checked ranges of the fields to vary in it.
-
-One file of `experiments/search/`: a question, a base configuration and what to vary in it.
-"""
+"""A file of `experiments/search/`, checked at a scale: a question, a base configuration, and the
+ranges of the fields to vary in it."""
 
 from __future__ import annotations
 

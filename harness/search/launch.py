@@ -1,7 +1,5 @@
-"""A search from its trials to its outcome: workers on one study, and what they found.
-
-Handing out the trials that a study lacks, as jobs of a launcher.
-"""
+"""A search from its first trial to its outcome: workers take the trials that its study lacks, as
+jobs of a launcher, and the call that leads writes what they found."""
 
 from __future__ import annotations
 

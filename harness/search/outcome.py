@@ -1,7 +1,5 @@
-"""What a search leaves behind: tables of its trials, the best configuration, an ablation of it.
-
-A study's figures: how the best value came down, which fields matter, each field on its own.
-"""
+"""What a search leaves behind: tables of its trials, the best configuration, an ablation that
+compares it with the base, and Optuna's figures of the study."""
 
 from __future__ import annotations
 

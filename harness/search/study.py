@@ -1,19 +1,22 @@
-"""Taking the next trial of a study, by one process at a time, and giving back those of the dead.
+"""The study of a search, which several processes share: where it is kept, who takes its next trial,
+and how trials of dead workers are given back.
 
-Claims are made under a lock file, so that a study gets exactly as many trials as it shall have. A
-worker holds another lock for as long as it runs a trial, and the kernel frees it however the worker
-ends: a running trial whose lock is free has no worker any more. It is failed and, with the same
-point, put in the queue, where it becomes a new trial of Optuna's; its trainings go on from their
+A study is kept in a database, or in a file in the search's folder. The file is Optuna's journal.
+Its lock is a file made with O_CREAT | O_EXCL (`JournalFileOpenLock`), which is atomic on local
+disks and on NFS from version 3 on and, unlike the other lock that Optuna has, needs no symbolic
+links. A process killed while it holds that lock leaves the file; the others take it over after 30
+seconds.
+
+Trials are claimed under a lock file, so that a study gets exactly as many trials as it shall have.
+A worker holds another lock for as long as it runs a trial, and the kernel frees it however the
+worker ends: a running trial whose lock is free has no worker any more. It is failed and its point
+put in the queue, where it becomes a new trial of Optuna's; its trainings go on from their
 checkpoints. A database also has heartbeats, for workers whose folder is not this one.
 
-What the harness keeps in a study besides points and values: Optuna's user attributes.
-
-Where a study is kept: a file in the search's folder, or a database.
-
-The file is Optuna's journal. Its lock is a file made with O_CREAT | O_EXCL (`JournalFileOpenLock`),
-which is atomic on local disks and on NFS from version 3 on and, unlike the other lock that Optuna
-has, needs no symbolic links. A process killed while it holds the lock leaves that file; the others
-take it over after 30 seconds.
+Optuna's own `RetryFailedTrialCallback` and `MaxTrialsCallback` cannot stand in for this. They work
+inside `study.optimize` and, the first, on a database alone (a journal has no heartbeats); they see
+a death only after the grace period, count an interruption as a failed try, and stop a study after
+it has too many trials rather than before.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
-"""A worker's part: take one trial of the study, train its configuration with each seed, tell.
+"""A worker's part of a search: take one trial of the study, train its configuration with each seed,
+tell the study the mean, and stop early where the pruner says so.
 
-Stopping a configuration that is worse than the others were at the same step.
-
-What is compared at a step of the k-th seed is the mean validation loss, at that step, over the
-seeds up to the k-th. Optuna is told it under the step (k - 1) * longest + step, so that only
-figures of the same seeds and the same number of steps are held against each other.
-
-Losses that a trial recorded before, in an earlier command or for another purpose, are told first:
-a resumed trial is judged like one that was never interrupted.
+What the pruner compares at a step of the k-th seed is the mean validation loss, at that step, over
+the seeds up to the k-th. Optuna is told it under the step (k - 1) * longest + step, so that only
+figures of as many seeds and steps are held against each other. Losses that a trial recorded before,
+in an earlier command or for another purpose, are told first: a resumed trial is judged like one
+that was never interrupted.
 """
 
 from __future__ import annotations

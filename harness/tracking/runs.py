@@ -26,6 +26,7 @@ from harness.tracking.journal import Journal, Status
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
 from harness.vocabulary import names
+from harness.vocabulary.names import short_hash
 
 TAG_NOTE = "mlflow.note.content"
 """Markdown that MLflow's page of a run shows as its description."""
@@ -98,7 +99,7 @@ def ablation_folder(runs_dir: Path, scale: str, ablation: str, hashes: Sequence[
         ablation: the ablation's name.
         hashes: of the trials, in any order; another set is another run.
     """
-    key = hashlib.sha256("\n".join(sorted(set(hashes))).encode()).hexdigest()[:12]
+    key = short_hash(hashlib.sha256("\n".join(sorted(set(hashes))).encode()).hexdigest())
     return _folder(runs_dir, scale, ablation) / key
 
 

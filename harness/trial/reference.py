@@ -22,6 +22,7 @@ from harness.machine.place import choose_device
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener
 from harness.trial.spec import TrialSpec, floor_file
+from harness.vocabulary.names import short_hash
 from models.randomness import generator
 
 
@@ -72,7 +73,7 @@ def measured_identity(quality: Quality) -> dict[str, Any]:
     """What the figures depend on, the reference in one entry."""
     identity: dict[str, Any] = dict(quality.identity)
     fingerprint, count = identity.pop("reference_fingerprint"), identity.pop("reference_images")
-    return {**identity, "reference": f"{fingerprint[:12]} ({count} images)"}
+    return {**identity, "reference": f"{short_hash(fingerprint)} ({count} images)"}
 
 
 def measure_floor(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from harness.config.load import Trial
 from harness.config.schema import TrialConfig
 from harness.config.sections import Section
 from harness.machine.files import read_json
+from harness.vocabulary.names import short_hash
 
 RESULT = "result.json"
 FLOOR = "real against real"
@@ -89,4 +90,4 @@ def precision_file(config: TrialConfig, references: Path, threads: int) -> Path:
 
 def _key(sections: Mapping[str, Section]) -> str:
     plain = {name: section.model_dump() for name, section in sections.items()}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    return short_hash(hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest())

@@ -15,14 +15,20 @@ from models.randomness import generator
 
 
 def check_held_out(count: int, total: int) -> None:
-    """See that images are left to train on.
+    """See that images are left to train on, at least two: samples are compared with the covariance
+    of the training images, which one image has not.
+
+    Args:
+        count: images to hold out.
+        total: images that there are.
 
     Raises:
-        UserError: as many images as there are, or more, are to be held out.
+        UserError: too few would be left.
     """
-    if count >= total:
+    if count > total - 2:
         raise UserError(
-            f"data.held_out is {count}, but there are only {total} images: set it under {total}"
+            f"data.held_out is {count}, but there are only {total} images, and 2 must be left for "
+            f"training: set it to at most {total - 2}"
         )
 
 

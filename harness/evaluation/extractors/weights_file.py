@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from models.errors import UserError
+from models.errors import UserError, first_line
 
 _CHUNK = 2**20
 _WRAPPINGS = ("state_dict", "model", "model_state_dict")
@@ -69,7 +69,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         zipfile.BadZipFile,
         SafetensorError,
     ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise UserError(
             f"the weights {path} are no file of tensors ({reason}): expected .safetensors, or a "
             "checkpoint that torch.load(weights_only=True) reads"

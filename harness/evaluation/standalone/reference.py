@@ -25,6 +25,7 @@ from harness.processes.group import ProcessGroup
 from harness.processes.progress import ProgressListener
 from harness.processes.ranks import check_processes, group_of_environment, run_local_ranks
 from harness.processes.signals import StopRequest
+from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
 _SCALE = "scale:"
@@ -151,12 +152,13 @@ def open_source_images(
         return open_images(Path(source))
     named = read_manifest(manifest)
     images = EncodedImages(open_source(Path(source)), named, resolution)
-    text = f"{named.name} (manifest {named.hash[:12]}) at {resolution} pixels, from {source}"
+    text = f"{named.name} (manifest {short_hash(named.hash)}) at {resolution} pixels, from {source}"
     return ImageInput(PictureRows(images), text, ())
 
 
 def _of_scale(source: str, overrides: Sequence[str], experiments_dir: Path) -> ImageInput:
     config = load_data_config(source.removeprefix(_SCALE), overrides, experiments_dir)
     pictures = load_data_set(config).train.pictures
-    text = f"training images of {source} ({config.name}, fingerprint {pictures.fingerprint()[:12]})"
+    fingerprint = short_hash(pictures.fingerprint())
+    text = f"training images of {source} ({config.name}, fingerprint {fingerprint})"
     return ImageInput(PictureRows(pictures), text, ())

@@ -33,10 +33,10 @@ def test_both_parts_together_are_scikit_learns_digits() -> None:
 
 
 @pytest.mark.parametrize("ask", [data_content, load_data_set])
-def test_holding_out_all_digits_is_refused_by_the_check_already(ask) -> None:
-    ask(config(held_out=1796))
-    with pytest.raises(UserError, match="data.held_out is 1797, but there are only 1797 images"):
-        ask(config(held_out=1797))
+def test_holding_out_all_digits_but_one_is_refused_by_the_check_already(ask) -> None:
+    ask(config(held_out=1795))
+    with pytest.raises(UserError, match="data.held_out is 1796, but there are only 1797 images"):
+        ask(config(held_out=1796))
 
 
 def counted(images: np.ndarray, labels: np.ndarray) -> list[tuple[int, bytes]]:
