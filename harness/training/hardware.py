@@ -98,14 +98,16 @@ def measure_step(step: Callable[[], torch.Tensor]) -> Timing:
 def compile_blocks(backbone: Backbone, device: torch.device) -> None:
     """Compile each block, in place, so that names of parameters stay as they are.
 
-    All blocks have the same code, so the compiler runs once and not once a block.
+    All blocks have the same code, so the compiler runs once and not once a block. The compiler's
+    choice of memory layouts (channels last) is switched off: with it, the convolution of V and two
+    heads or more, PyTorch 2.14 writes outside of a buffer on CPUs, and the process is aborted.
 
     Raises:
         UserError: nothing can be compiled on this machine.
     """
     _check_compiler(device)
     for block in backbone.blocks:
-        block.compile(dynamic=False)
+        block.compile(dynamic=False, options={"layout_optimization": False})
 
 
 def _check_compiler(device: torch.device) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from models.errors import UserError
 from tests.support.ranks import trainings
 
 SHAPE = (1, 8, 8)
+SCALES = Path("experiments/scale")
 
 
 @pytest.fixture
@@ -74,3 +78,18 @@ def test_compiled_blocks_have_the_curves_and_names_of_others(
         for name in cases
     ]
     assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", sorted(path.stem for path in SCALES.glob("*.yaml")))
+def test_a_compiled_block_of_every_scales_shape_is_the_plain_one(
+    scale: str, subprocess_environment: dict[str, Any]
+) -> None:
+    command = [sys.executable, "-m", "tests.support.processes.compiled_block", scale]
+    done = subprocess.run(
+        command, env=subprocess_environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    output, gradient = map(float, done.stdout.split()[-2:])
+    assert output < 1e-4
+    assert gradient < 1e-2
