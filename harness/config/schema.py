@@ -93,12 +93,15 @@ class TrialConfig(Section):
         return self
 
     def _sampler_problems(self) -> list[str]:
-        """Why the sampler cannot solve what the network is trained for."""
+        """Why the sampler cannot solve what the network is trained for, in so few steps."""
         sampler, objective = self.sample.sampler, self.objective.name
         offers = samplers()
         solved = offers[sampler].constants.get("OBJECTIVE", objective)
         if solved == objective:
-            return []
+            fewest = offers[sampler].constants.get("FEWEST_STEPS", {}).get(sampler, 1)
+            if self.sample.steps >= fewest:
+                return []
+            return [f"sample.steps must be {fewest} or more with sample.sampler {sampler}"]
         fitting = [it.name for it in offers.values() if it.constants.get("OBJECTIVE") == objective]
         return [
             f"sample.sampler {sampler} solves objective.name {solved}, not {objective}: take "

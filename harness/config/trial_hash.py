@@ -13,7 +13,7 @@ from harness.config.schema import TrialConfig
 from harness.config.sections import NEUTRAL, WITHOUT_EFFECT
 from harness.vocabulary.names import short_hash
 
-HASH_VERSION = 1
+HASH_VERSION = 2
 """Bump it when code changes so that equal configurations give other results: every trial is then
 run anew instead of reusing what older code made."""
 

@@ -111,9 +111,8 @@ def routing_metrics(health: Mapping[str, RouterHealth]) -> dict[str, float]:
 def factor_metrics(backbone: Backbone) -> dict[str, float]:
     """Each learned exponent (gamma) and lambda, then minimum, mean and maximum over all of a kind.
 
-    Exponents are those that count, not below `ChosenPower.SMALLEST_EXPONENT`. A bank that several
-    parts share stands under the first one's name. Of exponents that differ between heads, each
-    value is the mean over the heads, to keep the number of metrics in bounds.
+    A bank that several parts share stands under the first one's name. Of exponents that differ
+    between heads, each value is the mean over the heads, to keep the number of metrics in bounds.
     """
     metrics: dict[str, float] = {}
     everything: dict[Factor, list[Tensor]] = {"gamma": [], "lambda": []}
@@ -136,14 +135,14 @@ def _learned_factors(backbone: Backbone) -> Iterator[tuple[Factor, str, Tensor]]
     for name, module in backbone.named_modules():
         match module:
             case ChosenPower():
-                bank, smallest = module.exponents, ChosenPower.SMALLEST_EXPONENT
+                bank = module.raw_exponents
                 if id(bank) not in seen:
-                    yield "gamma", name, _values(bank).clamp_min(smallest)
+                    yield "gamma", name, module.exponent_map.exponents(_values(bank))
                 seen.add(id(bank))
             case ChosenDifference():
                 yield "lambda", name, _values(module.factors)
             case StaticDifference():
-                yield "lambda", name, _values(module.factor)[None]
+                yield "lambda", name, _values(module.factor)
 
 
 def _values(parameter: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pkgutil
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -57,8 +57,10 @@ def load_variant(name: str) -> Variant:
 
 def build_attention(config: AttentionConfig, shape: AttentionShape) -> AttentionBlock:
     """Build the block that a variant's configuration describes."""
-    block = load_variant(config.name).block
-    return block(config, shape)
+    # The base class takes other arguments than the variants that are built here.
+    block: Any = load_variant(config.name).block
+    built: AttentionBlock = block(config, shape)
+    return built
 
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from models.attention.parts.products import full_precision, merge_heads
 from models.errors import UserError
 from models.initialization import SelfInitialized
 
@@ -65,16 +66,22 @@ class AttentionBlock(nn.Module, ABC):
 
     Queries, keys and values come from one projection, and the output is
     `output(value_convolution(heads side by side, values))`, where a head is `A @ v` of the values.
+
+    Args:
+        shape: the block's surroundings.
+        heads: H, a divisor of D.
+        qkv_bias: whether the projection to queries, keys and values has a bias.
     """
 
-    width: int
-    """D."""
-    heads: int
-    """H, a divisor of D."""
-    qkv: nn.Linear
-    """(B, N, D) to queries, keys and values side by side, (B, N, 3 D)."""
-    value_convolution: ValueConvolution
-    output: nn.Linear
+    def __init__(self, shape: AttentionShape, heads: int, qkv_bias: bool) -> None:
+        super().__init__()
+        self.width = shape.width
+        self.heads = heads
+        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=qkv_bias)
+        self.query_norm = WidthNorm(shape)
+        self.key_norm = WidthNorm(shape)
+        self.value_convolution = ValueConvolution(shape)
+        self.output = nn.Linear(shape.width, shape.width)
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Tensor:
@@ -101,6 +108,34 @@ class AttentionBlock(nn.Module, ABC):
         Returns:
             (B, N, N).
         """
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, normalised where the backbone asks for it, and values: (B, N, D)."""
+        queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
+        return self.query_norm(queries), self.key_norm(keys), values
+
+    def finish(self, attended: Tensor, values: Tensor) -> Tensor:
+        """The output (B, N, D) of heads (B, H, N, d), `A @ v` each, and of values (B, N, D)."""
+        merged = merge_heads(attended).to(values.dtype)
+        return self.output(self.value_convolution(merged, values))
+
+
+class WidthNorm(nn.Module):
+    """RMSNorm over all D channels of queries or keys (B, N, D), before they are split into heads.
+
+    Computed in float32 whatever the autocast; without `qk_norm` it changes nothing. Source: SANA,
+    where it is off by default and its eps is 1e-5.
+    """
+
+    def __init__(self, shape: AttentionShape) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(shape.width, eps=1e-5) if shape.qk_norm else None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self.norm is None:
+            return tokens
+        (full,) = full_precision(tokens)
+        return self.norm(full).to(tokens.dtype)
 
 
 class ValueConvolution(nn.Module, SelfInitialized):

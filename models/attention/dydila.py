@@ -10,21 +10,26 @@ The paper's full text was not reachable: every point that it leaves open is a fi
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape, ValueConvolution
+from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape, WidthNorm
 from models.attention.parts.dynamic import ChosenDifference, ProjectorBank, StaticDifference
-from models.attention.parts.norm import WidthNorm
-from models.attention.parts.power_kernel import ChosenPower, FixedPower, ReluKernel, share_exponents
+from models.attention.parts.power_kernel import (
+    ChosenPower,
+    ExponentMap,
+    FixedPower,
+    ReluKernel,
+    share_exponents,
+)
 from models.attention.parts.products import (
     checked_heads,
     full_precision,
     linear_product,
-    merge_heads,
     similarities,
     similarity_sums,
     split_heads,
@@ -48,8 +53,10 @@ class Config(AttentionConfig):
     differential: Literal["dynamic", "static", "off"] = Field(
         default="dynamic", description="lambda chosen for each token, one lambda, no difference"
     )
-    normalizer: Literal["similarity", "difference", "none", "rms"] = Field(
-        default="similarity", description="what the output is divided by"
+    normalizer: Literal["similarity", "absolute", "unit", "difference", "none", "rms"] = Field(
+        default="similarity",
+        description="the sum of similarities before the difference, a bound on the sum of absolute "
+        "ones after it, the first with rows restored to 1, the signed sum, N, or N and an RMSNorm",
     )
     n_projectors: int = Field(default=3, ge=1)
     n_kernels: int = Field(default=9, ge=1)
@@ -60,7 +67,10 @@ class Config(AttentionConfig):
     kernel_per_head: bool = Field(
         default=False, description="exponents and router of its own for each head"
     )
-    router_gradient: RouterGradient = "straight_through"
+    router_gradient: RouterGradient = Field(
+        default="straight_through",
+        description="gate multiplies what was chosen by its probability: Q', Q~ and lambda too",
+    )
     load_balance_weight: float = Field(
         default=0.0, ge=0, description="of each router's load-balancing loss"
     )
@@ -69,6 +79,13 @@ class Config(AttentionConfig):
     gamma_spread: float = Field(
         default=0.0, ge=0, description="initial exponents: evenly over gamma_init +- this"
     )
+    gamma_floor: float = Field(
+        default=1.0, ge=0.1, description="below all exponents; under 1 derivatives are unbounded"
+    )
+    gamma_map: Literal["softplus", "exp"] = Field(
+        default="softplus",
+        description="from what is learned to exponents, above the floor",
+    )
     lambda_init: float = Field(default=0.01, description="centre of the initial lambdas")
     lambda_spread: float = Field(
         default=0.0, ge=0, description="initial lambdas: evenly over lambda_init +- this"
@@ -76,11 +93,12 @@ class Config(AttentionConfig):
     eps: float = Field(default=1e-8, gt=0)
 
     @model_validator(mode="after")
-    def _exponents_are_positive(self) -> Config:
-        if self.gamma_spread >= self.gamma_init:
+    def _exponents_start_above_the_floor(self) -> Config:
+        least = self.gamma_init - self.gamma_spread
+        if least < self.gamma_floor:
             raise ValueError(
-                f"attention.gamma_spread must be less than attention.gamma_init, so that all "
-                f"initial exponents are positive, but {self.gamma_spread} >= {self.gamma_init}"
+                f"attention.gamma_init - attention.gamma_spread, the least initial exponent, must "
+                f"not lie below attention.gamma_floor, but {least:g} < {self.gamma_floor:g}"
             )
         return self
 
@@ -94,14 +112,9 @@ class Attention(AttentionBlock):
     """Kernels, differences and sums over tokens are computed in float32 whatever the autocast."""
 
     def __init__(self, config: Config, shape: AttentionShape) -> None:
-        super().__init__()
+        super().__init__(shape, checked_heads(shape.width, config.head_dim), qkv_bias=False)
         self.config = config
-        self.heads = checked_heads(shape.width, config.head_dim)
-        self.width = shape.width
         self.tokens = shape.grid[0] * shape.grid[1]
-        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=False)
-        self.query_norm = WidthNorm(shape)
-        self.key_norm = WidthNorm(shape)
         self.query_kernel = _kernel(config, self.heads)
         self.key_kernel = _kernel(config, self.heads)
         self.differential = config.differential != "off"
@@ -112,59 +125,82 @@ class Attention(AttentionBlock):
             share_exponents(self)
         if config.normalizer == "rms":
             self.rms_norm = nn.RMSNorm(config.head_dim, eps=1e-6)
-        self.value_convolution = ValueConvolution(shape)
-        self.output = nn.Linear(shape.width, shape.width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        queries, keys, values = self.qkv(tokens).chunk(3, dim=-1)
-        query, key, similarity = self._features(tokens, queries, keys)
+        queries, keys, values = self.project(tokens)
+        query, key = self._features(tokens, queries, keys)
         (value,) = full_precision(split_heads(values, self.heads))
-        attended = linear_product(query, key, value)
-        attended = attended / self._denominator(query, key, similarity)
+        denominator = self._denominator(query, key, similarity_sums)
+        attended = linear_product(query.differenced, key.differenced, value) / denominator
+        if self.config.normalizer == "unit":
+            sums = similarity_sums(query.differenced, key.differenced) / denominator
+            attended = attended + (1 - sums) * value.mean(dim=-2, keepdim=True)
         if self.config.normalizer == "rms":
             attended = self.rms_norm(attended)
-        merged = merge_heads(attended).to(values.dtype)
-        return self.output(self.value_convolution(merged, values))
+        return self.finish(attended, values)
 
     def attention_weights(self, tokens: Tensor, head: int) -> Tensor:
-        queries, keys, _ = self.qkv(tokens).chunk(3, dim=-1)
-        query, key, (plain_query, plain_key) = self._features(tokens, queries, keys)
-        differenced = similarities(query[:, head], key[:, head])
-        match self.config.normalizer:
-            case "similarity":
-                plain = similarities(plain_query[:, head], plain_key[:, head])
-                sums = plain.sum(dim=-1, keepdim=True)
-                return differenced / (_without_similarity(sums) + self.config.eps)
-            case "difference":
-                return differenced / (differenced.sum(dim=-1, keepdim=True) + self.config.eps)
-            case "none" | "rms":
-                return differenced / self.tokens
+        queries, keys, _ = self.project(tokens)
+        query, key = (side.of_head(head) for side in self._features(tokens, queries, keys))
+        weights = similarities(query.differenced, key.differenced)
+        weights = weights / self._denominator(query, key, _materialised_sums)
+        if self.config.normalizer == "unit":
+            weights = weights + (1 - weights.sum(dim=-1, keepdim=True)) / self.tokens
+        return weights
 
-    def _features(
-        self, tokens: Tensor, queries: Tensor, keys: Tensor
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Differenced queries and keys, and the pair before the difference: (B, H, N, d) each."""
-        queries, keys = full_precision(self.query_norm(queries), self.key_norm(keys))
-        plain_query = self.query_kernel(split_heads(queries, self.heads))
-        plain_key = self.key_kernel(split_heads(keys, self.heads))
+    def _features(self, tokens: Tensor, queries: Tensor, keys: Tensor) -> tuple[_Side, _Side]:
+        """What the kernel and the difference make of queries and keys, (B, N, D) each."""
+        queries, keys = full_precision(queries, keys)
+        query = self.query_kernel(split_heads(queries, self.heads))
+        key = self.key_kernel(split_heads(keys, self.heads))
         if not self.differential:
-            return plain_query, plain_key, (plain_query, plain_key)
+            return _Side(query, None), _Side(key, None)
         return (
-            self.redundant_query.subtract_from(plain_query, tokens),
-            self.redundant_key.subtract_from(plain_key, tokens),
-            (plain_query, plain_key),
+            _Side(query, self.redundant_query(query, tokens)),
+            _Side(key, self.redundant_key(key, tokens)),
         )
 
     def _denominator(
-        self, query: Tensor, key: Tensor, similarity: tuple[Tensor, Tensor]
+        self, query: _Side, key: _Side, sums: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor | float:
+        """What a row of similarities is divided by: (..., N, 1), or one number.
+
+        Args:
+            query: of all heads or of one.
+            key: of the same heads.
+            sums: of the similarities of a query to all keys.
+        """
         match self.config.normalizer:
-            case "similarity":
-                return _without_similarity(similarity_sums(*similarity)) + self.config.eps
+            case "similarity" | "unit":
+                return _without_similarity(sums(query.plain, key.plain)) + self.config.eps
+            case "absolute":
+                return sums(query.bound, key.bound) + self.config.eps
             case "difference":
-                return similarity_sums(query, key) + self.config.eps
+                return sums(query.differenced, key.differenced) + self.config.eps
             case "none" | "rms":
                 return float(self.tokens)
+
+
+class _Side(NamedTuple):
+    """Queries or keys, (..., N, d): `Q~`, and the redundancy `lambda Q'~` or None."""
+
+    plain: Tensor
+    redundancy: Tensor | None
+
+    @property
+    def differenced(self) -> Tensor:
+        """`Q^ = Q~ - lambda Q'~`."""
+        return self.plain if self.redundancy is None else self.plain - self.redundancy
+
+    @property
+    def bound(self) -> Tensor:
+        """`Q~ + |lambda| Q'~`, at least as large as `|Q^|` in every channel."""
+        return self.plain if self.redundancy is None else self.plain + self.redundancy.abs()
+
+    def of_head(self, head: int) -> _Side:
+        """(B, H, N, d) to (B, N, d)."""
+        redundancy = None if self.redundancy is None else self.redundancy[:, head]
+        return _Side(self.plain[:, head], redundancy)
 
 
 class _Redundancy(nn.Module):
@@ -187,16 +223,23 @@ class _Redundancy(nn.Module):
         else:
             self.difference = StaticDifference(config.lambda_init)
 
-    def subtract_from(self, plain: Tensor, tokens: Tensor) -> Tensor:
-        """`Q~ - lambda Q'~`; plain (B, H, N, d), tokens (B, N, D)."""
+    def forward(self, plain: Tensor, tokens: Tensor) -> Tensor:
+        """`lambda Q'~` (B, H, N, d) of `Q~` (B, H, N, d) and tokens (B, N, D)."""
         (redundant,) = full_precision(self.norm(self.projectors(tokens)))
         return self.difference(plain, self.kernel(split_heads(redundant, self.heads)))
 
 
+def _materialised_sums(queries: Tensor, keys: Tensor) -> Tensor:
+    """The row sums (..., N, 1) of the similarities, by way of all N x N of them."""
+    return similarities(queries, keys).sum(dim=-1, keepdim=True)
+
+
 def _without_similarity(sums: Tensor) -> Tensor:
-    """A token that is similar to none, because the kernel leaves nothing of its query, attends to
-    none, as in linear attention without a difference: there is nothing to take a redundancy from,
-    and divided by `eps` alone it would be the largest output by far."""
+    """Infinite where a token is similar to none, because the kernel leaves nothing of its query.
+
+    Such a token attends to none, as in linear attention without a difference: there is nothing to
+    take a redundancy from, and divided by `eps` alone it would be the largest output by far.
+    """
     return sums.masked_fill(sums == 0, torch.inf)
 
 
@@ -206,6 +249,7 @@ def _kernel(config: Config, heads: int) -> ChosenPower | FixedPower | ReluKernel
             return ChosenPower(
                 config.head_dim,
                 InitialFactors(config.n_kernels, config.gamma_init, config.gamma_spread),
+                ExponentMap(config.gamma_floor, config.gamma_map),
                 config.router_learning,
                 heads if config.kernel_per_head else 1,
             )

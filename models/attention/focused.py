@@ -4,11 +4,16 @@ Tokens are divided by a learned softplus scale of each channel first, the same f
 and the norms span all D channels, before the split into heads. Source: FLatten (Han et al. 2023)
 and its public code.
 
-Three things differ from that code. Its depth-wise convolution of V is the backbone's
-`value_convolution` here, since alone it improves plain linear attention already and a fair
-comparison gives it to every variant or to none. Its learned position embedding of the keys is left
-out, because the backbone has one. It adds 1e-6 to every ReLU against rows of zeros; our kernel
-keeps those finite itself, and they attend to nothing.
+Five things differ from that code:
+
+1. The depth-wise convolution of V is the backbone's `value_convolution`, since alone it improves
+   plain linear attention already and a fair comparison gives it to every variant or to none.
+2. That convolution has D channels; FLatten's has those of one head, which all heads share.
+3. The learned position embedding of the keys is left out, because the backbone has one.
+4. FLatten adds 1e-6 to every ReLU against rows of zeros; our kernel keeps those finite itself, and
+   they attend to nothing.
+5. FLatten adds its 1e-6 to the mean of a query's similarities, which is N times 1e-6 on their sum;
+   `eps` is added to the sum.
 """
 
 from __future__ import annotations

@@ -118,12 +118,21 @@ def _gaussian_divergence(
 
 
 def _discretized_log_likelihood(images: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Log probability of the 8-bit bin of each pixel, (B,), averaged over dimensions, in nats."""
+    """Log probability of the 8-bit bin of each pixel, (B,), averaged over dimensions, in nats.
+
+    The normal distribution function is approximated by a tanh, as in DiT: it is off by at most
+    4e-4, and the term of a bin by some per cent.
+    """
     scale = torch.exp(-0.5 * log_variance)
     half_bin = 1.0 / 255.0
-    upper = torch.special.ndtr((images - mean + half_bin) * scale)
-    lower = torch.special.ndtr((images - mean - half_bin) * scale)
+    upper = _approximate_ndtr((images - mean + half_bin) * scale)
+    lower = _approximate_ndtr((images - mean - half_bin) * scale)
     # The outermost bins reach to infinity.
     upper = torch.where(images > 0.999, torch.ones_like(upper), upper)
     lower = torch.where(images < -0.999, torch.zeros_like(lower), lower)
     return (upper - lower).clamp_min(1e-12).log().flatten(1).mean(dim=1)
+
+
+def _approximate_ndtr(values: Tensor) -> Tensor:
+    """The standard normal distribution function by a tanh (Page 1977), as ADM and DiT do."""
+    return 0.5 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (values + 0.044715 * values**3)))

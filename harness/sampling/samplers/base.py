@@ -7,6 +7,7 @@ A module in this package holds one family of samplers. It defines three names:
 `build`      `(name, steps, objective)` to a `Sampler`, with the objective's configuration.
 
 The first two are read without importing the module, so that a configuration can be checked quickly.
+So is `FEWEST_STEPS`, where there is one: names to the least `sample.steps` that they can take.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ The predicted image is never clipped on the way, as in DiT: latents have no fixe
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import final
 
-import numpy as np
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
@@ -114,11 +114,16 @@ def trailing_timesteps(steps: int, schedule: int) -> list[int]:
 def respaced_timesteps(steps: int, schedule: int) -> list[int]:
     """Timesteps spaced evenly from the noisiest to 0, both included: 999, 995, ..., 4, 0.
 
-    How ADM and DiT respace a schedule for ancestral sampling. Source: Nichol and Dhariwal 2021,
-    section 4.
+    They are those of ADM and DiT, whose strides add up in floating point and are rounded half to
+    even. Only where there is a single one do these take 0, from which nothing can be drawn, and we
+    the noisiest. Source: Nichol and Dhariwal 2021, section 4; DiT's public code.
 
     Args:
         steps: how many, at most `schedule`.
         schedule: training steps of the noise schedule.
     """
-    return [int(time) for time in np.linspace(schedule - 1, 0, steps).round()]
+    if steps == 1:
+        return [schedule - 1]
+    stride = (schedule - 1) / (steps - 1)
+    # One sum after the other: a product would round otherwise for some numbers of steps.
+    return [round(place) for place in accumulate([0.0] + [stride] * (steps - 1))][::-1]

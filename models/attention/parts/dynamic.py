@@ -19,24 +19,29 @@ from models.initialization import SelfInitialized
 
 
 class ProjectorBank(nn.Module, SelfInitialized):
-    """(B, N, D) to (B, N, D). With one projector there is no router."""
+    """(B, N, D) to (B, N, D). With one projector there is no router.
+
+    Each projector starts as the query and the key projection do: Xavier-uniform as a third of a
+    (3 D, D) matrix, whose bound is sqrt(6 / 4D).
+    """
 
     def __init__(self, width: int, projectors: int, learning: RouterLearning) -> None:
         super().__init__()
         self.width = width
         self.projectors = projectors
-        self.weight = nn.Parameter(torch.empty(projectors, width, width))
+        # (n D, D) rather than (n, D, D): FSDP cuts the first dimension, and n rarely divides.
+        self.weight = nn.Parameter(torch.empty(projectors * width, width))
         self.router = Router(width, projectors, learning) if projectors > 1 else None
 
     def initialize(self, generator: torch.Generator) -> None:
-        for projector in self.weight:
-            nn.init.xavier_uniform_(projector, generator=generator)
+        bound = (6 / (4 * self.width)) ** 0.5
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self.router is None:
-            return F.linear(tokens, self.weight[0])
+            return F.linear(tokens, self.weight)
         choice = self.router(tokens)
-        projected = F.linear(tokens, self.weight.flatten(0, 1))
+        projected = F.linear(tokens, self.weight)
         candidates = projected.unflatten(-1, (self.projectors, self.width))
         weights = choice.weights.to(projected.dtype)
         # One multiply-add pass a projector; an einsum would copy the candidates first.
@@ -54,7 +59,8 @@ class StaticDifference(nn.Module, SelfInitialized, LearnsFactor):
     def __init__(self, initial: float) -> None:
         super().__init__()
         self.initial = initial
-        self.factor = nn.Parameter(torch.empty(()))
+        # Not a scalar, which FSDP cannot share out.
+        self.factor = nn.Parameter(torch.empty(1))
 
     def initialize(self, generator: torch.Generator) -> None:
         nn.init.constant_(self.factor, self.initial)
@@ -64,11 +70,16 @@ class StaticDifference(nn.Module, SelfInitialized, LearnsFactor):
         return self.factor
 
     def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
-        return plain - self.factor.to(plain.dtype) * redundant
+        """`lambda Q'~`, what is to be subtracted from `Q~`; all (B, H, N, d)."""
+        return self.factor.to(plain.dtype) * redundant
 
 
 class ChosenDifference(nn.Module, SelfInitialized, LearnsFactor):
-    """One of n learnable lambdas, chosen for each row by routing on `[Q~_i, Q'~_i]`."""
+    """One of n learnable lambdas, chosen for each row by routing on `[Q~_i, Q'~_i]`.
+
+    With a router that learns through a gate, the chosen lambda is multiplied by its probability,
+    which is about 1/n at first.
+    """
 
     def __init__(self, head_dim: int, initial: InitialFactors, learning: RouterLearning) -> None:
         super().__init__()
@@ -84,6 +95,7 @@ class ChosenDifference(nn.Module, SelfInitialized, LearnsFactor):
         return self.factors
 
     def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
+        """`lambda_i Q'~_i`, what is to be subtracted from `Q~_i`; all (B, H, N, d)."""
         choice = self.router(torch.cat([plain, redundant], dim=-1))
         factor = choice.of_values(self.factors.to(plain.dtype))
-        return plain - choice.gated(factor[..., None] * redundant)
+        return choice.gated(factor[..., None] * redundant)

@@ -7,11 +7,13 @@ direction as g grows. Source: FLatten (fixed g), DyDiLA (g chosen for each token
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from models.attention.parts.routing import InitialFactors, LearnsFactor, Router, RouterLearning
 from models.initialization import SelfInitialized
@@ -104,41 +106,73 @@ class FixedPower(nn.Module):
         return power_kernel(rows, rows.new_full((), self.exponent).expand(rows.shape[:-1]))
 
 
+@dataclass(frozen=True)
+class ExponentMap:
+    """An exponent as `floor + map(x)` of a parameter x, with a gradient wherever x is.
+
+    Below an exponent of 1 the derivative of `phi_g` is unbounded near zero, at 0 every positive
+    entry counts alike, and below it the smallest ones count most.
+    """
+
+    floor: float
+    name: Literal["softplus", "exp"]
+
+    LEAST = 0.05
+    """How far above the floor exponents start that are asked to start at it, where none learns."""
+
+    def exponents(self, parameters: Tensor) -> Tensor:
+        """The exponents, all above the floor, of parameters of any shape."""
+        above = F.softplus(parameters) if self.name == "softplus" else parameters.exp()
+        return self.floor + above
+
+    def parameters(self, exponents: Tensor) -> Tensor:
+        """The parameters of exponents; the inverse of `exponents` from `LEAST` above the floor."""
+        above = (exponents - self.floor).clamp_min(self.LEAST)
+        return above.expm1().log() if self.name == "softplus" else above.log()
+
+
 class ChosenPower(nn.Module, SelfInitialized, LearnsFactor):
     """`phi_g` with one of n learnable exponents, chosen for each row by its own router.
 
-    An exponent that training takes below `SMALLEST_EXPONENT` counts as that: at 0 every positive
-    entry counts alike, and below it the smallest ones most.
-
     Args:
         head_dim: channels of a row.
-        initial: the exponents.
-        learning: of the router.
+        initial: the exponents at first, all above the map's floor.
+        exponent_map: what is learned in place of the exponents.
+        learning: how the router learns.
         heads: H gives each head of rows (B, H, N, d) its own exponents and its own router; 1 shares
             both between them.
     """
 
-    SMALLEST_EXPONENT = 0.1
-
     def __init__(
-        self, head_dim: int, initial: InitialFactors, learning: RouterLearning, heads: int = 1
+        self,
+        head_dim: int,
+        initial: InitialFactors,
+        exponent_map: ExponentMap,
+        learning: RouterLearning,
+        heads: int = 1,
     ) -> None:
         super().__init__()
         self.initial = initial
+        self.exponent_map = exponent_map
         self.router = Router(head_dim, initial.options, learning, heads)
         shape = (initial.options,) if heads == 1 else (heads, initial.options)
-        self.exponents = nn.Parameter(torch.empty(shape))
+        self.raw_exponents = nn.Parameter(torch.empty(shape))
 
     def initialize(self, generator: torch.Generator) -> None:
-        self.exponents.copy_(self.initial.values().expand_as(self.exponents))
+        self.raw_exponents.copy_(self.exponent_map.parameters(self.initial.values()))
 
     @property
     def learned_factor(self) -> nn.Parameter:
-        return self.exponents
+        return self.raw_exponents
+
+    @property
+    def exponents(self) -> Tensor:
+        """The exponents as they are used, (n,), or (H, n) where each head has its own."""
+        return self.exponent_map.exponents(self.raw_exponents)
 
     def forward(self, rows: Tensor) -> Tensor:
         choice = self.router(rows)
-        exponents = self.exponents.to(rows.dtype).clamp_min(self.SMALLEST_EXPONENT)
+        exponents = self.exponents.to(rows.dtype)
         if exponents.dim() > 1:
             exponents = exponents[:, None]
         return choice.gated(power_kernel(rows, choice.of_values(exponents)))
@@ -151,4 +185,4 @@ def share_exponents(model: nn.Module) -> None:
     """
     kernels = [module for module in model.modules() if isinstance(module, ChosenPower)]
     for kernel in kernels[1:]:
-        kernel.exponents = kernels[0].exponents
+        kernel.raw_exponents = kernels[0].raw_exponents

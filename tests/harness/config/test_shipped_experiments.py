@@ -128,6 +128,8 @@ CHANGES: dict[str, dict[str, dict[str, Scalar]]] = {
     },
     "normalizer": {
         "similarity": {},
+        "absolute": {"attention.normalizer": "absolute"},
+        "unit": {"attention.normalizer": "unit"},
         "difference": {"attention.normalizer": "difference"},
         "none": {"attention.normalizer": "none"},
         "rms": {"attention.normalizer": "rms"},

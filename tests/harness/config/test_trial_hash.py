@@ -179,7 +179,7 @@ def test_the_hash_is_sha256_of_canonical_json(config: TrialConfig) -> None:
         (["seed", "data", "model", "attention", "objective", "train"], training_hash(config)),
     ]:
         fields = {key: plain[key] for key in keys}
-        text = json.dumps({"fields": fields, "version": 1}, sort_keys=True, separators=(",", ":"))
+        text = json.dumps({"fields": fields, "version": 2}, sort_keys=True, separators=(",", ":"))
         assert digest == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -113,7 +113,8 @@ def test_every_router_and_value_is_logged_when_validation_is(
         check_name(name)
     # Without averaging, the saved weights are those after the last step.
     weights = load_file(tmp_path / "ema.safetensors")
-    gammas = weights["blocks.1.attention.redundant_key.kernel.exponents"].tolist()
+    raw = weights["blocks.1.attention.redundant_key.kernel.raw_exponents"]
+    gammas = (1 + torch.log(1 + raw.exp())).tolist()
     lambdas = weights["blocks.0.attention.redundant_query.difference.factors"].tolist()
     for index in range(9):
         name = f"gamma/layer_01/redundant_key.kernel/{index}"
@@ -193,11 +194,12 @@ def test_exponents_of_heads_are_averaged_and_count_as_they_are_used(
     trial_config: Callable[..., TrialConfig],
 ) -> None:
     backbone = network(trial_config, kernel_per_head=True)
-    bank = backbone.get_parameter("blocks.0.attention.key_kernel.exponents")
+    bank = backbone.get_parameter("blocks.0.attention.key_kernel.raw_exponents")
     with torch.no_grad():
-        bank[:, 4] = torch.linspace(1.0, 2.0, len(bank))
-        bank[:, 5] = -1.0
+        # log(e - 1) is an exponent of 2, and one of 4 has a softplus of 3.
+        bank[:, 4] = torch.linspace(0.5413249, 2.9489574, len(bank))
+        bank[:, 5] = -60.0
     metrics = factor_metrics(backbone)
-    assert metrics["gamma/layer_00/key_kernel/4"] == pytest.approx(1.5)
-    assert metrics["gamma/layer_00/key_kernel/5"] == pytest.approx(0.1)
-    assert metrics["gamma/min"] == pytest.approx(0.1)
+    assert metrics["gamma/layer_00/key_kernel/4"] == pytest.approx(3.0, rel=1e-4)
+    assert metrics["gamma/layer_00/key_kernel/5"] == pytest.approx(1.0)
+    assert metrics["gamma/min"] == pytest.approx(1.0)

@@ -67,7 +67,7 @@ PARTS = {
     "projection": ("dynamic", "static"),
     "kernel": ("dynamic", "relu", "static"),
     "differential": ("dynamic", "static", "off"),
-    "normalizer": ("similarity", "difference", "none", "rms"),
+    "normalizer": ("similarity", "absolute", "unit", "difference", "none", "rms"),
     "router_gradient": ("straight_through", "gate"),
 }
 
@@ -86,7 +86,7 @@ def _is_different(parts: dict[str, str]) -> bool:
     """Whether no other combination of parts is the same computation."""
     off = parts["differential"] == "off"
     unused_projector = off and parts["projection"] == "static"
-    same_normalizer = off and parts["normalizer"] == "difference"
+    same_normalizer = off and parts["normalizer"] in ("absolute", "difference")
     routed = "dynamic" in (parts["kernel"], parts["differential"]) or (
         parts["projection"] == "dynamic" and not off
     )

@@ -23,7 +23,7 @@ FIELDS = {
     "n_kernels": 4,
     "n_differentials": 5,
     "gamma_init": 3.0,
-    "gamma_spread": 2.0,
+    "gamma_spread": 1.5,
     "lambda_init": 0.3,
     "lambda_spread": 0.2,
 }
@@ -66,7 +66,7 @@ class LoopedDynamicDifferentialAttention:
 
     def project(self, side: str, token: Tensor) -> Tensor:
         """`X_i W^(u_i)`."""
-        bank = self.parameters[f"redundant_{side}.projectors.weight"]
+        bank = self.parameters[f"redundant_{side}.projectors.weight"].split(WIDTH)
         if self.config.projection == "static":
             return bank[0] @ token
         router = self.parameters[f"redundant_{side}.projectors.router.weight"][0]
@@ -82,33 +82,36 @@ class LoopedDynamicDifferentialAttention:
         gate: Tensor | float = 1.0
         if self.config.kernel == "dynamic":
             choice, gate = self.choose(self.parameters[f"{role}.router.weight"][0].T @ row)
-            exponent = choice @ self.parameters[f"{role}.exponents"]
+            raw = self.parameters[f"{role}.raw_exponents"]
+            above = torch.log(1 + raw.exp()) if self.config.gamma_map == "softplus" else raw.exp()
+            exponent = choice @ (self.config.gamma_floor + above)
         powered = torch.where(row > 0, torch.where(row > 0, row, 1.0) ** exponent, 0.0)
         return positive.norm() * powered / powered.norm() * gate
 
-    def subtract(self, side: str, plain: Tensor, redundant: Tensor) -> Tensor:
-        """`Q~_i - lambda_i Q'~_i`."""
+    def redundancy(self, side: str, plain: Tensor, redundant: Tensor) -> Tensor:
+        """`lambda_i Q'~_i`."""
         if self.config.differential == "static":
-            return plain - self.parameters[f"redundant_{side}.difference.factor"] * redundant
+            return self.parameters[f"redundant_{side}.difference.factor"] * redundant
         router = self.parameters[f"redundant_{side}.difference.router.weight"][0]
         choice, gate = self.choose(router.T @ torch.cat([plain, redundant]))
         factor = choice @ self.parameters[f"redundant_{side}.difference.factors"]
-        return plain - factor * gate * redundant
+        return factor * gate * redundant
 
-    def sides(self, tokens: Tensor, head: int) -> dict[str, list[tuple[Tensor, Tensor]]]:
-        """Before and after the difference, of each token, for queries and for keys."""
+    def sides(self, tokens: Tensor, head: int) -> dict[str, list[tuple[Tensor, Tensor, Tensor]]]:
+        """Before the difference, after it, and with all signs positive, for queries and keys."""
         part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
         projections = self.parameters["qkv.weight"].split(WIDTH)
-        found: dict[str, list[tuple[Tensor, Tensor]]] = {"query": [], "key": []}
+        found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"query": [], "key": []}
         for side, projection in zip(found, projections, strict=False):
             for token in tokens:
                 plain = self.phi(f"{side}_kernel", (projection @ token)[part])
-                after = plain
+                after = bound = plain
                 if self.config.differential != "off":
                     redundant = self.project(side, token)[part]
                     redundant = self.phi(f"redundant_{side}.kernel", redundant)
-                    after = self.subtract(side, plain, redundant)
-                found[side].append((plain, after))
+                    redundancy = self.redundancy(side, plain, redundant)
+                    after, bound = plain - redundancy, plain + redundancy.abs()
+                found[side].append((plain, after, bound))
         return found
 
     def attend(self, tokens: Tensor, values: list[Tensor], head: int) -> list[Tensor]:
@@ -116,21 +119,28 @@ class LoopedDynamicDifferentialAttention:
         sides = self.sides(tokens, head)
         part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
         outputs = []
-        for plain_query, query in sides["query"]:
+        mean = sum(value[part] for value in values) / TOKENS
+        for plain_query, query, query_bound in sides["query"]:
             numerator: Tensor | float = 0.0
             before: Tensor | float = 0.0
             difference: Tensor | float = 0.0
-            for (plain_key, key), value in zip(sides["key"], values, strict=True):
+            absolute: Tensor | float = 0.0
+            for (plain_key, key, key_bound), value in zip(sides["key"], values, strict=True):
                 numerator = numerator + (query @ key) * value[part]
                 before = before + plain_query @ plain_key
                 difference = difference + query @ key
+                absolute = absolute + query_bound @ key_bound
             denominator = {
                 "similarity": before + self.config.eps if before > 0 else torch.inf,
+                "unit": before + self.config.eps if before > 0 else torch.inf,
+                "absolute": absolute + self.config.eps,
                 "difference": difference + self.config.eps,
                 "none": TOKENS,
                 "rms": TOKENS,
             }[self.config.normalizer]
             output = numerator / denominator
+            if self.config.normalizer == "unit":
+                output = output + (1 - difference / denominator) * mean
             if self.config.normalizer == "rms":
                 output = output / (output.square().mean() + 1e-6).sqrt()
                 output = output * self.parameters["rms_norm.weight"]
@@ -167,6 +177,11 @@ class LoopedDynamicDifferentialAttention:
         {},
         {"router_gradient": "gate"},
         {"normalizer": "difference"},
+        {"normalizer": "absolute"},
+        {"normalizer": "absolute", "router_gradient": "gate", "lambda_init": -0.3},
+        {"normalizer": "unit"},
+        {"normalizer": "unit", "differential": "off"},
+        {"gamma_map": "exp", "gamma_floor": 0.5},
         {"normalizer": "none"},
         {"normalizer": "rms"},
         {"projection": "static"},
@@ -264,7 +279,7 @@ def test_parameter_counts_are_those_of_the_equations() -> None:
 
 def test_factors_start_where_the_configuration_says() -> None:
     block = build()
-    assert block.query_kernel.exponents.tolist() == pytest.approx([1, 1 + 4 / 3, 1 + 8 / 3, 5])
+    assert block.query_kernel.exponents.tolist() == pytest.approx([1.5, 2.5, 3.5, 4.5])
     assert block.redundant_key.difference.factors.tolist() == pytest.approx(
         [0.1, 0.2, 0.3, 0.4, 0.5]
     )
@@ -276,7 +291,7 @@ def test_factors_start_where_the_configuration_says() -> None:
 def test_shared_kernel_bank_is_one_parameter_that_all_four_roles_train() -> None:
     block = build(kernel_sharing_roles="shared")
     shared = [name for name in dict(block.named_parameters()) if name.endswith("exponents")]
-    assert shared == ["query_kernel.exponents"]
+    assert shared == ["query_kernel.raw_exponents"]
     tokens = torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1)).double()
     separate = build()
     for side in (block, separate):
@@ -286,9 +301,57 @@ def test_shared_kernel_bank_is_one_parameter_that_all_four_roles_train() -> None
         for name, parameter in separate.named_parameters()
         if name.endswith("exponents")
     )
-    torch.testing.assert_close(block.query_kernel.exponents.grad, total)
+    torch.testing.assert_close(block.query_kernel.raw_exponents.grad, total)
 
 
-def test_spread_that_makes_an_exponent_negative_is_refused_with_both_values() -> None:
-    with pytest.raises(ValidationError, match=r"gamma_spread.*gamma_init.*3\.0 >= 2\.0"):
-        Config(gamma_init=2.0, gamma_spread=3.0)
+def test_an_exponent_below_the_floor_is_refused_with_both_values() -> None:
+    with pytest.raises(ValidationError, match=r"gamma_init.*gamma_spread.*gamma_floor.*0\.5 < 1"):
+        Config(gamma_init=2.0, gamma_spread=1.5)
+
+
+def signed_rows(normalizer: str) -> Tensor:
+    """Weights (N, N) of a block whose differences are large, so that many are negative."""
+    block = build(normalizer=normalizer, lambda_init=0.9)
+    tokens = torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1)).double()
+    weights = block.attention_weights(tokens, 0)[0]
+    assert (weights < 0).sum() > TOKENS
+    return weights
+
+
+def test_rows_of_unit_sum_to_one() -> None:
+    assert (signed_rows("similarity").sum(dim=-1) - 1).abs().max() > 0.1
+    torch.testing.assert_close(
+        signed_rows("unit").sum(dim=-1), torch.ones(TOKENS).double(), rtol=0, atol=1e-9
+    )
+
+
+def test_absolute_weights_of_a_row_sum_to_one_at_most() -> None:
+    sums = signed_rows("absolute").abs().sum(dim=-1)
+    assert sums.max() <= 1
+    # A bound that is far off would make every output small.
+    assert sums.min() > 0.05
+
+
+def test_a_measured_query_near_zero_is_bounded_by_absolute_alone() -> None:
+    """A query of 1e-6 in its positive channels; what is subtracted from it stays as it is."""
+    largest = {}
+    for normalizer in ("similarity", "unit", "absolute"):
+        block = build(normalizer=normalizer, lambda_init=0.9)
+        tokens = torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1)).double()
+        with torch.no_grad():
+            first = block.qkv.weight[:HEAD_DIM]
+            tokens[0, 7] -= torch.linalg.pinv(first) @ (first @ tokens[0, 7] + 1.0)
+            wanted = torch.full((HEAD_DIM,), -1.0).double()
+            wanted[0] = 1e-6
+            tokens[0, 7] += torch.linalg.pinv(first) @ (wanted - first @ tokens[0, 7])
+        largest[normalizer] = block.attention_weights(tokens, 0)[0, 7].abs().max().item()
+    assert largest["absolute"] <= 1
+    assert min(largest["similarity"], largest["unit"]) > 100
+
+
+def test_redundancy_projectors_start_with_the_spread_of_queries_and_keys() -> None:
+    block = build(width=256, head_dim=32)
+    bank = block.redundant_query.projectors.weight
+    assert bank.shape == (3 * 256, 256)
+    assert bank.std().item() == pytest.approx(block.qkv.weight.std().item(), rel=0.01)
+    assert bank.abs().max().item() == pytest.approx(block.qkv.weight.abs().max().item(), rel=0.01)

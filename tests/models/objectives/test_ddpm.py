@@ -121,8 +121,18 @@ def test_first_step_is_the_likelihood_of_eight_bit_pixels() -> None:
     upper = np.where(image > 0.999, np.inf, image + 1 / 255)
     lower = np.where(image < -0.999, -np.inf, image - 1 / 255)
     normal = stats.norm(mean, deviation)
-    bits = -np.log2(normal.cdf(upper) - normal.cdf(lower)).mean()
-    assert loss.item() == pytest.approx(squared + bits, rel=1e-3)
+    exact = -np.log2(normal.cdf(upper) - normal.cdf(lower)).mean()
+    # DiT's approximation of the normal distribution function is off by some per cent here.
+    assert loss.item() == pytest.approx(squared + exact, rel=0.05)
+
+    def approximate(values: np.ndarray) -> np.ndarray:
+        z = (values - mean) / deviation
+        return (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))) / 2
+
+    upper_part = np.where(image > 0.999, 1.0, approximate(image + 1 / 255))
+    lower_part = np.where(image < -0.999, 0.0, approximate(image - 1 / 255))
+    bits = -np.log2(np.maximum(upper_part - lower_part, 1e-12)).mean()
+    assert loss.item() == pytest.approx(squared + bits, rel=1e-4)
 
 
 def test_probabilities_of_all_eight_bit_values_sum_to_one() -> None:

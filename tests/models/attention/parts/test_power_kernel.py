@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.attention.parts.power_kernel import (
     ChosenPower,
-    FixedPower,
+    ExponentMap,
     power_kernel,
     share_exponents,
 )
@@ -16,6 +16,7 @@ from models.attention.parts.routing import InitialFactors, RouterLearning
 from models.initialization import initialize
 
 LEARNING = RouterLearning("straight_through", 0.0)
+MAP = ExponentMap(1.0, "softplus")
 
 
 def plain_formula(rows: Tensor, exponents: Tensor) -> Tensor:
@@ -98,21 +99,35 @@ def test_entries_far_below_the_largest_agree_with_double_precision(exponent: flo
         torch.testing.assert_close(ours.double(), theirs, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("exponent", [-5.0, 0.0, 0.01])
-def test_exponent_that_training_took_too_low_stays_finite(exponent: float) -> None:
-    kernel = ChosenPower(8, InitialFactors(2, 3.0, 0.0), LEARNING)
-    initialize(kernel, seed=0)
+@pytest.mark.parametrize("name", ["softplus", "exp"])
+@pytest.mark.parametrize("raw", [-60.0, -5.0, 0.0, 2.0])
+def test_exponents_stay_above_the_floor_and_can_come_back(name: str, raw: float) -> None:
+    kernel = chosen_power(ExponentMap(1.0, name))
     with torch.no_grad():
-        kernel.exponents.fill_(exponent)
-    rows = random_rows(20, 8).float()
-    torch.testing.assert_close(kernel(rows), FixedPower(0.1)(rows))
-    kernel(rows).sum().backward()
+        kernel.raw_exponents.fill_(raw)
+    assert (kernel.exponents >= 1.0).all()
+    kernel(random_rows(20, 8).float()).square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in kernel.parameters())
+    assert raw < -50 or kernel.raw_exponents.grad.any()
+
+
+@pytest.mark.parametrize("name", ["softplus", "exp"])
+def test_an_exponent_map_gives_the_exponents_that_were_asked_for(name: str) -> None:
+    exponents = torch.tensor([1.0, 1.01, 1.5, 3.0, 40.0])
+    mapping = ExponentMap(1.0, name)
+    found = mapping.exponents(mapping.parameters(exponents))
+    torch.testing.assert_close(found, torch.tensor([1.05, 1.05, 1.5, 3.0, 40.0]))
+
+
+def chosen_power(mapping: ExponentMap = MAP, heads: int = 1) -> ChosenPower:
+    """Four exponents from 1.5 to 4.5 at first."""
+    kernel = ChosenPower(8, InitialFactors(4, 3.0, 1.5), mapping, LEARNING, heads)
+    initialize(kernel, seed=0)
+    return kernel
 
 
 def test_chosen_power_applies_the_exponent_of_the_largest_logit() -> None:
-    kernel = ChosenPower(8, InitialFactors(4, 3.0, 2.0), LEARNING).double()
-    initialize(kernel, seed=0)
+    kernel = chosen_power().double()
     rows = random_rows(30, 8)
     for row, actual in zip(rows, kernel(rows), strict=True):
         exponent = kernel.exponents[int((row @ kernel.router.weight[0]).argmax())]
@@ -120,29 +135,30 @@ def test_chosen_power_applies_the_exponent_of_the_largest_logit() -> None:
 
 
 def test_kernel_per_head_equals_one_kernel_for_each_head() -> None:
-    kernel = ChosenPower(8, InitialFactors(4, 3.0, 2.0), LEARNING, heads=3).double()
-    initialize(kernel, seed=0)
+    kernel = chosen_power(heads=3).double()
     with torch.no_grad():
-        kernel.exponents.mul_(torch.rand(3, 4, generator=torch.Generator().manual_seed(2)) + 0.5)
+        kernel.raw_exponents.mul_(
+            torch.rand(3, 4, generator=torch.Generator().manual_seed(2)) + 0.5
+        )
     rows = random_rows(2, 3, 20, 8)
     together = kernel(rows)
     for head in range(3):
-        alone = ChosenPower(8, InitialFactors(4, 3.0, 2.0), LEARNING).double()
+        alone = chosen_power().double()
         with torch.no_grad():
-            alone.exponents.copy_(kernel.exponents[head])
+            alone.raw_exponents.copy_(kernel.raw_exponents[head])
             alone.router.weight.copy_(kernel.router.weight[head : head + 1])
         torch.testing.assert_close(together[:, head], alone(rows[:, head]))
 
 
 def test_shared_exponents_stay_one_parameter_with_routers_of_their_own() -> None:
     kernels = torch.nn.ModuleList(
-        ChosenPower(8, InitialFactors(4, 3.0, 2.0), LEARNING) for _ in range(3)
+        ChosenPower(8, InitialFactors(4, 3.0, 1.5), MAP, LEARNING) for _ in range(3)
     )
     share_exponents(kernels)
     initialize(kernels, seed=0)
     assert sum(parameter.numel() for parameter in kernels.parameters()) == 4 + 3 * 8 * 4
     assert not torch.equal(kernels[0].router.weight, kernels[1].router.weight)
-    assert kernels[2].exponents.tolist() == pytest.approx([1.0, 1 + 4 / 3, 1 + 8 / 3, 5.0])
+    assert kernels[2].exponents.tolist() == pytest.approx([1.5, 2.5, 3.5, 4.5])
 
 
 def test_factors_spread_evenly_around_the_centre() -> None:

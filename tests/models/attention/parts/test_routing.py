@@ -123,7 +123,7 @@ def test_the_factors_are_all_exponents_and_lambdas(
         for name, parameter in backbone.named_parameters()
         if any(parameter is factor for factor in factor_parameters(backbone))
     }
-    ending = (".exponents", ".factors")
+    ending = (".raw_exponents", ".factors")
     assert named == {name for name, _ in backbone.named_parameters() if name.endswith(ending)}
     assert len(named) == 6
 
@@ -148,6 +148,6 @@ def test_the_first_step_moves_factors_by_their_own_rate(
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     for name, value in trained.backbone.named_parameters():
-        rate = 1e-3 * (multiple if name.endswith((".exponents", ".factors")) else 1.0)
+        rate = 1e-3 * (multiple if name.endswith((".raw_exponents", ".factors")) else 1.0)
         moved = before[name] - value
         torch.testing.assert_close(moved, torch.full_like(moved, rate), rtol=1e-3, atol=1e-6)
