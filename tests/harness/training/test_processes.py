@@ -18,8 +18,6 @@ from safetensors.torch import load_file
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.processes.progress import ignore_progress
-from harness.processes.ranks import run_ranks
-from harness.processes.signals import StopRequest
 from harness.training.build import check_batch
 from models.errors import UserError
 from tests.support.ranks import trainings
@@ -68,25 +66,6 @@ def cases(configure: Configure, folder: Path, *overrides: str) -> dict[str, Any]
     }
 
 
-def on_two(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = run_ranks(
-        "tests.support.ranks.trainings:train_all",
-        payload,
-        processes=2,
-        threads=1,
-        log_path=folder / "log.txt",
-        report=ignore_progress,
-        stop=StopRequest(),
-    )
-    # Keys of JSON are text.
-    for case in found.values():
-        case["curves"] = {
-            name: {int(step): value for step, value in curve.items()}
-            for name, curve in case["curves"].items()
-        }
-    return found
-
-
 @pytest.fixture(scope="module")
 def alone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("alone")
@@ -124,7 +103,7 @@ def two(configure: Configure, alone: dict[str, Any], folder_of: Callable[[str], 
             settings += ["train.accumulate=2", "train.activation_checkpointing=true"]
         second = to_plain(configure("balanced", *settings))
         made = {**cases(configure, folder, *settings), "resumed": (second, str(half))}
-        return on_two({"cases": made}, folder)
+        return trainings.train_on_two({"cases": made}, folder)
 
     return train
 

@@ -14,7 +14,8 @@ from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
 from harness.machine.place import place_from_environment
 from harness.processes.meeting import Meeting
-from harness.processes.progress import ProgressListener
+from harness.processes.progress import ProgressListener, ignore_progress
+from harness.processes.ranks import run_ranks
 from harness.processes.signals import StopRequest
 from harness.training import train as training
 from models.diffusion_module import DiffusionModule
@@ -35,7 +36,7 @@ class RecordingLogger(DummyLogger):
 
 
 def train_all(
-    payload: dict[str, Any], report: ProgressListener, stop: StopRequest
+    payload: dict[str, Any], report: ProgressListener, stop: StopRequest | None = None
 ) -> dict[str, Any]:
     """Each case is a configuration and a folder.
 
@@ -68,6 +69,26 @@ def train_all(
             hashes = group.gather(hash_of(made[-1].ema_backbone))
             found[name] = {"curves": logger.curves, "hashes": hashes}
     training.build_module = build
+    return found
+
+
+def train_on_two(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What `train_all` gives on two processes, which talk over gloo."""
+    found: dict[str, Any] = run_ranks(
+        "tests.support.ranks.trainings:train_all",
+        payload,
+        processes=2,
+        threads=1,
+        log_path=folder / "log.txt",
+        report=ignore_progress,
+        stop=StopRequest(),
+    )
+    # Keys of JSON are text.
+    for case in found.values():
+        case["curves"] = {
+            name: {int(step): value for step, value in curve.items()}
+            for name, curve in case["curves"].items()
+        }
     return found
 
 
