@@ -12,12 +12,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from harness.data.latents.shard import Shard, ShardFacts, shard_name
@@ -28,6 +28,9 @@ from models.errors import UserError
 _LEAST_LOG_VARIANCE, _GREATEST_LOG_VARIANCE = -30.0, 20.0
 """The bounds of diffusers' `DiagonalGaussianDistribution`."""
 
+GREATEST_RESOLUTION = 8192
+"""Pixels a side: whatever is larger is a slip, and would ask for more memory than there is."""
+
 
 @dataclass(frozen=True)
 class LatentSpace:
@@ -37,11 +40,11 @@ class LatentSpace:
     """SHA-256 of configuration and weights, in hex."""
     class_name: str
     """The autoencoder's class in diffusers."""
-    latent_channels: int
+    latent_channels: Annotated[int, Field(ge=1)]
     """C."""
-    downsampling: int
+    downsampling: Annotated[int, Field(ge=1)]
     """Pixels a side of one latent."""
-    scaling_factor: float
+    scaling_factor: Annotated[float, Field(gt=0)]
     """A network sees (latent - shift_factor) * scaling_factor."""
     shift_factor: float
     """In the autoencoder's own units."""
@@ -52,12 +55,12 @@ class LatentSpace:
         """C, h and w of the latent of a square image.
 
         Raises:
-            UserError: the side is not a multiple of the downsampling.
+            UserError: the side is not a multiple of the downsampling, or is too large.
         """
-        if resolution < 1 or resolution % self.downsampling:
+        if not 1 <= resolution <= GREATEST_RESOLUTION or resolution % self.downsampling:
             raise UserError(
                 f"the resolution is {resolution}, but this {self.class_name} needs a multiple of "
-                f"{self.downsampling}"
+                f"{self.downsampling} up to {GREATEST_RESOLUTION}"
             )
         side = resolution // self.downsampling
         return self.latent_channels, side, side
@@ -115,12 +118,12 @@ class CacheDescription(BaseModel):
     format: Literal[1] = FORMAT
     manifest_name: str
     manifest_hash: str
-    resolution: int
+    resolution: Annotated[int, Field(ge=1, le=GREATEST_RESOLUTION)]
     """Pixels a side."""
     decoding: str
     """The version of how files become pixels."""
     dtype: StorageType
-    shard_sizes: tuple[int, ...]
+    shard_sizes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     """Images in each shard."""
     autoencoder: LatentSpace
 

@@ -285,7 +285,13 @@ class _Encoder:
     def _moments(self, batch: Tensor, images: list[ManifestImage]) -> Tensor:
         """(B, C', h, w) in the type of the cache, of (B, 3, H, W)."""
         filled = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), -1, -1, -1)])
-        moments = self.autoencoder.encode(filled)[: len(batch)].cpu()
+        try:
+            moments = self.autoencoder.encode(filled)[: len(batch)].cpu()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise UserError(
+                f"the memory does not hold a batch of {self.batch_size} images of "
+                f"{self.cache.resolution} pixels a side: encode with a smaller --batch-size"
+            ) from error
         stored = moments.to(self.dtype)
         fine = stored.isfinite().flatten(1).all(dim=1)
         if fine.all():

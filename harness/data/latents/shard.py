@@ -108,7 +108,7 @@ class Shard:
             self._moments = file.get_slice(_MOMENTS)
             self._digests: NDArray[np.uint8] = file.get_tensor(_DIGESTS).numpy()
             found = dict(json.loads((file.metadata() or {})[_METADATA]))
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{path} is cut short or damaged ({one_line(error)}): {_MEND}"
             ) from error

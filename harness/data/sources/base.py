@@ -230,11 +230,9 @@ def index_entries(
         raise UserError(
             f"{source.path} holds {twice} {count} times: pack it again, with each image once"
         )
-    for entry in found:
-        if not _is_text(entry.id):
-            raise UserError(
-                f"{source.path}: the name {entry.id!a} is not valid UTF-8: rename the file"
-            )
+    for name in (*class_ids, *(entry.id for entry in found)):
+        if not _is_text(name):
+            raise UserError(f"{source.path}: the name {name!a} is not valid UTF-8: rename it")
     order = sorted(range(len(found)), key=lambda row: (found[row].label, found[row].id))
     entries = tuple(found[row] for row in order)
     return EntryIndex(

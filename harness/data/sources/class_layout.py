@@ -37,7 +37,7 @@ def index_class_folders(
         parts = visible_parts(name)
         if parts is None:
             left_out.hidden += 1
-        elif left_out.takes(parts[-1]):
+        elif parts and left_out.takes(parts[-1]):
             rows.append(row)
             names.append(parts)
     if not rows:

@@ -184,6 +184,9 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
     with _opened(path) as file:
         schema = file.schema_arrow
     kinds = {field.name: field.type for field in schema}
+    twice = [name for name in (_IMAGE, _LABEL) if schema.names.count(name) > 1]
+    if twice:
+        raise UserError(f"{path} has several columns {twice[0]}, but expected one")
     if not (_is_image(kinds.get(_IMAGE)) and _is_label(kinds.get(_LABEL))):
         found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         raise UserError(
@@ -193,7 +196,7 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
     try:
         stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = stored["info"]["features"][_LABEL]["names"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return tuple(names) if is_list else None

@@ -94,7 +94,7 @@ def tar_members(
                         yield TarMember(member.name, offset, member.size, member.isdir())
             intact = _ends(os.pread(file.fileno(), tarfile.BLOCKSIZE, start + at))
         # Damaged headers make it raise almost anything.
-        except (tarfile.TarError, ValueError, OverflowError, IndexError, KeyError):
+        except (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError):
             intact = False
         if window.passed_end:
             raise _cut_off(what)

@@ -284,6 +284,12 @@ def test_a_folder_without_latents_says_how_to_make_them(tmp_path: Path) -> None:
     ("key", "value", "named"),
     [
         ("format", 2, "format"),
+        ("shard_sizes", [], "shard_sizes"),
+        ("shard_sizes", [-1, 61], "shard_sizes"),
+        ("resolution", 10**9, "resolution"),
+        ("autoencoder.downsampling", 0, "autoencoder.downsampling"),
+        ("autoencoder.latent_channels", 0, "autoencoder.latent_channels"),
+        ("autoencoder.scaling_factor", 0.0, "autoencoder.scaling_factor"),
         ("resolution", "6", "resolution"),
         ("dtype", "int8", "dtype"),
         ("surplus", 1, "surplus"),
@@ -295,10 +301,23 @@ def test_a_description_that_is_none_is_refused(
 ) -> None:
     folder = build().folder
     path = folder / "cache.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    described = json.loads(path.read_text())
+    section, _, field = key.rpartition(".")
+    (described[section] if section else described)[field] = value
+    path.write_text(json.dumps(described))
     with pytest.raises(UserError, match=rf"cache.json does not describe .*{named}") as raised:
         open_cache(folder)
     assert "\n" not in str(raised.value)
+
+
+def test_metadata_of_a_shard_nested_deep_are_damage(build: Callable[..., LatentCache]) -> None:
+    cache = build()
+    path = cache.folder / "shard-00000.safetensors"
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata={"latents": "[" * 100_000})
+    with pytest.raises(UserError, match=r"shard-00000.safetensors is cut short or damaged"):
+        open_cache(cache.folder).moments(first_row(cache, 0), mirrored=False)
 
 
 def test_a_description_that_is_no_json_is_refused(build: Callable[..., LatentCache]) -> None:

@@ -281,6 +281,28 @@ def test_a_begin_that_was_killed_before_its_description_is_begun_again(
     assert encoded(source, linear_autoencoder(), tmp_path).complete
 
 
+@pytest.mark.parametrize("resolution", [0, -8, 7, 10**9])
+def test_a_resolution_that_cannot_be_encoded_is_refused_before_anything_is_written(
+    resolution: int, linear_autoencoder: Build, images_in_memory: Build, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"resolution is {resolution}, .* up to 8192"):
+        encoded(images_in_memory(3), linear_autoencoder(), tmp_path / "x", resolution=resolution)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_batch_that_memory_does_not_hold_is_told(
+    linear_autoencoder: Build, images_in_memory: Build, tmp_path: Path
+) -> None:
+    class Full(type(linear_autoencoder())):
+        def encode(self, images: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
+
+    autoencoder = linear_autoencoder()
+    full = Full(**{key: getattr(autoencoder, key) for key in autoencoder.__dataclass_fields__})
+    with pytest.raises(UserError, match="a batch of 4 images .*: .* smaller --batch-size"):
+        encoded(images_in_memory(3), full, tmp_path)
+
+
 def test_another_image_of_the_same_size_is_named(
     linear_autoencoder: Build, images_in_memory: Build, tmp_path: Path
 ) -> None:

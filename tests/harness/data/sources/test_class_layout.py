@@ -113,5 +113,10 @@ def test_a_name_that_is_no_text_is_refused(tar: Callable[..., Path]) -> None:
         ids(path)
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_file_without_a_name_is_passed_over(kind: str, write_twice: Callable[..., Path]) -> None:
+    assert ids(write_twice(kind, ("a/1.png", ".", "/a/2.png"))) == ["a/1.png", "a/2.png"]
+
+
 def test_names_in_other_scripts_are_kept(packed: Callable[..., Path]) -> None:
     assert ids(packed("猫/é 1.png")) == ["猫/é 1.png"]

@@ -89,6 +89,23 @@ def test_metadata_that_are_no_json_are_passed_over(tmp_path: Path) -> None:
     assert open_source(path).class_ids == ("0",)
 
 
+def test_metadata_nested_deep_are_passed_over(tmp_path: Path) -> None:
+    table = pa.table({"image": pa.array([b"x"]), "label": pa.array([0])})
+    path = tmp_path / "x.parquet"
+    pq.write_table(table.replace_schema_metadata({"huggingface": "[" * 100_000}), path)
+    assert open_source(path).class_ids == ("0",)
+
+
+@pytest.mark.parametrize("twice", ["image", "label"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, twice: str) -> None:
+    columns = {"image": pa.array([b"x"]), "label": pa.array([0])}
+    names = ["image", "label", twice]
+    table = pa.Table.from_arrays([columns[name] for name in names], names=names)
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=f"several columns {twice}, but expected one"):
+        open_source(tmp_path / "x.parquet").entries()
+
+
 def test_a_row_costs_its_group_alone(
     table: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

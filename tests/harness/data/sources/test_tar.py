@@ -126,6 +126,35 @@ def test_a_size_that_is_no_number_is_damage(tmp_path: Path, size: bytes) -> None
         list(tar_members(path))
 
 
+def header_of_next(kind: bytes, content: bytes, size: int | None = None) -> bytes:
+    """A header that describes the following one, and its content."""
+    member = tarfile.TarInfo("next")
+    member.type, member.size = kind, len(content) if size is None else size
+    return member.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        header_of_next(tarfile.XHDTYPE, b"19 size=99999999999\n"),
+        header_of_next(tarfile.XHDTYPE, b"14 size=-1024\n"),
+        header_of_next(tarfile.XHDTYPE, b"0 size=3\n"),
+        header_of_next(tarfile.XHDTYPE, b"25 GNU.sparse.map=1,2,x\n"),
+        header_of_next(tarfile.XHDTYPE, b"18 hdrcharset=\xff\xff\n"),
+        header_of_next(tarfile.XHDTYPE, b"", 2**40),
+        header_of_next(tarfile.GNUTYPE_LONGNAME, b"", 2**33),
+        header_of_next(tarfile.GNUTYPE_LONGNAME, b"x") * 3000,
+        header_of_next(tarfile.XHDTYPE, b"6 a=b\n") * 3000,
+    ],
+    ids=["size", "negative", "length 0", "sparse", "charset", "1 TiB", "8 GiB", "names", "nested"],
+)
+def test_a_header_that_makes_no_sense_is_damage(tmp_path: Path, before: bytes) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(before + tarfile.TarInfo("a/1.png").tobuf() + bytes(1024))
+    with pytest.raises(UserError, match=r"x\.tar( is|: a/1\.png is a link or a sparse)"):
+        list(tar_members(path))
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.GNUTYPE_SPARSE])
 def test_links_and_sparse_files_are_refused(tmp_path: Path, kind: bytes) -> None:
     member = tarfile.TarInfo("a/1.png")

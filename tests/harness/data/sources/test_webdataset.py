@@ -190,3 +190,9 @@ def test_a_wrong_list_of_classes_is_told(
     (tmp_path / "classes.txt").write_bytes(text)
     with pytest.raises(UserError, match=message):
         labels(tar("x.tar", {"a.jpg": b"", "a.cls": b"0"}))
+
+
+def test_a_class_whose_name_is_no_text_is_refused(tar: Callable[..., Path]) -> None:
+    path = tar("x.tar", {"k.jpg": b"", "k.json": b'{"label": "\\ud800"}'})
+    with pytest.raises(UserError, match=r"'\\ud800' is not valid UTF-8"):
+        open_source(path).entries()
