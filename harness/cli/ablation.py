@@ -12,6 +12,7 @@ from harness.cli.options import (
     add_command,
     add_detach,
     add_selection,
+    check_runs_dir,
     load_selected_ablation,
     load_selection,
 )
@@ -88,6 +89,7 @@ def _run(options: argparse.Namespace, *, only_failed: bool) -> int:
 
     console = Console()
     selected, cluster = load_selection(options)
+    check_runs_dir(options.runs_dir)
     try:
         failed = run_ablation(
             selected,
@@ -149,6 +151,7 @@ def report(options: argparse.Namespace) -> int:
     selected = None
     if options.seeds is not None or options.overrides:
         selected = load_selected_ablation(options)
+    check_runs_dir(options.runs_dir)
     rebuild_report(options.name, options.scale, options.runs_dir, Console(), selected)
     return 0
 

@@ -72,6 +72,12 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         # The reader, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        # A place that cannot be read or written, wherever a command meets it first.
+        if error.filename is None:
+            raise
+        print(f"{error.filename}: {error.strerror}; name another place", file=sys.stderr)
+        return BAD_INPUT
 
 
 def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:

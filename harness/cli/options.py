@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
@@ -181,10 +182,44 @@ def add_runs_dir(command: argparse.ArgumentParser) -> None:
     """The folder of all outputs."""
     command.add_argument(
         "--runs-dir",
-        type=Path,
+        type=_folder,
         default=RUNS,
         help="where trials and reports are written (default: runs/ in the repository)",
     )
+
+
+def _folder(typed: str) -> Path:
+    """A folder that is there, or can be made as far as its name tells."""
+    folder = Path(typed)
+    try:
+        there = _nearest(folder)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"is {typed}: {error.strerror}") from error
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"is {typed}, but {there} is a file: name a folder")
+    return folder
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the lowest of those above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def check_runs_dir(folder: Path) -> None:
+    """See that trials and reports can be written, before any work and without making the folder.
+
+    Raises:
+        UserError: they cannot.
+    """
+    there = _nearest(folder)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--runs-dir is {folder}, but nothing can be written in {there} ({error.strerror}): "
+            "name a folder of your own"
+        ) from error
 
 
 def add_experiments_dir(command: argparse.ArgumentParser) -> None:

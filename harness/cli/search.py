@@ -14,6 +14,7 @@ from harness.cli.options import (
     add_overrides,
     add_runs_dir,
     add_scale,
+    check_runs_dir,
     load_with_cluster,
 )
 
@@ -72,6 +73,7 @@ def search(options: argparse.Namespace) -> int:
         )
 
     loaded, cluster = load_with_cluster(load, options)
+    check_runs_dir(options.runs_dir)
     # Optuna and the trials' libraries take seconds, which a mistake need not wait for.
     from rich.console import Console
 

@@ -147,3 +147,11 @@ def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
 def test_no_sample_at_all_is_told(manifest: Path, images: Path) -> None:
     with pytest.raises(UserError, match="--sampled is 0"):
         run(manifest, images, "--sampled", "0")
+
+
+def test_a_sheet_that_cannot_be_written_is_told_before_images_are_read(
+    manifest: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"sheet\.png cannot be written"):
+        run(manifest, images, "--contact-sheet", tmp_path / "file" / "sheet.png")

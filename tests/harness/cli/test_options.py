@@ -106,3 +106,73 @@ def test_two_words_are_samples_and_reference(
 ) -> None:
     assert main(["evaluate", str(tmp_path / "a"), str(tmp_path / "b"), "--device", "cpu"]) == 2
     assert f"--samples {tmp_path / 'a'} is no folder of images" in capsys.readouterr().err
+
+
+PLACES = ("ablation", "report", "status", "cancel", "retry", "probe", "evaluate")
+
+
+@pytest.mark.parametrize("command", PLACES)
+@pytest.mark.parametrize("below", ["", "below/it"])
+def test_a_runs_dir_that_is_a_file_is_refused_by_every_command(
+    command: str, below: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert main([command, "no_differential", "--runs-dir", str(file / below)]) == 2
+    refused = f"--runs-dir is {file / below}, but {file} is a file: name a folder"
+    assert refused in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ablation", "no_differential", "--scale", "smoke"],
+        ["retry", "no_differential", "--scale", "smoke"],
+        ["report", "no_differential", "--scale", "smoke"],
+        ["search", "dydila_factors", "--trials", "1"],
+    ],
+)
+def test_a_runs_dir_that_cannot_be_written_is_told_before_any_work(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody, not even root, can make a file in /proc."""
+    assert main([*words, "--runs-dir", "/proc/runs"]) == 2
+    assert "--runs-dir is /proc/runs, but nothing can be written in /proc" in one_line(capsys)
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", LONG],
+        ["probe", LONG],
+        ["export", LONG, "out"],
+        ["convert", LONG, "out"],
+        ["evaluate", LONG, "b"],
+        ["data", "make-manifest", ".", LONG],
+        ["data", "verify", LONG, "b"],
+        [*ENCODE, "--resolution", "8", "--manifest", LONG],
+        ["ablation", LONG],
+        ["list", "--experiments-dir", LONG],
+        ["status", "no_differential", "--runs-dir", LONG],
+    ],
+)
+def test_a_name_of_300_characters_is_one_line(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert main(words) == 2
+    assert LONG in one_line(capsys)
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was told, which is a single line."""
+    told = capsys.readouterr().err.strip()
+    assert len(told.splitlines()) == 1, told
+    return told

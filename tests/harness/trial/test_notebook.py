@@ -93,3 +93,19 @@ def test_a_folder_that_is_neither_trial_nor_export_is_told(tmp_path: Path) -> No
     (tmp_path / "model.json").write_text('{"trial": null}')
     with pytest.raises(UserError, match="was not trained here"):
         harness.read_config(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["/proc/exported", "file/exported", "a" * 300])
+def test_an_export_to_a_place_that_cannot_be_written_is_one_line(
+    place: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(["export", str(folder), place]) == 2
+    told = capsys.readouterr().err.strip()
+    assert place.partition("/")[0] in told
+    assert len(told.splitlines()) == 1
