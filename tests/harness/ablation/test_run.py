@@ -194,6 +194,19 @@ def test_report_needs_mlflow_alone(finished: Path, tmp_path: Path) -> None:
     assert rebuilt.read_text() == original.read_text()
 
 
+def test_a_report_is_of_the_seeds_and_overrides_that_are_typed(
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copied / 'mlflow.db'}")
+    words = ["report", *command(copied)[4:]]
+    (copied / "runs/reports/smoke/no_differential/table.csv").unlink()
+    assert main(words) == 0
+    assert (copied / "runs/reports/smoke/no_differential/table.csv").is_file()
+    for others in (["--seeds", "2"], ["train.learning_rate=2e-4"]):
+        assert main([*words, *others]) == 2
+        assert "was not run with these seeds and KEY=VALUE" in capsys.readouterr().err
+
+
 def test_a_lost_store_is_filled_again_without_training(
     copied: Path, new_store: Callable[[Path], str]
 ) -> None:

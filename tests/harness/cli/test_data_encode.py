@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 
 from harness.cli.data_encode import add
-from harness.cli.main import main
 from harness.cli.options import Parser
 from harness.data.latents import encode_in_processes as encode_command
 from harness.data.latents.autoencoder import load_autoencoder
@@ -230,15 +229,3 @@ def test_processes_that_died_are_told_with_their_log(
     ) as told:
         run(*arguments(made, tmp_path / "out", processes=2))
     assert "\n" not in str(told.value)
-
-
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_place_that_cannot_be_written_is_one_line(
-    processes: str, made: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nobody, not even root, can make a folder in /proc."""
-    words = arguments(made, Path("/proc/latents"), processes=processes)
-    assert main(["data", "encode", *words]) == 2
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "/proc/latents" in told
-    assert "Traceback" not in told
