@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.walk import class_order
-from harness.evaluation.image_inputs import find_images
+from harness.evaluation.image_inputs import UNREADABLE, find_images, unreadable_arrays
+from harness.machine.file_kinds import shown_names
+from harness.machine.npz import array_shape, load_arrays
 from models.errors import UserError
 
 _LABELS = "arr_1"
-_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+_LARGEST = 999_999
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,14 @@ class ClassLabels:
     """(N,)."""
     reference: NDArray[np.int64]
     """(M,)."""
+    mapping: str
+    """Which label or folder of the samples is which class, where names alone do not say it."""
 
 
 @dataclass(frozen=True)
-class _Labelled:
+class Labelled:
+    """Which class each image of one set is of."""
+
     path: Path
     names: tuple[str, ...] | None
     """None where classes are numbers alone."""
@@ -42,8 +46,10 @@ class _Labelled:
 def matched_labels(samples: Path, reference: Path) -> ClassLabels:
     """The labels of both sides, as numbers that mean the same class.
 
-    A class folder is the first folder below the one that is named. Numbers stand for class folders
-    in alphabetical order, as in torchvision's ImageFolder.
+    A class folder is the first folder below the one that is named. Folders match by their names;
+    those that are numbers match by the number, so "01" is class 1. Labels in an array that are
+    all numbers of folders mean these; others count the folders from 0, in the order of
+    `class_order`, as data sets and `torchvision.datasets.ImageFolder` do.
 
     Args:
         samples: a folder of class folders, or an `.npz` with `arr_1`.
@@ -52,89 +58,112 @@ def matched_labels(samples: Path, reference: Path) -> ClassLabels:
     Raises:
         UserError: there are no labels, or the samples have a class that the reference lacks.
     """
-    ours, real = _labels(samples), _labels(reference)
-    if real.names is not None:
-        names = real.names
-        labels = real.labels
-    elif ours.names is not None:
-        names = ours.names
-        labels = _numbers_within(real, len(names), ours.path)
-    else:
-        names = tuple(str(label) for label in range(int(real.labels.max()) + 1))
-        labels = real.labels
-    if ours.names is None:
-        ours_labels = _numbers_within(ours, len(names), real.path)
-    else:
-        unknown = sorted(set(ours.names) - set(names))
+    ours, real = read_labels(samples), read_labels(reference)
+    if real.names is None and ours.names is None:
+        count = int(real.labels.max()) + 1
+        _check_within(ours, count, real.path)
+        names = tuple(str(label) for label in range(count))
+        return ClassLabels(names, ours.labels, real.labels, "")
+    if real.names is not None and ours.names is not None:
+        places = {_by_number(name): place for place, name in enumerate(real.names)}
+        unknown = sorted({name for name in ours.names if _by_number(name) not in places})
         if unknown:
             raise UserError(
                 f"{ours.path} has the class {unknown[0]!r}, which {real.path} lacks: expected its "
-                f"classes, {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+                f"classes, {shown_names(list(real.names))}"
             )
-        places = np.array([names.index(name) for name in ours.names], dtype=np.int64)
-        ours_labels = places[ours.labels]
-    return ClassLabels(names, ours_labels, labels)
+        renumbered = np.array([places[_by_number(name)] for name in ours.names], dtype=np.int64)
+        pairs = [
+            f"{name} is {real.names[places[_by_number(name)]]}"
+            for name in ours.names
+            if name not in real.names
+        ]
+        mapping = f"class folders match by number: {shown_names(pairs)}" if pairs else ""
+        return ClassLabels(real.names, renumbered[ours.labels], real.labels, mapping)
+    named, numbered = (real, ours) if real.names is not None else (ours, real)
+    labels, mapping = _as_folders(numbered, named)
+    sides = (labels, named.labels) if numbered is ours else (named.labels, labels)
+    return ClassLabels(named.names or (), *sides, mapping)
 
 
-def _numbers_within(labelled: _Labelled, count: int, other: Path) -> NDArray[np.int64]:
+def _by_number(name: str) -> str | int:
+    return int(name) if name.isascii() and name.isdigit() else name
+
+
+def _as_folders(numbered: Labelled, named: Labelled) -> tuple[NDArray[np.int64], str]:
+    """Labels of an array as those of the folders of the other side, and which is which in words."""
+    folders = named.names or ()
+    place_of = {_by_number(name): place for place, name in enumerate(folders)}
+    unique, inverse = np.unique(numbered.labels, return_inverse=True)
+    found = unique.tolist()
+    if not all(label in place_of for label in found):
+        _check_within(numbered, len(folders), named.path)
+        place_of = {place: place for place in range(len(folders))}
+    places = np.array([place_of[label] for label in found], dtype=np.int64)
+    pairs = [f"{label} is {folders[place_of[label]]}" for label in found]
+    return places[inverse], f"labels of {numbered.path}: {shown_names(pairs)}"
+
+
+def _check_within(labelled: Labelled, count: int, other: Path) -> None:
     largest = int(labelled.labels.max())
     if largest >= count:
         raise UserError(
             f"{labelled.path} has the label {largest}, but {other} has the classes 0 to "
             f"{count - 1}: expected labels of the same classes"
         )
-    return labelled.labels
 
 
-def _labels(path: Path) -> _Labelled:
+def read_labels(path: Path) -> Labelled:
+    """The labels of one side.
+
+    Raises:
+        UserError: there are none.
+    """
     if path.is_dir():
         return _folder_labels(path)
     if path.suffix != ".npz":
         raise UserError(f"{path} holds no labels: {_expected()}")
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if _LABELS not in stored:
-                raise UserError(f"{path} holds no labels {_LABELS}: {_expected()}")
-            labels = stored[_LABELS]
-            images = _length(path, "arr_0")
-    except _UNREADABLE as error:
+        labels = load_arrays(path, [_LABELS]).get(_LABELS)
+        if labels is None:
+            raise UserError(f"{path} holds no labels {_LABELS}: {_expected()}")
+        images = _length(path, "arr_0")
+    except UNREADABLE as error:
+        raise unreadable_arrays(path, error) from error
+    are_integers = labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size > 0
+    if not are_integers or labels.min() < 0 or labels.max() > _LARGEST:
         raise UserError(
-            f"{path} cannot be read ({error}): it is damaged, truncated or no file of arrays"
-        ) from error
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or (labels < 0).any():
-        raise UserError(
-            f"{path}: {_LABELS} is {labels.dtype} {labels.shape}, expected a label from 0 for "
-            "each image, as integers"
+            f"{path}: {_LABELS} is {labels.dtype} {labels.shape}, expected a label from 0 to "
+            f"{_LARGEST:,} for each image, as integers"
         )
     if images is not None and images != len(labels):
         raise UserError(f"{path}: {len(labels)} labels {_LABELS} for {images} images arr_0")
-    return _Labelled(path, None, labels.astype(np.int64))
+    return Labelled(path, None, labels.astype(np.int64))
 
 
-def _folder_labels(folder: Path) -> _Labelled:
+def _folder_labels(folder: Path) -> Labelled:
     parts = [tuple(name.split("/")) for name in find_images(folder).names]
     loose = next((part for part in parts if len(part) < 2), None)
     if loose is not None:
         raise UserError(f"{folder / loose[0]} lies in no class folder: {_expected()}")
     names = tuple(sorted({part[0] for part in parts}, key=class_order))
+    for one, other in itertools.pairwise(names):
+        if _by_number(one) == _by_number(other):
+            raise UserError(
+                f"{folder} has the class folders {one} and {other}, which are the same number: "
+                "join or rename them"
+            )
     places = {name: place for place, name in enumerate(names)}
-    return _Labelled(folder, names, np.array([places[part[0]] for part in parts], dtype=np.int64))
+    return Labelled(folder, names, np.array([places[part[0]] for part in parts], dtype=np.int64))
 
 
 def _length(path: Path, name: str) -> int | None:
     """Rows of an array of an archive, from its header; None where there is no such array."""
-    with zipfile.ZipFile(path) as archive:
-        if f"{name}.npy" not in archive.namelist():
-            return None
-        with archive.open(f"{name}.npy") as file:
-            version: Any = np.lib.format.read_magic(file)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape = read(file)[0]
-    return int(shape[0]) if shape else None
+    try:
+        shape = array_shape(path, name)
+    except KeyError:
+        return None
+    return shape[0] if shape else None
 
 
 def _expected() -> str:

@@ -23,16 +23,20 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from harness.data.walk import FORMATS, SUFFIXES, ImageWalk, walk_images
-from harness.machine.npz import ImageRows, StreamedArray, open_npz_array
+from harness.machine.file_kinds import known_kind, shown_names
+from harness.machine.npz import ImageRows, StreamedArray, map_npy, open_npz_array
 from harness.processes.group import ALONE, ProcessGroup
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 _LOOKED_AT = 1000
 """Images of a wrong type that are read to say how to convert them."""
 
 _OPAQUE = 255
 
-_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+_SLACK = 1.1
+"""How far from zero values may lie that are taken for -1 to 1: networks draw a little beyond."""
+
+UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 class ArrayImages:
@@ -52,6 +56,8 @@ class ArrayImages:
         self.path = path
         self._array = array
         self._what = what
+        if not array.shape or 0 in array.shape[1:]:
+            raise UserError(f"{path}: {what} of shape {array.shape} holds no images")
         if array.dtype != np.uint8:
             raise UserError(f"{path}: {what} is {array.dtype}, expected uint8: {self._mend()}")
         shape = array.shape
@@ -68,7 +74,7 @@ class ArrayImages:
     def __getitem__(self, rows: slice, /) -> NDArray[np.uint8]:
         try:
             part = np.asarray(self._array[rows])
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise UserError(
                 f"{self.path} is damaged or truncated ({error}): write or fetch it again"
             ) from error
@@ -103,6 +109,11 @@ class ArrayImages:
             bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
             return f"image {bad[0]} has pixels that are NaN or infinite, so find out why first"
         low, high = values.min(initial=0), values.max(initial=0)
+        if low < -_SLACK or (low < 0 and high > _SLACK):
+            return (
+                f"the values {low:.3g} to {high:.3g} fit neither 0 to 1 nor -1 to 1: decode "
+                "latents, and undo a normalisation (x * std + mean), before they are stored"
+            )
         if low < 0:
             return (
                 f"the values {low:.3g} to {high:.3g} look like -1 to 1, so "
@@ -124,19 +135,35 @@ def open_array_images(path: Path) -> ArrayImages:
     """
     try:
         if path.suffix == ".npy":
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-            return ArrayImages(path, array, "the array")
+            return ArrayImages(path, map_npy(path), "the array")
         return ArrayImages(path, open_npz_array(path, "arr_0"), "arr_0")
     except KeyError:
+        kind = known_kind(path)
+        if kind is not None:
+            raise UserError(f"{path} is {kind}") from None
         with zipfile.ZipFile(path) as archive:
-            held = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
+            held = [name.removesuffix(".npy") for name in archive.namelist()]
         raise UserError(
-            f"{path} has no array arr_0, which holds the images in ADM's layout; it has {held}"
+            f"{path} has no array arr_0, which holds the images in ADM's layout; it has "
+            f"{shown_names(held)}"
         ) from None
-    except _UNREADABLE as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): it is damaged, truncated or no file of arrays"
-        ) from error
+    except UNREADABLE as error:
+        raise unreadable_arrays(path, error) from error
+
+
+def unreadable_arrays(path: Path, error: Exception) -> UserError:
+    """What to say of a file of arrays that cannot be read: which kind it is, or that it is damaged.
+
+    Args:
+        path: of the file.
+        error: one of `UNREADABLE`.
+    """
+    kind = known_kind(path)
+    if kind is not None:
+        return UserError(f"{path} is {kind}")
+    return UserError(
+        f"{path} cannot be read ({one_line(error)}): it is damaged, truncated or no file of arrays"
+    )
 
 
 _GREY = ("1", "L")

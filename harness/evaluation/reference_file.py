@@ -15,28 +15,38 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.extractors.weights_file import file_sha256
 from harness.evaluation.features import FeatureBatch, Features, extract_features, feature_batches
-from harness.evaluation.image_inputs import HashedRows, ImageInput, open_array_images, open_images
-from harness.evaluation.metrics.frechet import Gaussian, gaussian_of_moments
+from harness.evaluation.image_inputs import (
+    UNREADABLE,
+    HashedRows,
+    ImageInput,
+    open_array_images,
+    open_images,
+    unreadable_arrays,
+)
+from harness.evaluation.metrics.frechet import Gaussian, check_features, gaussian_of_moments
 from harness.evaluation.metrics.moments import FeatureMoments, fitted_gaussian
 from harness.evaluation.reference import ReferenceStatistics
 from harness.machine.environment import installed_versions
+from harness.machine.file_kinds import shown_names
 from harness.machine.files import atomic_path
-from harness.machine.npz import ImageRows, array_shape, begin_array
+from harness.machine.npz import ImageRows, array_shape, begin_array, load_arrays
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener, ignore_progress
-from models.errors import UserError
+from harness.vocabulary.metrics import INCEPTION
+from models.errors import UserError, first_line
 from models.randomness import generator
 
 FORMAT = 1
@@ -44,9 +54,8 @@ FORMAT = 1
 
 PROVENANCE = "provenance"
 
-_STANDARD = "inception"
-
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_SAME_MEAN = 1e-3
+"""Of their size: what float32 and another order of summing can differ by, and more."""
 
 
 def is_reference(path: Path) -> bool:
@@ -70,11 +79,8 @@ def open_reference_images(path: Path) -> ImageInput | None:
         return open_images(path)
     try:
         zipfile.ZipFile(path).close()
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"the reference {path} cannot be read ({error}): it is damaged, truncated or no .npz; "
-            "make or fetch it again"
-        ) from error
+    except UNREADABLE as error:
+        raise unreadable_arrays(path, error) from error
     return None
 
 
@@ -85,14 +91,10 @@ def reference_extractor(path: Path) -> str:
         UserError: the file is damaged.
     """
     if not is_reference(path):
-        return _STANDARD
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            name = str(_provenance(stored, path)["extractor"])
-    except _UNREADABLE as error:
-        raise UserError(f"the reference {path} cannot be read ({error})") from error
+        return INCEPTION
+    name = str(_read_provenance(path)["extractor"])
     # The same network with other weights.
-    return _STANDARD if name.startswith(f"{_STANDARD}_") else name
+    return INCEPTION if name.startswith(f"{INCEPTION}_") else name
 
 
 def read_reference(
@@ -121,48 +123,32 @@ def read_reference(
     Raises:
         UserError: it is missing, damaged, no reference, or from another extractor.
     """
+    provenance = _read_provenance(path)
+    _check_extractor(provenance, extractor, path)
+    names = ["mu", "sigma", "features", *(("mu_s", "sigma_s") if extractor.spatial_size else ())]
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            provenance = _provenance(stored, path)
-            _check_extractor(provenance, extractor, path)
-            arrays = {
-                name: stored[name]
-                for name in ("mu", "sigma", "mu_s", "sigma_s", "features")
-                if name in stored
-            }
-            has_images = "arr_0" in stored
-        if has_images:
-            # Other arrays of that name are told of where they are needed.
-            shape = array_shape(path, "arr_0")
-            if len(shape) == 4:
-                provenance.setdefault("resolution", f"{shape[1]}x{shape[2]}")
-    except FileNotFoundError:
-        raise UserError(
-            f"there is no reference {path}: make it with: python -m harness evaluate "
-            f"build-reference IMAGES {path}"
-        ) from None
-    except _UNREADABLE as error:
-        raise UserError(
-            f"the reference {path} cannot be read ({error}): it is damaged, truncated or holds no "
-            "statistics (mu, sigma); make or fetch it again"
-        ) from error
-    features = arrays.get("features")
+        arrays, members = load_arrays(path, names), _members(path)
+        shape = array_shape(path, "arr_0") if "arr_0" in members else None
+    except UNREADABLE as error:
+        raise unreadable_arrays(path, error) from error
+    # Other arrays of that name are refused where they are needed.
+    if shape is not None and len(shape) == 4:
+        provenance.setdefault("resolution", f"{shape[1]}x{shape[2]}")
+    images = provenance.get("images")
     try:
-        if features is not None and not np.isfinite(features).all():
-            raise ValueError("its features are not finite")
-        _check_width(arrays["mu"], extractor.feature_size)
-        gaussian = _gaussian(arrays["mu"], arrays["sigma"], features, provenance.get("images"))
+        gaussian = _stored_gaussian(arrays, "", extractor.feature_size, members)
+        features = _stored_features(arrays, images)
         spatial = None
-        if extractor.spatial_size and "mu_s" in arrays and "sigma_s" in arrays:
-            _check_width(arrays["mu_s"], extractor.spatial_size)
-            spatial = gaussian_of_moments(
-                arrays["mu_s"].astype(np.float64), arrays["sigma_s"].astype(np.float64)
-            )
-        if features is not None:
-            _check_width(features.mean(axis=0), extractor.feature_size)
-    except (ValueError, KeyError) as error:
-        raise UserError(f"the reference {path} holds no statistics to use: {error}") from error
-    if features is None and has_images and single_images:
+        if "mu_s" in arrays or "sigma_s" in arrays:
+            spatial = _stored_gaussian(arrays, "_s", extractor.spatial_size, members)
+    except ValueError as error:
+        raise UserError(
+            f"the reference {path} holds no statistics to use: {error}; make or fetch it again"
+        ) from error
+    if features is not None and len(features) == images and images < 2 * extractor.feature_size:
+        # A singular covariance is less exact than the features that it was made from.
+        gaussian = fitted_gaussian(features)
+    if features is None and shape is not None and single_images:
         features = extract_features(
             open_array_images(path),
             extractor,
@@ -171,13 +157,12 @@ def read_reference(
             group=group,
             on_progress=on_progress,
         ).features
-    fingerprint = provenance.setdefault("fingerprint", file_sha256(path))
     statistics = ReferenceStatistics(
         extractor=str(provenance["extractor"]),
         weights_sha256=provenance.get("weights_sha256"),
         resize=provenance.get("resize"),
-        fingerprint=str(fingerprint),
-        images=provenance.get("images"),
+        fingerprint=str(provenance.setdefault("fingerprint", file_sha256(path))),
+        images=images,
         gaussian=gaussian,
         spatial=spatial,
         features=features,
@@ -201,20 +186,64 @@ def reference_of_features(
     )
 
 
-def _provenance(stored: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    if PROVENANCE not in stored:
-        return {
-            "extractor": _STANDARD,
-            "source": str(path),
-            "assumed": True,
-            "arrays": sorted(stored),
-        }
-    found = json.loads(str(stored[PROVENANCE]))
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ValueError(f"its provenance is not of format {FORMAT}")
-    if "extractor" not in found:
-        raise ValueError("its provenance names no extractor")
-    return found
+class _Provenance(TypedDict):
+    """What `build_reference` writes of where a reference comes from."""
+
+    format: Literal[1]
+    extractor: str
+    extractor_display: NotRequired[str]
+    weights_sha256: str
+    resize: str
+    images: Annotated[int, Field(ge=2)]
+    single_images: Annotated[int, Field(ge=0)]
+    resolution: Annotated[str, Field(pattern=r"^\d+x\d+$")]
+    classes: NotRequired[int]
+    source: str
+    fingerprint: str
+    versions: dict[str, str]
+
+
+_STORED = TypeAdapter(_Provenance)
+
+
+def _members(path: Path) -> list[str]:
+    """The names of the arrays in an archive."""
+    with zipfile.ZipFile(path) as archive:
+        return sorted(name.removesuffix(".npy") for name in archive.namelist())
+
+
+def _read_provenance(path: Path) -> dict[str, Any]:
+    """Where a reference comes from; what is taken for granted of one that does not say it.
+
+    Raises:
+        UserError: the file is missing or damaged, or says it in another way than
+            `build_reference`.
+    """
+    try:
+        members = _members(path)
+        if PROVENANCE not in members:
+            standard = {"extractor": INCEPTION, "source": str(path), "assumed": True}
+            return {**standard, "arrays": members}
+        text = str(load_arrays(path, [PROVENANCE])[PROVENANCE])
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no reference {path}: make it with: python -m harness evaluate "
+            f"build-reference IMAGES {path}"
+        ) from None
+    except UNREADABLE as error:
+        raise unreadable_arrays(path, error) from error
+    try:
+        return dict(_STORED.validate_python(json.loads(text), strict=True))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        reason = f"{where}: {first['msg']}"
+    except (ValueError, RecursionError) as error:
+        reason = first_line(error)
+    raise UserError(
+        f"the reference {path} says of where it comes from what no reference says ({reason}): "
+        "build it again with `evaluate build-reference`"
+    )
 
 
 def _check_extractor(
@@ -231,22 +260,53 @@ def _check_extractor(
             )
 
 
-def _check_width(mean: NDArray[Any], expected: int) -> None:
-    if mean.shape != (expected,):
-        raise ValueError(f"features of {mean.shape} instead of {expected} dimensions")
-
-
-def _gaussian(
-    mean: NDArray[Any],
-    covariance: NDArray[Any],
-    features: NDArray[np.float32] | None,
-    images: int | None,
+def _stored_gaussian(
+    arrays: Mapping[str, NDArray[Any]], suffix: str, size: int, members: list[str]
 ) -> Gaussian:
-    """From the features where all of them are there and few: a singular covariance is less exact
-    than they are."""
-    if features is not None and len(features) == images and images < 2 * len(mean):
-        return fitted_gaussian(features)
-    return gaussian_of_moments(mean.astype(np.float64), covariance.astype(np.float64))
+    """From `mu` and `sigma`, which are looked at whether they are used or not.
+
+    Raises:
+        ValueError: one is missing, or is not what a mean or a covariance is.
+    """
+    found = []
+    for name, shape in ((f"mu{suffix}", (size,)), (f"sigma{suffix}", (size, size))):
+        array = arrays.get(name)
+        if array is None:
+            raise ValueError(f"it has no {name}, but {shown_names(members)}")
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"{name} is {array.dtype}, expected numbers")
+        if array.shape != shape:
+            raise ValueError(
+                f"{name} is of shape {array.shape}, expected {shape} for {size} dimensions"
+            )
+        found.append(array.astype(np.float64))
+    return gaussian_of_moments(*found)
+
+
+def _stored_features(
+    arrays: Mapping[str, NDArray[Any]], images: int | None
+) -> NDArray[np.float32] | None:
+    """The features of single images that belong to the means beside them.
+
+    Raises:
+        ValueError: they do not.
+    """
+    features = arrays.get("features")
+    if features is None:
+        return None
+    mean = arrays["mu"].astype(np.float64)
+    if features.dtype.kind != "f" or features.ndim != 2 or features.shape[1] != len(mean):
+        raise ValueError(
+            f"features is {features.dtype} {features.shape}, expected (images, {len(mean)}) numbers"
+        )
+    check_features(features, "features", least=1)
+    if images is None or len(features) > images:
+        raise ValueError(f"{len(features)} features of {images or 'an unknown number of'} images")
+    if len(features) == images:
+        scale = np.abs(features).mean() + np.abs(mean).mean()
+        if np.abs(features.mean(axis=0, dtype=np.float64) - mean).max() > _SAME_MEAN * scale:
+            raise ValueError("mu is not the mean of its features")
+    return features
 
 
 Layout = Literal["features", "adm"]

@@ -1,14 +1,17 @@
-"""Arrays of an `.npz` that need not fit into memory.
+"""Arrays in files of NumPy's, whose headers are not believed until they fit the file.
 
-Many images, a few at a time.
-
-Samples as the file that ADM's evaluator reads, for anyone to check the figures with.
+Arrays of an `.npz` need not fit into memory: they are mapped, or streamed a few rows at a time.
+What a header claims is compared with the length of the file before anything is allocated, so a
+damaged or hostile file is an error and does not take all of the machine's memory. Samples are
+written as ADM's evaluator reads them, for anyone to check the figures with.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -31,6 +34,9 @@ class ImageRows(Protocol):
 
 _CHUNK = 2**20
 
+_MOST_TIMES_SMALLER = 1100
+"""How much smaller zip's compression makes a file of zeros: 1,032 times, and a little."""
+
 _IMAGES_AT_ONCE = 256
 """Images in memory while they are written."""
 
@@ -43,7 +49,9 @@ class StreamedArray:
         self._member = member
         self._archive = zipfile.ZipFile(path)
         self._content = self._archive.open(member)
-        self.shape, self._fortran_order, self.dtype = _header(self._content)
+        self.shape, self._fortran_order, self.dtype = _checked_header(
+            self._content, self._archive.getinfo(member)
+        )
         self._row = 0
 
     @property
@@ -110,11 +118,42 @@ def open_npz_array(path: Path, name: str) -> NDArray[Any] | StreamedArray:
     if mapped is not None:
         return mapped
     streamed = StreamedArray(path, member)
-    if streamed.sliceable:
-        return streamed
+    return streamed if streamed.sliceable else load_arrays(path, [name])[name]
+
+
+def load_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read arrays of an archive into memory, none of Python objects.
+
+    Args:
+        path: of the `.npz`.
+        names: without `.npy`; those that the archive lacks are left out. None reads all.
+
+    Raises:
+        OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error: the file is missing, damaged
+            or no archive of arrays.
+    """
+    with zipfile.ZipFile(path) as archive:
+        held = [name.removesuffix(".npy") for name in archive.namelist()]
+        chosen = [name for name in held if names is None or name in names]
+        for name in chosen:
+            info = archive.getinfo(f"{name}.npy")
+            with archive.open(info) as content:
+                _checked_header(content, info)
     with np.load(path, allow_pickle=False) as stored:
-        array: NDArray[Any] = stored[name]
-        return array
+        return {name: stored[name] for name in chosen}
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """The array of a `.npy`, mapped into memory.
+
+    Raises:
+        OSError, ValueError, EOFError: the file is missing, damaged, of Python objects or no array.
+    """
+    with path.open("rb") as file:
+        shape, _, dtype = _header(file)
+        _check_size(shape, dtype, path.stat().st_size - file.tell())
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 def array_shape(path: Path, name: str) -> tuple[int, ...]:
@@ -130,7 +169,7 @@ def array_shape(path: Path, name: str) -> tuple[int, ...]:
         KeyError: it has no such array.
     """
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as content:
-        return _header(content)[0]
+        return _checked_header(content, archive.getinfo(f"{name}.npy"))[0]
 
 
 def map_member(path: Path, member: str) -> NDArray[Any] | None:
@@ -146,9 +185,11 @@ def map_member(path: Path, member: str) -> NDArray[Any] | None:
         file.seek(info.header_offset + 26)
         name_length, extra_length = struct.unpack("<HH", file.read(4))
         file.seek(name_length + extra_length, 1)
+        begin = file.tell()
         shape, fortran_order, dtype = _header(file)
         if dtype.hasobject or 0 in shape:
             return None
+        _check_size(shape, dtype, info.file_size - (file.tell() - begin))
         return np.memmap(
             path,
             dtype=dtype,
@@ -167,6 +208,28 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(file)
     raise ValueError(f"an array in NumPy's format {version}, which is read up to (2, 0)")
+
+
+def _checked_header(
+    content: IO[bytes], info: zipfile.ZipInfo
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The header at the beginning of an archive's member, once the member is as long as it says."""
+    if info.file_size > _MOST_TIMES_SMALLER * max(info.compress_size, 1):
+        raise ValueError(f"{info.filename} says that it unpacks to {info.file_size:,} bytes")
+    header = _header(content)
+    shape, _, dtype = header
+    _check_size(shape, dtype, info.file_size - content.tell())
+    return header
+
+
+def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], left: int) -> None:
+    """Compare what a header claims with the bytes that are left behind it."""
+    if any(side < 0 for side in shape):
+        raise ValueError(f"an array of shape {shape}")
+    claimed = math.prod(shape) * dtype.itemsize
+    # Python objects are pickled, in as many bytes as that takes.
+    if not dtype.hasobject and claimed != left:
+        raise ValueError(f"{dtype} {shape} takes {claimed:,} bytes, but there are {left:,}")
 
 
 def write_colour_images(archive: zipfile.ZipFile, name: str, images: ImageRows) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from harness.machine.file_kinds import known_kind
 from models.errors import UserError, first_line
 
+_REFUSED_TYPE = re.compile(r"GLOBAL (?:\x1b\[[\d;]*m)?([\w.]+)")
+"""In the words of torch.load, which may colour the type's name."""
 _CHUNK = 2**20
 _WRAPPINGS = ("state_dict", "model", "model_state_dict")
 """Under which a checkpoint may hold its weights beside other things."""
@@ -49,6 +53,23 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _what_else(path: Path, error: Exception) -> str:
+    """What a file is that PyTorch refuses to read as tensors alone, and what is expected."""
+    refused = _REFUSED_TYPE.search(str(error))
+    if refused is not None:
+        return (
+            f"no file of tensors alone: it holds a Python object of {refused[1]}, which can run "
+            "any program when it is read; expected a state dictionary"
+        )
+    kind = known_kind(path)
+    if kind is not None:
+        return kind
+    return (
+        f"no file of tensors ({first_line(error)}): expected .safetensors, or a checkpoint that "
+        "torch.load(weights_only=True) reads"
+    )
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file, or of a checkpoint of PyTorch's, by name.
 
@@ -69,11 +90,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         zipfile.BadZipFile,
         SafetensorError,
     ) as error:
-        reason = first_line(error)
-        raise UserError(
-            f"the weights {path} are no file of tensors ({reason}): expected .safetensors, or a "
-            "checkpoint that torch.load(weights_only=True) reads"
-        ) from error
+        raise UserError(f"the weights {path} are {_what_else(path, error)}") from error
     for key in _WRAPPINGS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

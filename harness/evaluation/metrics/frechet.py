@@ -87,6 +87,10 @@ _SAFE_PIVOT = 1e-10
 rounding of a covariance is 1e-12 of its largest entries at 2,048 dimensions."""
 
 
+_ROUNDING = 1e-5
+"""Of the largest entry: more than a covariance that was stored in float32 is off by."""
+
+
 class Gaussian(NamedTuple):
     """Mean and covariance, in the form from which distances are taken."""
 
@@ -136,11 +140,14 @@ def gaussian_of_moments(mean: Matrix, covariance: Matrix) -> Gaussian:
     add up to more than the rounding.
 
     Raises:
-        ValueError: shapes that do not fit, or values that are not finite.
+        ValueError: shapes that do not fit, values that are not finite, or a matrix that is no
+            covariance, since it is asymmetric or has a negative eigenvalue.
     """
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise ValueError(f"mean {mean.shape} and covariance {covariance.shape} do not fit")
     matrix = torch.from_numpy(_finite_rows(covariance, "covariance"))
+    if not torch.allclose(matrix, matrix.T, rtol=0, atol=_ROUNDING * float(matrix.abs().max())):
+        raise ValueError("the covariance is not symmetric")
     return Gaussian(torch.from_numpy(_finite_rows(mean, "mean")), _factor(matrix))
 
 
@@ -166,6 +173,8 @@ def _factor(covariance: Tensor) -> Tensor:
     if not failed and pivots.min() > _SAFE_PIVOT * pivots.max():
         return lower.T
     values, vectors = torch.linalg.eigh(covariance)
+    if values[0] < -_ROUNDING * values.abs().max():
+        raise ValueError(f"the covariance has the negative eigenvalue {float(values[0]):.3g}")
     rounding = len(values) * np.finfo(np.float64).eps * values.abs().max()
     kept = values > rounding
     return values[kept].sqrt().unsqueeze(1) * vectors[:, kept].T

@@ -35,6 +35,8 @@ class NamedClasses:
     names: tuple[str, ...]
     """By label."""
     distances: PerClassDistance
+    mapping: str
+    """Which label or folder is which class, where names alone do not say it; else empty."""
 
     @property
     def by_name(self) -> dict[str, float]:
@@ -73,7 +75,7 @@ def measure_classes(
             "single images: name the images themselves as --reference"
         )
     distances = per_class_frechet(samples, labels.samples, reference, labels.reference, least=least)
-    return NamedClasses(labels.names, distances)
+    return NamedClasses(labels.names, distances, labels.mapping)
 
 
 def classes_csv(classes: NamedClasses, extractor: str) -> str:
@@ -215,6 +217,7 @@ def evaluation_report(
             "mean": classes.distances.mean,
             "samples_a_class": classes.distances.samples,
             "reference_images_a_class": classes.distances.reference,
+            "mapping": classes.mapping,
             "by_class": classes.by_name,
             "left_out": classes.left_out,
         }

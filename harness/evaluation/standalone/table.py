@@ -136,6 +136,8 @@ def _print_classes(classes: NamedClasses, evaluation: Evaluation, console: Conso
             table.add_row(f"{len(by_name) - _SHOWN_CLASSES:,} nearer ones, in --json", "")
         table.add_row(f"mean of {len(by_name):,} classes", f"{distances.mean:.4f}")
         console.print(table)
+    if classes.mapping:
+        console.print(classes.mapping, highlight=False, markup=False, soft_wrap=True)
     if classes.left_out:
         name, reason = next(iter(classes.left_out.items()))
         console.print(

@@ -58,6 +58,40 @@ def test_numbered_folders_are_matched_by_number(tmp_path: Path) -> None:
     assert [found.names[label] for label in found.reference] == by_file
 
 
+def test_numbers_with_gaps_or_zeros_in_front_match_by_their_value(tmp_path: Path) -> None:
+    folders = class_folders(tmp_path / "r", **{"001": 1, "2": 1, "10": 1})
+    for samples in (
+        npz(tmp_path / "s.npz", [10, 1, 2, 1]),
+        class_folders(tmp_path / "s", **{"1": 2, "02": 1, "0010": 1}),
+    ):
+        found = matched_labels(samples, folders)
+        assert found.names == ("001", "2", "10")
+        ours = [found.names[label] for label in found.samples]
+        assert sorted(ours) == ["001", "001", "10", "2"]
+        assert "is 10" in found.mapping
+    turned = matched_labels(folders, npz(tmp_path / "s.npz", [10, 1, 2, 1]))
+    assert [turned.names[label] for label in turned.reference] == ["10", "001", "2", "001"]
+
+
+def test_labels_that_are_no_folders_number_count_the_folders(tmp_path: Path) -> None:
+    """As in the samples of a trial, whose labels are those of the data set."""
+    folders = class_folders(tmp_path / "r", **{str(number): 1 for number in range(1, 12)})
+    found = matched_labels(npz(tmp_path / "s.npz", [0, 10]), folders)
+    assert [found.names[label] for label in found.samples] == ["1", "11"]
+    assert "0 is 1, 10 is 11" in found.mapping
+
+
+def test_two_folders_of_one_number_are_refused(tmp_path: Path) -> None:
+    folders = class_folders(tmp_path / "r", **{"1": 1, "01": 1})
+    with pytest.raises(UserError, match="the same number"):
+        matched_labels(folders, folders)
+
+
+def test_a_label_that_no_data_set_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a label from 0 to 999,999"):
+        matched_labels(npz(tmp_path / "s.npz", [0, 2**60]), npz(tmp_path / "r.npz", [0, 1]))
+
+
 def test_a_hidden_folder_shifts_no_label(tmp_path: Path) -> None:
     folders = class_folders(tmp_path / "r", a=1, b=1, **{".ipynb_checkpoints": 1, "__MACOSX": 1})
     assert matched_labels(npz(tmp_path / "s.npz", [0, 1]), folders).names == ("a", "b")

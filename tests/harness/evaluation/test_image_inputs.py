@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,3 +237,53 @@ def test_the_hash_is_of_shape_and_pixels_whatever_the_batches() -> None:
     rows[0:3]
     with pytest.raises(ValueError, match="3 of 6"):
         rows.sha256()
+
+
+@pytest.mark.parametrize(
+    ("scaled", "said"),
+    [
+        (lambda x: x * 2 - 1, "look like -1 to 1"),
+        (lambda x: x * 2.1 - 1.05, "look like -1 to 1"),
+        # As the mean and deviation of ImageNet make it.
+        (lambda x: (x - 0.485) / 0.229, "fit neither 0 to 1 nor -1 to 1: decode latents"),
+        (lambda x: (x - 0.5) * 9, "fit neither 0 to 1 nor -1 to 1: decode latents"),
+        (lambda x: x * 255 - 1, "fit neither 0 to 1 nor -1 to 1: decode latents"),
+    ],
+)
+def test_only_what_lies_there_is_taken_for_minus_one_to_one(scaled, said, tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 2 * 4 * 4 * 3).reshape(2, 4, 4, 3)
+    np.save(tmp_path / "x.npy", scaled(values))
+    with pytest.raises(UserError, match=said):
+        open_images(tmp_path / "x.npy")
+
+
+def test_what_is_no_file_of_arrays_is_called_what_it_is(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "pictures.npz", "w") as archive:
+        for number in range(10_000):
+            archive.writestr(f"class/{number}.png", b"")
+    (tmp_path / "pointer.npz").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+    (tmp_path / "page.npz").write_text("<!DOCTYPE html><html></html>")
+    (tmp_path / "stored.npy").write_bytes(pickle.dumps({"a": 1}))
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "many.npz", **{f"a{number}": np.zeros(1) for number in range(99)})
+    for name, said in (
+        ("pictures.npz", "a zip of image files: unpack it"),
+        ("pointer.npz", "a Git LFS pointer"),
+        ("page.npz", "a web page"),
+        ("stored.npy", "a pickle of Python objects"),
+        ("empty.npy", "an empty file"),
+        ("many.npz", r"it has a0, a1, a2, a3, a4, ... \(99 in all\)"),
+    ):
+        with pytest.raises(UserError, match=said) as refused:
+            open_images(tmp_path / name)
+        assert len(str(refused.value)) < 400 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("shape", [(), (3, 0, 4, 3)])
+def test_arrays_without_images_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    for dtype in (np.uint8, np.float32):
+        np.save(tmp_path / "x.npy", np.zeros(shape, dtype))
+        np.savez(tmp_path / "x.npz", arr_0=np.zeros(shape, dtype))
+        for path in (tmp_path / "x.npy", tmp_path / "x.npz"):
+            with pytest.raises(UserError, match="holds no images"):
+                open_images(path)

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.machine.npz import StreamedArray, array_shape, map_member, open_npz_array
+from harness.machine.npz import (
+    StreamedArray,
+    array_shape,
+    load_arrays,
+    map_member,
+    map_npy,
+    open_npz_array,
+)
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 7, 5, 3)).astype(np.uint8)
 
@@ -74,3 +81,62 @@ def test_damage_is_noticed(save, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises((zipfile.BadZipFile, zlib.error)):
         open_npz_array(path, "arr_0")[0:50]
+
+
+def _npy(shape: str, descr: str = "|u1", data: bytes = b"\0" * 64) -> bytes:
+    """A `.npy` with a header of our own."""
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+
+
+CLAIMS = pytest.mark.parametrize(
+    "shape",
+    [
+        "()",
+        "(-1, 8, 8, 3)",
+        "(10, -64)",
+        "(1000000000, 1000000000, 1000000000, 3)",
+        f"({2**63}, 2, 2, 3)",
+        "(2, 1000000000, 1000000000, 3)",
+        "(65,)",
+        "(63,)",
+        "('a',)",
+        "(1.5,)",
+    ],
+)
+
+
+@CLAIMS
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_header_that_claims_another_size_is_refused(
+    shape: str, compression: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "claims.npz"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("arr_0.npy", _npy(shape))
+    for read in (
+        lambda: open_npz_array(path, "arr_0"),
+        lambda: load_arrays(path),
+        lambda: array_shape(path, "arr_0"),
+    ):
+        with pytest.raises((ValueError, zlib.error)):
+            read()
+
+
+@CLAIMS
+def test_a_npy_that_claims_another_size_is_refused(shape: str, tmp_path: Path) -> None:
+    path = tmp_path / "claims.npy"
+    path.write_bytes(_npy(shape))
+    with pytest.raises(ValueError, match=r".+"):
+        map_npy(path)
+
+
+def test_an_archive_that_claims_to_unpack_to_more_than_zip_can_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "claims.npz"
+    size = 10**12
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", _npy(f"({size},)"))
+        archive.filelist[0].file_size = size + 128
+    with pytest.raises(ValueError, match="says that it unpacks to"):
+        open_npz_array(path, "arr_0")
