@@ -17,6 +17,7 @@ from harness.cli.options import (
     add_runs_dir,
     spec_of,
 )
+from harness.evaluation.standalone.spec import DEFAULT_SPLITS
 from harness.vocabulary.metrics import METRICS, Measurement
 from models.errors import UserError
 
@@ -83,7 +84,11 @@ def _add_figures(command: argparse.ArgumentParser) -> None:
         "the extractor can give)",
     )
     add_number(
-        command, "--splits", 10, "parts of the Inception score's spread", field="inception_splits"
+        command,
+        "--splits",
+        DEFAULT_SPLITS,
+        "parts of the Inception score's spread",
+        field="inception_splits",
     )
     add_number(
         command,
@@ -186,6 +191,8 @@ def _check(options: argparse.Namespace) -> None:
             "evaluate needs SAMPLES and REFERENCE, as two words or as --samples and --reference; "
             "`evaluate --help` tells what they may be, `evaluate build-reference` makes a reference"
         )
+    if options.resamples == 1:
+        raise UserError("--resamples is 1, but a spread needs 2; 0 leaves the interval out")
     if options.per_class is not None and options.per_class < 2:
         raise UserError(f"--per-class is {options.per_class}, but a distance needs 2 images")
     if options.per_class_csv is not None and options.per_class is None:

@@ -141,6 +141,14 @@ def read_labels(path: Path) -> Labelled:
     return Labelled(path, None, labels.astype(np.int64))
 
 
+def known_labels(path: Path) -> NDArray[np.int64] | None:
+    """(N,) labels of one side, numbering class folders from 0 in order; None without any."""
+    try:
+        return read_labels(path).labels
+    except UserError:
+        return None
+
+
 def _folder_labels(folder: Path) -> Labelled:
     parts = [tuple(name.split("/")) for name in find_images(folder).names]
     loose = next((part for part in parts if len(part) < 2), None)

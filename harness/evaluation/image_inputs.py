@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from harness.data.walk import FORMATS, SUFFIXES, ImageWalk, walk_images
 from harness.machine.file_kinds import known_kind, shown_names
-from harness.machine.npz import ImageRows, StreamedArray, map_npy, open_npz_array
+from harness.machine.npz import ImageRows, StreamedArray, load_arrays, map_npy, open_npz_array
 from harness.processes.group import ALONE, ProcessGroup
 from models.errors import UserError, one_line
 
@@ -290,6 +290,8 @@ class ImageInput:
     """Where they come from, in words."""
     notes: tuple[str, ...]
     """What was done to them."""
+    classes: int | None = None
+    """How many classes they are of; None where they have no labels."""
 
 
 class HashedRows:
@@ -366,4 +368,18 @@ def open_images(path: Path) -> ImageInput:
         notes.append(f"{path}: {count} images are grey, shown as three equal channels")
     if isinstance(images, ArrayImages) and images.stored_channels == 4:
         notes.append(f"{path}: the fourth channel is opacity, and left out")
-    return ImageInput(images, str(path), tuple(notes))
+    return ImageInput(images, str(path), tuple(notes), _count_classes(images))
+
+
+def _count_classes(images: FolderImages | ArrayImages) -> int | None:
+    """How many class folders, or labels in `arr_1`, there are; None where there are none."""
+    if isinstance(images, FolderImages):
+        parts = [file.relative_to(images.folder).parts for file in images.files]
+        return len({part[0] for part in parts}) if all(len(part) > 1 for part in parts) else None
+    if images.path.suffix != ".npz":
+        return None
+    try:
+        labels = load_arrays(images.path, ["arr_1"]).get("arr_1")
+    except UNREADABLE as error:
+        raise unreadable_arrays(images.path, error) from error
+    return None if labels is None else len(np.unique(labels))

@@ -325,6 +325,7 @@ def build_reference(
     path: Path,
     *,
     source: str,
+    classes: int | None = None,
     layout: Layout = "features",
     single_images: int = SINGLE_IMAGES,
     batch_size: int,
@@ -339,6 +340,7 @@ def build_reference(
         extractor: in eval mode.
         path: of the `.npz`.
         source: where the images come from, in words.
+        classes: how many classes they are of; None where that is not known.
         layout: `features` keeps features of single images, `adm` the images themselves.
         single_images: how many of them at most, a fixed random choice.
         batch_size: of the extraction.
@@ -380,6 +382,7 @@ def build_reference(
         "single_images": len(chosen),
         "resolution": "x".join(str(side) for side in images.shape[1:3]),
         "source": source,
+        **({} if classes is None else {"classes": classes}),
         "versions": installed_versions(_PACKAGES),
     }
     if not group.leads:

@@ -254,12 +254,16 @@ def begin_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def export_adm(images: ImageRows, path: Path) -> None:
-    """Write `arr_0`, (N, H, W, 3) uint8; grey images are stored three times over.
+def export_adm(images: ImageRows, path: Path, labels: NDArray[np.int64] | None = None) -> None:
+    """Write `arr_0`, (N, H, W, 3) uint8, and `arr_1`; grey images are stored three times over.
 
     Args:
         images: (N, H, W, C) with 1 or 3 channels.
         path: of the `.npz`.
+        labels: (N,), the class of each; None leaves `arr_1` out.
     """
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         write_colour_images(archive, "arr_0", images)
+        if labels is not None:
+            with archive.open("arr_1.npy", "w") as file:
+                np.lib.format.write_array(file, labels, allow_pickle=False)

@@ -21,6 +21,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 )
 from typing_extensions import override
 
+from harness.config.discovery import extractors
 from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 from harness.evaluation.extractors.weights_file import check_there, file_sha256, read_weights
 from models.errors import UserError
@@ -116,9 +117,15 @@ def check(weights: Path | None) -> Path:
     if not path.is_file():
         raise UserError(
             f"the extractor inception needs its weights: put {URL_INCEPTION_V3} at {path}, or name "
-            "the file (evaluate.extractor_weights, --extractor-weights)"
+            "the file (evaluate.extractor_weights, --extractor-weights); what needs no file is "
+            f"--extractor {' or '.join(_without_file())}"
         )
     return path
+
+
+def _without_file() -> list[str]:
+    """The extractors that bring their weights along."""
+    return [name for name, one in extractors().items() if one.constants.get("WEIGHTS") == "refused"]
 
 
 def standard_weights() -> Path:

@@ -45,7 +45,7 @@ from harness.evaluation.standalone.outputs import (
     measure_classes,
     write_outputs,
 )
-from harness.evaluation.standalone.spec import EvaluateSpec
+from harness.evaluation.standalone.spec import DEFAULT_SPLITS, EvaluateSpec
 from harness.machine.environment import installed_versions
 from harness.machine.place import choose_device
 from harness.processes.group import ALONE, ProcessGroup
@@ -78,7 +78,7 @@ class Evaluation:
     display: str
     """The extractor's name in tables."""
     uncertainty: Uncertainty | None
-    """None where there are enough samples, or no distance."""
+    """None where there are enough samples, no distance, or no resamples were asked for."""
     report: dict[str, Any]
     """All of it, as JSON takes it."""
     warnings: tuple[str, ...]
@@ -110,6 +110,11 @@ def evaluate_images(
     samples, trial = _open_samples(spec.samples, spec.runs_dir)
     if group.leads:
         check_outputs(spec)
+    if spec.inception_splits > max(len(samples.images), DEFAULT_SPLITS):
+        raise UserError(
+            f"--splits is {spec.inception_splits:,}, but expected at most as many as there are "
+            f"samples, {len(samples.images):,}"
+        )
     # What is wrong with the files is told before what the extractor lacks.
     real = open_reference_images(spec.reference)
     labels = None
@@ -159,6 +164,7 @@ def evaluate_images(
             "fingerprint": fingerprint,
             "images": len(real.images),
             "resolution": _resolution(real),
+            "classes": real.classes,
         }
     features, sha256 = features_of(samples)
     if not group.leads or reference is None:
@@ -177,10 +183,11 @@ def evaluate_images(
         classes = measure_classes(
             features.features, reference.features, labels, spec.per_class, spec.reference
         )
+    warnings += _other_classes(samples.classes, provenance.get("classes"))
     uncertainty = _uncertainty(features, reference, quality, spec.resamples, watch)
     warnings += evaluation_warnings(quality, provenance)
     report = evaluation_report(quality, uncertainty, warnings, classes)
-    unwritten = write_outputs(spec, samples.images, report, classes)
+    unwritten = write_outputs(spec, samples, report, classes)
     return Evaluation(
         quality, extractor.display, uncertainty, report, tuple(warnings), classes, unwritten
     )
@@ -254,6 +261,16 @@ def _identity(
     }
 
 
+def _other_classes(ours: int | None, theirs: int | None) -> list[str]:
+    """What to say of samples and a reference of other numbers of classes."""
+    if ours is None or theirs is None or ours == theirs:
+        return []
+    return [
+        f"the samples are of {ours:,} classes, but the reference of {theirs:,}: the distance "
+        "contains that difference"
+    ]
+
+
 def _resolution(images: ImageInput) -> str:
     return "x".join(str(side) for side in images.images.shape[1:3])
 
@@ -265,11 +282,15 @@ def _uncertainty(
     resamples: int,
     watch: Watch,
 ) -> Uncertainty | None:
-    if FRECHET.key not in quality.figures or len(features) >= ENOUGH_SAMPLES:
+    if FRECHET.key not in quality.figures or len(features) >= ENOUGH_SAMPLES or not resamples:
         return None
     with watch("resamples") as view:
         return frechet_uncertainty(
-            features.features, reference.gaussian, resamples=resamples, on_progress=view
+            features.features,
+            reference.gaussian,
+            reference.features,
+            resamples=resamples,
+            on_progress=view,
         )
 
 

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evaluation.class_labels import ClassLabels
+from harness.evaluation.class_labels import ClassLabels, known_labels
+from harness.evaluation.image_inputs import ImageInput
 from harness.evaluation.metrics.per_class import PerClassDistance, per_class_frechet
 from harness.evaluation.metrics.uncertainty import ENOUGH_SAMPLES, Uncertainty
 from harness.evaluation.quality import KERNEL_SUBSET_SIZE, Quality
 from harness.evaluation.standalone.spec import EvaluateSpec
 from harness.machine.files import check_writable, write_json, write_text
-from harness.machine.npz import ImageRows, export_adm
+from harness.machine.npz import export_adm
 from harness.vocabulary.metrics import FRECHET
 from models.errors import UserError
 
@@ -110,7 +111,7 @@ def check_outputs(spec: EvaluateSpec) -> None:
 
 def write_outputs(
     spec: EvaluateSpec,
-    images: ImageRows,
+    samples: ImageInput,
     report: Mapping[str, Any],
     classes: NamedClasses | None,
 ) -> dict[str, str]:
@@ -118,7 +119,7 @@ def write_outputs(
 
     Args:
         spec: says what, and where.
-        images: the samples.
+        samples: their labels are exported too, where they have some.
         report: of the evaluation, as JSON takes it.
         classes: None where they were not measured.
 
@@ -128,7 +129,9 @@ def write_outputs(
     """
     writers: dict[Path, Callable[[Path], None]] = {}
     if spec.export is not None:
-        writers[spec.export] = lambda path: export_adm(images, path)
+        writers[spec.export] = lambda path: export_adm(
+            samples.images, path, known_labels(Path(samples.source))
+        )
     if spec.json is not None:
         writers[spec.json] = lambda path: write_json(path, report, indent=2)
     if classes is not None and spec.per_class_csv is not None:
@@ -193,7 +196,7 @@ def evaluation_report(
     if "kd" in quality.figures:
         sides = quality.identity["samples"], quality.identity["reference_single_images"]
         report["identity"]["kernel_subset_size"] = min(KERNEL_SUBSET_SIZE, *sides)
-    if uncertainty is not None and uncertainty.interval is not None:
+    if uncertainty is not None:
         interval = uncertainty.interval
         report["interval"] = {
             "low": interval.centred[0],
@@ -209,7 +212,6 @@ def evaluation_report(
             "standard_error": line.standard_error,
             "sizes": list(line.sizes),
             "distances": list(line.distances),
-            "rough": uncertainty.rough,
         }
     if classes is not None:
         report["per_class"] = {

@@ -28,6 +28,8 @@ from harness.processes.signals import StopRequest
 from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
+_LARGEST = 8192
+"""Pixels a side: 0.2 GB an image, far beyond what any extractor looks at."""
 _SCALE = "scale:"
 _RANK = "harness.evaluation.standalone.reference:build_as_rank"
 
@@ -108,6 +110,7 @@ def _build(spec: BuildSpec, group: ProcessGroup, on_progress: ProgressListener) 
             load_extractor(spec.extractor, spec.extractor_weights),
             spec.out,
             source=images.source,
+            classes=images.classes,
             layout=spec.layout,
             single_images=spec.single_images,
             batch_size=spec.batch_size,
@@ -142,6 +145,8 @@ def open_source_images(
             "--manifest and --resolution go together: images of a manifest are cropped and resized "
             "to a square, others are taken as they are"
         )
+    if resolution is not None and not 1 <= resolution <= _LARGEST:
+        raise UserError(f"--resolution is {resolution}, but must be 1 to {_LARGEST:,} pixels")
     if source.startswith(_SCALE):
         if manifest is not None:
             raise UserError(f"{source} has a manifest of its own: name it as data.manifest=FILE")
@@ -153,7 +158,7 @@ def open_source_images(
     named = read_manifest(manifest)
     images = EncodedImages(open_source(Path(source)), named, resolution)
     text = f"{named.name} (manifest {short_hash(named.hash)}) at {resolution} pixels, from {source}"
-    return ImageInput(PictureRows(images), text, ())
+    return ImageInput(PictureRows(images), text, (), len(images.labels.unique()))
 
 
 def _of_scale(source: str, overrides: Sequence[str], experiments_dir: Path) -> ImageInput:
@@ -161,4 +166,4 @@ def _of_scale(source: str, overrides: Sequence[str], experiments_dir: Path) -> I
     pictures = load_data_set(config).train.pictures
     fingerprint = short_hash(pictures.fingerprint())
     text = f"training images of {source} ({config.name}, fingerprint {fingerprint})"
-    return ImageInput(PictureRows(pictures), text, ())
+    return ImageInput(PictureRows(pictures), text, (), len(pictures.labels.unique()))

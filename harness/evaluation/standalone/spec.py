@@ -7,6 +7,10 @@ from pathlib import Path
 
 from harness.vocabulary.metrics import Measurement
 
+DEFAULT_SPLITS = 10
+"""Of the Inception score. With fewer samples it is left out, and said so; other numbers of splits
+are asked for, so they are refused then."""
+
 
 @dataclass(frozen=True)
 class EvaluateSpec:

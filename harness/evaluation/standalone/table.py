@@ -73,27 +73,23 @@ def _heading(metric: Metric, extractor: str, display: str) -> str:
 
 
 def _uncertain_rows(title: str, uncertainty: Uncertainty | None) -> list[tuple[str, str, str]]:
-    rows = []
-    if uncertainty is not None and uncertainty.interval is not None:
-        interval = uncertainty.interval
-        low, high = interval.centred
-        rows.append(
-            (
-                f"  {interval.confidence:.0%} interval",
-                f"{low:.4f} to {high:.4f}",
-                f"{interval.resamples} resamples of the samples",
-            )
+    if uncertainty is None:
+        return []
+    interval, line = uncertainty.interval, uncertainty.extrapolation
+    low, high = interval.centred
+    rows = [
+        (
+            f"  {interval.confidence:.0%} interval",
+            f"{low:.4f} to {high:.4f}",
+            f"{interval.resamples} resamples of the samples",
         )
-    if uncertainty is not None and uncertainty.extrapolation is not None:
-        line = uncertainty.extrapolation
-        rough = ", rough: few samples for so many dimensions" if uncertainty.rough else ""
-        rows.append(
-            (
-                f"  {title} of unlimited samples",
-                f"{line.value:.4f} \u00b1 {line.standard_error:.4f}",
-                f"a line over 1/N, from {line.sizes[0]:,} samples on{rough}",
-            )
-        )
+    ]
+    if line is not None:
+        basis = f"a line over 1/N, from {line.sizes[0]:,} samples on, both sides shrunk"
+        if line.value < 0:
+            basis += "; below zero means that no distance can be told from zero"
+        shown = f"{line.value:.4f} \u00b1 {line.standard_error:.4f}"
+        rows.append((f"  {title} of unlimited images", shown, basis))
     return rows
 
 
