@@ -255,6 +255,13 @@ def add_extraction(command: argparse.ArgumentParser, default: str | None, shown:
         "--extractor-weights",
         "weights for inception instead of the standard ones, or for torch:MODEL",
     )
+    add_number(
+        command,
+        "--extractor-size",
+        None,
+        "pixels a side that torch:MODEL sees (default: 224 for DINOv2, or else timm's)",
+        least=16,
+    )
     add_number(command, "--batch-size", 64, "images seen at once")
     add_device(command)
     add_number(

@@ -120,6 +120,13 @@ class EvaluateConfig(Section):
         description="file of the extractor's weights, whose hash stands beside every figure; null "
         "takes its own where it has some",
     )
+    extractor_size: int | None = added_later(
+        None,
+        ge=16,
+        le=2048,
+        description="pixels a side that torch:MODEL sees; null takes the published choice (224 for "
+        "DINOv2), or else timm's",
+    )
     samples: int = Field(ge=2, le=MOST_IMAGES)
     reference_images: int | None = Field(
         ge=2,
@@ -140,6 +147,12 @@ class EvaluateConfig(Section):
             raise ValueError(
                 f"evaluate.extractor={self.extractor} needs a file of weights: name it in "
                 "evaluate.extractor_weights"
+            )
+        sized = offer is not None and bool(offer.constants.get("SIZED"))
+        if self.extractor_size is not None and not sized:
+            raise ValueError(
+                f"evaluate.extractor_size is of no use with evaluate.extractor={self.extractor}, "
+                "which sees images of one size: set it to null"
             )
         if weights == "refused" and self.extractor_weights is not None:
             raise ValueError(

@@ -143,6 +143,7 @@ def measure(
             reference=_path(reference, Path(folder, "reference.npy")),
             extractor=extractor,
             extractor_weights=extractor_weights,
+            extractor_size=None,
             measurements=None,
             inception_splits=10,
             resamples=0,

@@ -26,10 +26,11 @@ from harness.vocabulary.names import short_hash
 from models.randomness import generator
 
 
-def extractor_files(config: TrialConfig) -> tuple[str, Path | None]:
-    """The extractor's name, and the file of its weights where one is named."""
+def extractor_files(config: TrialConfig) -> tuple[str, Path | None, int | None]:
+    """The extractor's name, the file of its weights where one is named, and its images' side."""
     weights = config.evaluate.extractor_weights
-    return config.evaluate.extractor, None if weights is None else Path(weights)
+    file = None if weights is None else Path(weights)
+    return config.evaluate.extractor, file, config.evaluate.extractor_size
 
 
 def real_features(

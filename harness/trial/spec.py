@@ -15,6 +15,7 @@ from typing import Any
 from harness.config.load import Trial
 from harness.config.schema import TrialConfig
 from harness.config.sections import Section
+from harness.config.trial_hash import HASH_VERSION
 from harness.machine.files import read_json
 from harness.vocabulary.names import short_hash
 
@@ -89,5 +90,7 @@ def precision_file(config: TrialConfig, references: Path, threads: int) -> Path:
 
 
 def _key(sections: Mapping[str, Section]) -> str:
-    plain = {name: section.model_dump() for name, section in sections.items()}
+    plain: dict[str, Any] = {name: section.model_dump() for name, section in sections.items()}
+    # Other code may measure otherwise what an unchanged configuration asks for.
+    plain["version"] = HASH_VERSION
     return short_hash(hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest())

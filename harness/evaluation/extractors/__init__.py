@@ -17,33 +17,39 @@ def extractor_names() -> tuple[str, ...]:
     return tuple(name for name, offer in extractors().items() if not offer.is_family)
 
 
-def load_extractor(name: str, weights: Path | None = None) -> FeatureExtractor:
+def load_extractor(
+    name: str, weights: Path | None = None, size: int | None = None
+) -> FeatureExtractor:
     """Load one extractor with its weights, on the CPU and in eval mode.
 
     Args:
         name: one of `extractor_names()`, or `torch:MODEL`, a model of timm.
         weights: the file; None takes the extractor's own where it has some.
+        size: pixels a side that images are resized to, of an extractor that leaves the choice;
+            None takes the published one, or the network's own.
 
     Raises:
-        UserError: there is no such extractor, or its weights are missing, damaged or not those
-            expected.
+        UserError: there is no such extractor, it takes no such size, or its weights are missing,
+            damaged or not those expected.
     """
-    module, arguments = _find(name)
-    return module.load(*arguments, weights).eval()
+    module, arguments, sizes = _find(name, size)
+    return module.load(*arguments, weights, *sizes).eval()
 
 
-def check_extractor(name: str, weights: Path | None = None) -> None:
+def check_extractor(name: str, weights: Path | None = None, size: int | None = None) -> None:
     """See that the weights are there, without loading them.
 
     Raises:
         UserError: there is no such extractor, or its weights are missing.
     """
-    module, arguments = _find(name)
+    module, arguments, _ = _find(name, size)
     module.check(*arguments, weights)
 
 
-def _find(name: str) -> tuple[ModuleType, tuple[str, ...]]:
-    """The extractor's module, and what its functions take before the weights."""
+def _find(
+    name: str, size: int | None
+) -> tuple[ModuleType, tuple[str, ...], tuple[int | None, ...]]:
+    """The extractor's module, and what its `load` takes before and after the weights."""
     offers = extractors()
     offer = offer_of(name, offers)
     if offer is None:
@@ -52,4 +58,8 @@ def _find(name: str) -> tuple[ModuleType, tuple[str, ...]]:
         hint = f" (did you mean {near}?)" if near else ""
         raise UserError(f"there is no extractor {name!r}; expected one of {', '.join(shown)}{hint}")
     member = name.partition(":")[2]
-    return importlib.import_module(offer.module), (member,) if member else ()
+    sized = bool(offer.constants.get("SIZED"))
+    if size is not None and not sized:
+        raise UserError(f"the extractor {name} sees images of one size: leave its size out")
+    module = importlib.import_module(offer.module)
+    return module, (member,) if member else (), (size,) if sized else ()

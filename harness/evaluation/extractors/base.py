@@ -5,7 +5,8 @@ of `FeatureExtractor`, and `check(weights)`, which sees that the weights are the
 file that the user names, or None. Two constants, read without importing the module, tell the
 configuration what fits: `WEIGHTS` (`"required"`, `"optional"` or `"refused"`) and, where there are
 spatial features, `SPATIAL = True`. A module for a family of extractors such as `torch:MODEL` says
-`FAMILY = "torch"`, and both of its functions take `(model, weights)`.
+`FAMILY = "torch"`, and both of its functions take `(model, weights)`. With `SIZED = True`, `load`
+takes a last argument: the pixels a side that images are resized to, or None for its own choice.
 """
 
 from __future__ import annotations

@@ -1,10 +1,15 @@
-"""Any image classifier of timm's with weights from a local file, such as DINOv2."""
+"""Any image classifier of timm's with weights from a local file, such as DINOv2.
+
+Images are resized to the size that is asked for, else to the one that published figures of such a
+model use, else to the one that timm names. A transformer's position embeddings are then resampled
+by timm, bicubic and antialiased; networks of convolutions take any size as they are.
+"""
 
 from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import timm
 import torch
@@ -15,38 +20,51 @@ from typing_extensions import override
 
 from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 from harness.evaluation.extractors.weights_file import check_there, file_sha256, read_weights
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 FAMILY = "torch"
+SIZED = True
 WEIGHTS = "required"
 _INTERPOLATIONS = ("bicubic", "bilinear")
+_PUBLISHED_SIZES = {"dinov2": 224}
+"""By a part of the model's name: FD-DINOv2 (Stein et al. 2023) is taken at 224 pixels, where timm
+names the 518 of the last steps of training."""
+
+
+@runtime_checkable
+class _SetsInputSize(Protocol):
+    """A network of timm's that is made for one size, and can be changed to another."""
+
+    def set_input_size(self, img_size: tuple[int, int]) -> None: ...
 
 
 @final
 class Extractor(FeatureExtractor):
     """What the classifier's last layer sees, and what it says.
 
-    Whole images are resized to the size that timm names for the model, without its crop, and
-    normalised with its mean and deviation.
+    Whole images are resized without timm's crop, and normalised with its mean and deviation.
     """
 
     _mean: Tensor
     _std: Tensor
 
-    def __init__(self, model: str, weights: Path) -> None:
+    def __init__(self, model: str, weights: Path, size: int | None = None) -> None:
         """Build.
 
         Args:
             model: timm's name, with or without the tag of its training.
             weights: the file.
+            size: pixels a side of what the network sees; None takes the published choice where
+                there is one, else timm's.
 
         Raises:
-            UserError: no such model, or the file is missing, damaged or of another model.
+            UserError: no such model, it takes no images of that size, or the file is missing,
+                damaged or of another model.
         """
         super().__init__()
         network = _network(model, weights)
         config = resolve_model_data_config(network)
-        channels, *size = config["input_size"]
+        channels, *native = config["input_size"]
         self._interpolation = config["interpolation"]
         if channels != 3 or self._interpolation not in _INTERPOLATIONS:
             raise UserError(
@@ -54,7 +72,12 @@ class Extractor(FeatureExtractor):
                 f"{self._interpolation}: expected a model of 3 channels and of "
                 f"{' or '.join(_INTERPOLATIONS)} interpolation"
             )
-        self._size = (int(size[0]), int(size[1]))
+        self._size = (int(native[0]), int(native[1]))
+        if size is None:
+            size = next((side for part, side in _PUBLISHED_SIZES.items() if part in model), None)
+        if size is not None and (size, size) != self._size:
+            self._size = (size, size)
+            _change_size(network, model, size)
         self.name = f"torch:{model}"
         self.display = model
         self.weights_sha256 = file_sha256(weights)
@@ -68,8 +91,14 @@ class Extractor(FeatureExtractor):
         self.register_buffer("_std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
         self.network: Any = network.to(memory_format=torch.channels_last).requires_grad_(False)
         self._has_classifier = not isinstance(network.get_classifier(), nn.Identity)
-        with torch.inference_mode():
-            found = self.extract(torch.zeros(1, *self._size, 3, dtype=torch.uint8))
+        try:
+            with torch.inference_mode():
+                found = self.extract(torch.zeros(1, *self._size, 3, dtype=torch.uint8))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UserError(
+                f"torch:{model} takes no images of {self._size[0]}x{self._size[1]} pixels "
+                f"({one_line(error)}): leave the extractor's size out, or name another"
+            ) from error
         self.feature_size, self.classes = found.features.shape[1], found.logits.shape[1]
 
     @override
@@ -97,17 +126,18 @@ class Extractor(FeatureExtractor):
         return Extracted(features, self.network.forward_head(maps))
 
 
-def load(model: str, weights: Path | None) -> Extractor:
+def load(model: str, weights: Path | None, size: int | None) -> Extractor:
     """A model of timm's.
 
     Args:
         model: its name.
         weights: must be named, since nothing is downloaded.
+        size: pixels a side of what the network sees; None takes the published choice or timm's.
 
     Raises:
         UserError: no such model, or its weights are not named, missing, damaged or others.
     """
-    return Extractor(model, check(model, weights))
+    return Extractor(model, check(model, weights), size)
 
 
 def check(model: str, weights: Path | None) -> Path:
@@ -127,6 +157,16 @@ def check(model: str, weights: Path | None) -> Path:
         )
     check_there(weights)
     return weights
+
+
+def _change_size(network: nn.Module, model: str, size: int) -> None:
+    if isinstance(network, _SetsInputSize):
+        try:
+            network.set_input_size((size, size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UserError(
+                f"torch:{model} takes no images of {size}x{size} pixels ({one_line(error)})"
+            ) from error
 
 
 def _network(model: str, weights: Path) -> Any:

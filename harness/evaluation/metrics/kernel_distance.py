@@ -25,9 +25,10 @@ class KernelDistance(NamedTuple):
     """The squared discrepancy over random subsets."""
 
     mean: float
-    std: float
+    std: float | None
     """Population standard deviation over the subsets: the spread of a figure from `subset_size`
-    images. It is not the error of the mean, since subsets overlap."""
+    images. It is not the error of the mean, since subsets overlap. None where a subset is all of
+    both sets, so that there is only one."""
     subsets: int
     subset_size: int
     """Images of each set that a subset really had."""
@@ -49,8 +50,7 @@ def kernel_distance(
         features_a: (N, D), N at least 2.
         features_b: (M, D), M at least 2.
         subsets: how many.
-        subset_size: images of each set in a subset; at most the smaller set. Where both sets are
-            of that size all subsets are the same, and the deviation is zero up to rounding.
+        subset_size: images of each set in a subset; at most the smaller set.
         seed: of the choice.
 
     Raises:
@@ -61,6 +61,8 @@ def kernel_distance(
     size = min(subset_size, len(a), len(b))
     if subsets < 1 or size < 2:
         raise ValueError(f"{subsets} subsets of {size} images: at least 1 of 2 is needed")
+    if size == len(a) == len(b):
+        return KernelDistance(_squared_discrepancy(_in_float64(a), _in_float64(b)), None, 1, size)
     random = np.random.RandomState(seed)
     found = []
     for _ in range(subsets):
@@ -71,7 +73,10 @@ def kernel_distance(
 
 
 def squared_discrepancy(features_a: Matrix, features_b: Matrix) -> float:
-    """The same of all images at once, for sets of any sizes: no choice, and the least spread.
+    """The unbiased squared discrepancy of all pairs of images at once, for sets of any sizes.
+
+    There is no choice of subsets in it, so it scatters least about its expectation, which is that
+    of `kernel_distance`. The time grows with the square of the sets.
 
     Args:
         features_a: (N, D), N at least 2.

@@ -21,11 +21,8 @@ from harness.evaluation.features import Features, extract_features, finite_featu
 from harness.evaluation.image_inputs import HashedRows, ImageInput, open_images
 from harness.evaluation.metrics.uncertainty import ENOUGH_SAMPLES, Uncertainty, frechet_uncertainty
 from harness.evaluation.quality import (
-    DENSITY_NEIGHBOURS,
     KERNEL_SUBSETS,
     MOST_NEIGHBOURHOODS,
-    NEIGHBOURS,
-    SHUFFLE_SEED,
     Quality,
     measure_quality,
     quality_identity,
@@ -121,7 +118,7 @@ def evaluate_images(
     if spec.per_class is not None:
         labels = matched_labels(Path(samples.source), spec.reference)
     name = spec.extractor or reference_extractor(spec.reference)
-    extractor = load_extractor(name, spec.extractor_weights)
+    extractor = load_extractor(name, spec.extractor_weights, spec.extractor_size)
     device = choose_device(spec.device)
     measurements = _measurements(spec, extractor)
 
@@ -252,10 +249,7 @@ def _identity(
         **trial,
         "reference": {**provenance, "file": str(spec.reference)},
         "reference_single_images": singles,
-        "inception_shuffle_seed": SHUFFLE_SEED,
         "kernel_subsets": KERNEL_SUBSETS,
-        "neighbours": NEIGHBOURS,
-        "density_neighbours": DENSITY_NEIGHBOURS,
         "neighbourhoods": None if singles is None else min(singles, MOST_NEIGHBOURHOODS),
         "versions": installed_versions(_PACKAGES),
     }

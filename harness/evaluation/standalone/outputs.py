@@ -196,6 +196,8 @@ def evaluation_report(
     if "kd" in quality.figures:
         sides = quality.identity["samples"], quality.identity["reference_single_images"]
         report["identity"]["kernel_subset_size"] = min(KERNEL_SUBSET_SIZE, *sides)
+        if quality.figures["kd"].std is None:
+            report["identity"]["kernel_subsets"] = 1
     if uncertainty is not None:
         interval = uncertainty.interval
         report["interval"] = {

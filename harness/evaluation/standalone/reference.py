@@ -45,6 +45,8 @@ class BuildSpec:
     """Of a scale's `data.`."""
     extractor: str
     extractor_weights: Path | None
+    extractor_size: int | None
+    """Pixels a side that the extractor sees; None takes its own choice."""
     manifest: Path | None
     """Which images of the path, for those that must be cropped and resized."""
     resolution: int | None
@@ -107,7 +109,7 @@ def _build(spec: BuildSpec, group: ProcessGroup, on_progress: ProgressListener) 
     with finite_features(spec.extractor_weights):
         provenance = build_reference(
             images.images,
-            load_extractor(spec.extractor, spec.extractor_weights),
+            load_extractor(spec.extractor, spec.extractor_weights, spec.extractor_size),
             spec.out,
             source=images.source,
             classes=images.classes,

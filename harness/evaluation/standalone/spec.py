@@ -23,6 +23,8 @@ class EvaluateSpec:
     extractor: str | None
     """None takes the reference's."""
     extractor_weights: Path | None
+    extractor_size: int | None
+    """Pixels a side that the extractor sees; None takes its own choice."""
     measurements: tuple[Measurement, ...] | None
     """None takes all that the extractor can give."""
     inception_splits: int

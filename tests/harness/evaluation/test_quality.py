@@ -4,16 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from harness.evaluation import quality
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import extract_features
 from harness.evaluation.metrics.inception_score import inception_score
+from harness.evaluation.metrics.kernel_distance import squared_discrepancy
 from harness.evaluation.quality import Figure, Quality, evaluate_samples, real_against_real
 from harness.evaluation.reference import Reference
 from harness.vocabulary import names
 from harness.vocabulary.metrics import Measurement
 from harness.vocabulary.names import check_name
+from models.randomness import generator
 from tests.support.figures import frechet_distance_of_features
 from tests.support.stand_ins.pixel_extractor import PixelExtractor
 
@@ -61,7 +65,31 @@ def test_identity_names_all_that_the_figures_depend_on(projection, digits: np.nd
         "reference_fingerprint": REAL_FINGERPRINT,
         "reference_images": 300,
         "inception_splits": 2,
+        "inception_shuffle_seed": 0,
+        "kernel_images": 10_000,
+        "neighbours": 3,
+        "density_neighbours": 5,
+        "neighbourhoods": 10_000,
     }
+
+
+def test_a_trial_compares_all_pairs_of_images(
+    projection, digits: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = reference_of(digits[:300], projection)
+    features = extract_features(digits[300:400], projection, batch_size=100, device="cpu")
+    expected = squared_discrepancy(features.features, reference.features.features)
+    figure = measure(digits[300:400], reference, projection).figures["kd"]
+    assert (figure.std, figure.basis) == (None, "over all pairs of images")
+    assert figure.value == pytest.approx(expected, rel=1e-9)
+    monkeypatch.setattr(quality, "KERNEL_IMAGES", 80)
+    fewer = measure(digits[300:400], reference, projection)
+    assert fewer.identity["kernel_images"] == 80
+    chosen = [
+        part[torch.randperm(len(part), generator=generator("kernel-images"))[:80].numpy()]
+        for part in (features.features, reference.features.features)
+    ]
+    assert fewer.figures["kd"].value == pytest.approx(squared_discrepancy(*chosen), rel=1e-6)
 
 
 def test_the_floor_measures_as_many_images_as_there_are_samples(
@@ -128,7 +156,7 @@ def measured(name: str, samples: int) -> Quality:
 @pytest.mark.parametrize("name", ["inception", "efficientnet_lite0", "torch:resnet50.a1_in1k"])
 def test_every_figure_has_a_name_that_mlflow_takes(name: str) -> None:
     metrics = measured(name, 30).recorded()
-    assert len(metrics) == 10
+    assert len(metrics) == 9
     for key in metrics:
         check_name(key)
     figures = [key for key in metrics if not names.is_detail(key)]

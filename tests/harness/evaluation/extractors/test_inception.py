@@ -111,7 +111,7 @@ def test_other_weights_in_the_cache_are_refused(
         (b"nonsense", "no file of tensors"),
         ({"fc.weight": torch.zeros(2)}, "do not fit the Inception network"),
         ([torch.zeros(2)], "no tensors by name"),
-        (b"", "no file of tensors"),
+        (b"", "an empty file"),
     ],
 )
 def test_files_of_something_else_are_refused(content: object, message: str, tmp_path: Path) -> None:

@@ -96,3 +96,67 @@ def test_weights_must_be_named_and_be_those_of_the_model(timm_weights: Path) -> 
         load_extractor("torch:test_vit")
     with pytest.raises(UserError, match="not those of test_resnet"):
         load_extractor("torch:test_resnet", timm_weights)
+
+
+@pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
+def test_the_size_that_is_asked_for_is_what_the_network_sees(model: str, tmp_path: Path) -> None:
+    network = timm.create_model(model, pretrained=False)
+    file = saved(network, tmp_path / "w.pth")
+    images = smooth_images(2, 96, seed=0)
+    default = load_extractor(f"torch:{model}", file)
+    other = load_extractor(f"torch:{model}", file, 96)
+    assert "to 160x160" in default.resize
+    assert "to 96x96" in other.resize
+    with torch.inference_mode():
+        ours, theirs = other(images).features, default(images).features
+    assert ours.shape == theirs.shape
+    assert not torch.allclose(ours, theirs, rtol=1e-2)
+    seen = []
+    other.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    expected = other.network.eval()
+    config = resolve_model_data_config(network)
+    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.inference_mode():
+        maps = expected.forward_features((images.permute(0, 3, 1, 2) / 255 - mean) / std)
+        features = expected.forward_head(maps, pre_logits=True).flatten(1)
+    torch.testing.assert_close(ours, features, rtol=1e-4, atol=1e-5)
+
+
+def test_dinov2_is_seen_at_the_size_of_published_figures(tmp_path: Path) -> None:
+    """timm names 518 pixels; its own resampling of position embeddings is the expected one."""
+    model = "vit_small_patch14_dinov2"
+    torch.manual_seed(0)
+    network = timm.create_model(model, pretrained=False, depth=1).eval()
+    assert resolve_model_data_config(network)["input_size"] == (3, 518, 518)
+    monkeypatched = timm.create_model
+
+    def shallow(name: str, **options: object) -> torch.nn.Module:
+        return monkeypatched(name, depth=1, **options)
+
+    file = saved(network, tmp_path / "w.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timm, "create_model", shallow)
+        extractor = load_extractor(f"torch:{model}", file)
+        large = load_extractor(f"torch:{model}", file, 518)
+    assert "bicubic to 224x224" in extractor.resize
+    assert "bicubic to 518x518" in large.resize
+    images = smooth_images(1, 224, seed=1)
+    config = resolve_model_data_config(network)
+    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    expected = shallow(model, pretrained=False, dynamic_img_size=True).eval()
+    expected.load_state_dict(network.state_dict())
+    with torch.inference_mode():
+        theirs = expected((images.permute(0, 3, 1, 2) / 255 - mean) / std)
+        torch.testing.assert_close(extractor(images).features, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "inception"])
+def test_a_size_is_refused_where_it_is_fixed(name: str) -> None:
+    with pytest.raises(UserError, match=f"the extractor {name} sees images of one size"):
+        load_extractor(name, None, 224)
+
+
+def test_a_size_that_a_network_does_not_take_is_refused(tmp_path: Path) -> None:
+    file = saved(timm.create_model("test_vit", pretrained=False), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="torch:test_vit takes no images of 100x100"):
+        load_extractor("torch:test_vit", file, 100)

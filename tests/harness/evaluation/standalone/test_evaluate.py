@@ -21,6 +21,13 @@ from harness.evaluation.extractors import load_extractor
 from harness.evaluation.features import extract_features
 from harness.evaluation.metrics.kernel_distance import kernel_distance
 from harness.evaluation.metrics.neighbours import neighbour_scores
+from harness.evaluation.metrics.uncertainty import (
+    FrechetExtrapolation,
+    FrechetInterval,
+    Uncertainty,
+)
+from harness.evaluation.quality import Figure, Quality
+from harness.evaluation.standalone.table import figure_rows
 from harness.sampling.sinks import save_samples
 from tests.support.figures import frechet_distance_of_features
 from tests.support.stand_ins.random_weights import smooth_images, write_random_vit
@@ -125,13 +132,115 @@ def test_few_samples_are_warned_of_with_an_interval_and_a_limit(
 ) -> None:
     report = evaluate(folder, weights, "--metrics", "fd")
     assert report["interval"]["low"] < report["interval"]["high"]
-    assert report["extrapolation"]["sizes"][-1] == SAMPLES
+    # 30 and 40 images in 64 dimensions: the bias is no line there.
+    assert "extrapolation" not in report
     shown = capsys.readouterr().out
     assert "30 samples are fewer than 10,000" in shown
     assert "40 reference images are fewer than 10,000" in shown
     assert "95% interval" in shown
-    assert "FD of unlimited samples" in shown
+    assert "unlimited" not in shown
     assert "FID" not in shown
+
+
+def test_a_line_below_zero_is_said_to_mean_zero() -> None:
+    interval = FrechetInterval(1.0, 0.5, 1.5, 0.0, 0.2, 0.95, 100)
+    quality = Quality({"extractor": "inception"}, {"fd": Figure(1.0), "kd": Figure(-0.002)})
+    for value, said in ((-3.17, True), (0.2, False)):
+        line = FrechetExtrapolation(value, 0.5, (50, 100), (2.0, 1.0))
+        rows = figure_rows(quality, Uncertainty(interval, line), "Inception")
+        (row,) = (row for row in rows if "unlimited" in row[0])
+        assert row[:2] == ("  FID of unlimited images", f"{value:.4f} \u00b1 0.5000")
+        assert ("no distance can be told from zero" in row[2]) == said
+        assert ("KID x 1000 \u2193", "-2.0000", "") in rows
+
+
+def class_folders(root: Path, images: np.ndarray, classes: int) -> Path:
+    for number, image in enumerate(images):
+        folder = root / str(number % classes)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number:03}.png")
+    return root
+
+
+def test_class_folders_keep_their_labels_and_other_numbers_of_classes_are_warned_of(
+    folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = class_folders(tmp_path / "s", IMAGES[:24], classes=12)
+    real = class_folders(tmp_path / "r", IMAGES[24:54], classes=3)
+    out = tmp_path / "adm.npz"
+    report = evaluate(
+        folder,
+        weights,
+        *("--metrics", "kid", "--resamples", "0", "--export", f"adm={out}"),
+        "--extractor",
+        "torch:test_vit",
+        samples=str(samples),
+        reference=str(real),
+    )
+    with np.load(out) as stored:
+        labels = stored["arr_1"].tolist()
+        assert sorted(labels) == [label for label in range(12) for _ in range(2)]
+        expected = [label + 12 * (place % 2) for place, label in enumerate(labels)]
+        assert np.array_equal(stored["arr_0"], IMAGES[expected])
+    warning = "the samples are of 12 classes, but the reference of 3"
+    assert any(said.startswith(warning) for said in report["warnings"])
+    assert warning in capsys.readouterr().out
+
+
+def test_one_subset_of_everything_has_no_deviation(
+    folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "a.npy", IMAGES[:20])
+    np.save(tmp_path / "b.npy", IMAGES[20:40])
+    report = evaluate(
+        folder,
+        weights,
+        *("--metrics", "kd", "--resamples", "0"),
+        "--extractor",
+        "torch:test_vit",
+        samples=str(tmp_path / "a.npy"),
+        reference=str(tmp_path / "b.npy"),
+    )
+    assert list(report["figures"]) == ["kd_torch:test_vit"]
+    assert report["identity"]["kernel_subsets"] == 1
+    line = next(line for line in capsys.readouterr().out.splitlines() if "KD x" in line)
+    assert "\u00b1" not in line
+    assert "over all pairs of images" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--splits", "1000"), "--splits is 1,000, but expected at most as many as there are"),
+        (("--resamples", "-1"), "--resamples is -1"),
+        (("--resamples", "1"), "--resamples is 1, but a spread needs 2"),
+        (("--extractor-size", "3"), "--extractor-size is 3"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(
+    words: tuple[str, ...], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = (str(folder / "samples.npz"), str(folder / "real.npz"))
+    assert said in refused(capsys, *both, *words)
+
+
+@pytest.mark.parametrize("resolution", ["0", "-3", "8193", "1000000000000"])
+def test_a_resolution_that_cannot_be_is_refused(
+    resolution: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("build-reference", str(tmp_path), str(tmp_path / "r.npz"))
+    message = refused(capsys, *words, "--manifest", "m.json", "--resolution", resolution)
+    assert f"--resolution is {resolution}" in message.replace("+", "")
+
+
+def test_missing_inception_weights_name_what_needs_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing"))
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", IMAGES[:5])
+    message = refused(capsys, str(tmp_path / "a.npy"), str(tmp_path / "b.npy"))
+    assert "--extractor efficientnet_lite0" in message
 
 
 def test_metrics_can_be_chosen(folder: Path, weights: Path) -> None:
