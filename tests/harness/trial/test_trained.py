@@ -131,8 +131,8 @@ def test_a_run_is_found_by_its_id_in_mlflow(runs: Path, capsys: pytest.CaptureFi
     [
         (["nothing"], "nothing is neither a trial's folder"),
         (["smoke"], "holds no config.yaml"),
-        ([TRIAL, "--images", "0"], "--images is 0, but must be 1 to 40"),
-        ([TRIAL, "--images", "41"], "--images is 41, but must be 1 to 40"),
+        ([TRIAL, "--images", "0"], "--images is 0"),
+        ([TRIAL, "--images", "41"], "--images is 41"),
         ([TRIAL, "--timesteps", "0"], "--timesteps is 0"),
     ],
 )
