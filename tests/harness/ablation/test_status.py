@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,21 +20,11 @@ from harness.cluster.slurm.queue import (
     write_outcome,
     write_record,
 )
-from harness.machine.environment import ROOT
 from harness.processes.lock import LOCK_FILE, is_locked
 from harness.processes.status import STATUS_FILE
+from tests.support.processes.lock_holder import held_lock
 
 RECORD = JobRecord("5_0", "now", 100.0)
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from harness.processes.lock import trial_lock
-with trial_lock(Path(sys.argv[1]), print):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 @pytest.fixture
@@ -165,20 +153,9 @@ def test_a_later_run_without_slurm_says_how_it_ended(result: Path) -> None:
 
 def test_a_trial_whose_lock_is_held_runs(result: Path) -> None:
     assert not is_locked(result.parent)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(result.parent)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with held_lock(result.parent):
         assert is_locked(result.parent)
         assert state_of(result, None).phase == "running"
-    finally:
-        holder.kill()
-        holder.wait()
     assert (result.parent / LOCK_FILE).exists()
     assert not is_locked(result.parent)
     assert state_of(result, None).phase == "waiting"

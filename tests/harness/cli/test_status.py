@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,18 +11,11 @@ import pytest
 from harness.ablation.status import results_of
 from harness.cli.main import main
 from harness.config.load import load_ablation
-from harness.machine.environment import EXPERIMENTS, ROOT
+from harness.machine.environment import EXPERIMENTS
 from harness.processes.status import STATUS_FILE
+from tests.support.processes.lock_holder import held_lock
 
 NAME = "no_differential"
-HOLD = """
-import sys, time
-from pathlib import Path
-from harness.processes.lock import trial_lock
-with trial_lock(Path(sys.argv[1]), print):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 @pytest.fixture
@@ -100,22 +91,11 @@ def test_cancel_says_who_runs_what_no_job_does(
 ) -> None:
     assert call("cancel", tmp_path) == 0
     assert capsys.readouterr().out == "nothing of this ablation is queued or running\n"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(results["sana/seed1"].parent)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with held_lock(results["sana/seed1"].parent) as holder:
         assert call("cancel", tmp_path) == 0
         (line,) = capsys.readouterr().out.splitlines()
         assert line.startswith(f"sana/seed1: process {holder.pid} on ")
         assert holder.poll() is None
-    finally:
-        holder.kill()
-        holder.wait()
 
 
 @pytest.mark.parametrize("option", ["--print-sbatch", "--detach"])

@@ -4,8 +4,6 @@ import errno
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,34 +13,7 @@ import pytest
 from harness.processes.lock import trial_lock
 from harness.processes.signals import StopRequest
 from models.errors import Preempted, UserError
-
-ROOT = Path(__file__).parents[3]
-HOLDER = """
-import sys, time
-from pathlib import Path
-from harness.processes.lock import trial_lock
-
-def told(text):
-    print("told", text, flush=True)
-
-with trial_lock(Path(sys.argv[1]), told):
-    print("held", flush=True)
-    time.sleep(float(sys.argv[2]))
-    print("freed", time.monotonic(), flush=True)
-"""
-
-
-def start_holder(folder: Path, seconds: float) -> subprocess.Popen[str]:
-    """Returns when the other process holds the lock."""
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder), str(seconds)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    return holder
+from tests.support.processes.lock_holder import held_lock, start_holder
 
 
 def test_the_second_process_waits_and_is_told_once_who_holds_the_lock(tmp_path: Path) -> None:
@@ -59,7 +30,7 @@ def test_the_second_process_waits_and_is_told_once_who_holds_the_lock(tmp_path: 
 
 
 def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
-    holder = start_holder(tmp_path, seconds=60)
+    holder = start_holder(tmp_path)
     holder.kill()
     holder.communicate()
     told: list[str] = []
@@ -70,7 +41,7 @@ def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
 
 
 def test_a_waiting_process_goes_on_when_the_holder_is_killed(tmp_path: Path) -> None:
-    holder = start_holder(tmp_path, seconds=36_000)
+    holder = start_holder(tmp_path)
     told: list[str] = []
 
     def kill_when_told(text: str) -> None:
@@ -85,18 +56,15 @@ def test_a_waiting_process_goes_on_when_the_holder_is_killed(tmp_path: Path) -> 
 
 
 def test_a_wait_for_the_lock_ends_when_a_stop_is_requested(tmp_path: Path) -> None:
-    holder = start_holder(tmp_path, seconds=60)
     stop = StopRequest()
     threading.Timer(0.3, stop.request, ["SIGINT"]).start()
-    began = time.monotonic()
-    with (
-        pytest.raises(Preempted, match="stopped by SIGINT while it waited"),
-        trial_lock(tmp_path, print, stop),
-    ):
-        pass
-    assert time.monotonic() - began < 5
-    holder.kill()
-    holder.communicate()
+    with held_lock(tmp_path) as holder:
+        with (
+            pytest.raises(Preempted, match="stopped by SIGINT while it waited"),
+            trial_lock(tmp_path, print, stop),
+        ):
+            pass
+        assert holder.poll() is None
 
 
 def test_a_free_lock_is_taken_without_a_word_and_an_error_frees_it(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,37 +17,21 @@ from torch import Tensor
 
 from harness.data.latents.autoencoder import Autoencoder
 from harness.data.manifest import Manifest, ManifestClass, ManifestImage
-from harness.data.sources.base import Entry, Source
+from tests.support.stand_ins.memory_source import MemorySource
 
 SIDE = 8
 
 
-class ImagesInMemory(Source):
-    """Files by id. Which were read, and how often, is written down."""
+class ImagesInMemory(MemorySource):
+    """Writes down which files were read, and how often."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
-        self.path = Path("memory")
-        self.files = files
+        super().__init__(files)
         self.reads: list[str] = []
-
-    @property
-    def class_ids(self) -> tuple[str, ...]:
-        return tuple(sorted({name.split("/")[0] for name in self.files}))
-
-    @property
-    def left_out(self) -> str:
-        return ""
-
-    def entries(self) -> Sequence[Entry]:
-        label = {name: number for number, name in enumerate(self.class_ids)}
-        return [
-            Entry(name, label[name.split("/")[0]], len(content))
-            for name, content in sorted(self.files.items())
-        ]
 
     def read(self, entry_id: str) -> bytes:
         self.reads.append(entry_id)
-        return self.files[entry_id]
+        return super().read(entry_id)
 
     def manifest(self) -> Manifest:
         entries = self.entries()
