@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,10 +71,8 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(
     slow_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.machine.mlflow_client._CALL_SECONDS", 2.0)
-    began = time.monotonic()
     with pytest.raises(TimeoutError, match="within 2 seconds") as caught:
         mlflow_client(slow_server).search_experiments()
-    assert time.monotonic() - began < 10
     assert is_silence(caught.value)
 
 
