@@ -6,7 +6,9 @@ table 1.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -16,7 +18,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.attention import AnyAttention, build_attention
-from models.attention.base import AttentionShape, ValueConvolutionConfig
+from models.attention.base import AttentionBlock, AttentionShape, ValueConvolutionConfig
+from models.attention.parts.load_balance import forgetting
 from models.embeddings import LabelEmbedding, TimestepEmbedding, position_embedding
 from models.errors import UserError
 from models.feedforward import FeedForwardKind, build_feedforward
@@ -52,7 +55,7 @@ class Modulation(nn.Module, SelfInitialized):
 class Block(nn.Module):
     """(B, N, D) and a condition (B, D) to (B, N, D); receives its attention ready-made."""
 
-    def __init__(self, width: int, attention: nn.Module, feedforward: nn.Module) -> None:
+    def __init__(self, width: int, attention: AttentionBlock, feedforward: nn.Module) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attention = attention
@@ -221,7 +224,12 @@ class Backbone(nn.Module):
             if recomputes:
                 # No block draws random numbers, so there is no state of theirs to restore.
                 tokens = checkpoint(
-                    block, tokens, condition, use_reentrant=False, preserve_rng_state=False
+                    block,
+                    tokens,
+                    condition,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                    context_fn=partial(_first_and_second_pass, block),
                 )
             else:
                 tokens = block(tokens, condition)
@@ -233,6 +241,13 @@ class Backbone(nn.Module):
         grid = patches.unflatten(1, (rows, columns)).unflatten(-1, (size, size, -1))
         # (B, rows, columns, p, q, C) -> (B, C, rows * p, columns * q)
         return grid.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def _first_and_second_pass(
+    block: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """The contexts of a block's forward pass, and of computing it again in the backward pass."""
+    return nullcontext(), forgetting(block)
 
 
 @dataclass(frozen=True)

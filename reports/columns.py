@@ -117,6 +117,9 @@ _WITHOUT_EXTRACTOR = (
         units=_OPERATIONS,
         compact=False,
     ),
+    _Measure(names.HEADS, "heads", Direction.NONE, Kind.COST, 0, compact=False),
+    _Measure(names.HEAD_WIDTH, "head width", Direction.NONE, Kind.COST, 0, compact=False),
+    _Measure(names.QKV_BIAS, "qkv bias (1 = yes)", Direction.NONE, Kind.COST, 0, compact=False),
     _Measure(names.TRAIN_IMAGES_PER_SECOND, "train images/s", Direction.HIGHER, Kind.MACHINE),
     _Measure(names.SAMPLING_IMAGES_PER_SECOND, "sampling images/s", Direction.HIGHER, Kind.MACHINE),
     _Measure(

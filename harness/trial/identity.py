@@ -22,7 +22,7 @@ from harness.trial.reference import measured_identity
 from harness.trial.samples import validation_identity
 from harness.trial.spec import TrialSpec
 from harness.vocabulary import names
-from models.backbone import Backbone
+from models.backbone import Backbone, Block
 
 
 def figures_identity(quality: Quality, config: TrialConfig) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def validation_tags(
 def cost_metrics(
     network: Backbone, data: DataSet, trained: TrainingSummary, sampling_speed: float | None
 ) -> dict[str, float]:
-    """Size, operations and speeds.
+    """Size, operations, the attention's heads and speeds.
 
     Args:
         network: as it was trained.
@@ -89,6 +89,9 @@ def cost_metrics(
         trained: what training measured.
         sampling_speed: in images a second; None where it was not measured.
     """
+    first = network.blocks[0]
+    assert isinstance(first, Block)
+    attention = first.attention
     cost = model_cost(network, data.train.shape, len(data.train.class_names))
     figures = {
         names.VALIDATION_LOSS: trained.validation_loss,
@@ -97,5 +100,8 @@ def cost_metrics(
         names.PARAMETERS: cost.parameters,
         names.MACS: cost.macs,
         names.FLOPS: cost.flops,
+        names.HEADS: attention.heads,
+        names.HEAD_WIDTH: attention.width // attention.heads,
+        names.QKV_BIAS: attention.qkv.bias is not None,
     }
     return {name: float(value) for name, value in figures.items() if value is not None}

@@ -24,6 +24,14 @@ MACS = "macs"
 
 FLOPS = "flops"
 
+HEADS = "heads"
+
+HEAD_WIDTH = "head_width"
+
+QKV_BIAS = "qkv_bias"
+"""The attention of a network: heads, channels of one, and whether its projections have a bias (1 or
+0). Rows of a table that differ in these differ in more than their kernels."""
+
 PEAK_MEMORY = "peak_memory_bytes"
 
 ATTENTION_ENTROPY = "attention_entropy"

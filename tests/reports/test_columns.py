@@ -43,6 +43,9 @@ def test_an_unknown_extractor_gets_a_readable_name() -> None:
         (names.TRAIN_IMAGES_PER_SECOND, 1234.6, "train images/s", "1235"),
         (names.SAMPLING_IMAGES_PER_SECOND, 41.26, "sampling images/s", "41.3"),
         (names.VALIDATION_LOSS, 0.34889, "validation loss", "0.3489"),
+        (names.HEADS, 12.0, "heads", "12"),
+        (names.HEAD_WIDTH, 32.0, "head width", "32"),
+        (names.QKV_BIAS, 0.0, "qkv bias (1 = yes)", "0"),
         ("fd_efficientnet_lite0", 7.888, "FD (EfficientNet-Lite0)", "7.89"),
     ],
 )

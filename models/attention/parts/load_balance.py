@@ -12,6 +12,9 @@ value and gradient.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -62,6 +65,19 @@ def balance_loss(model: nn.Module, shares: Tensor | None = None) -> Tensor | Non
         weighted = router.learning.balance_weight * term
         total = weighted if total is None else total + weighted
     return total
+
+
+@contextmanager
+def forgetting(model: nn.Module) -> Iterator[None]:
+    """Routers of a model forget what they did inside of this context.
+
+    Where a backward pass computes activations again, the terms of the loss are known already, and
+    those of the second pass would keep its graph alive until the next step.
+    """
+    try:
+        yield
+    finally:
+        _taken_uses(model)
 
 
 def _routers(model: nn.Module) -> list[Router]:

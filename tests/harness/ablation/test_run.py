@@ -115,6 +115,7 @@ def test_parent_and_child_runs_carry_everything(finished: Path) -> None:
             names.PARAMETERS,
             names.MACS,
             names.FLOPS,
+            *(names.HEADS, names.HEAD_WIDTH, names.QKV_BIAS),
             names.TRAIN_LOSS,
             names.GRADIENT_NORM,
             names.ATTENTION_ENTROPY,

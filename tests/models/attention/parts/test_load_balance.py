@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from models.attention.dydila import Config as DydilaConfig
 from models.attention.parts.load_balance import balance_loss
 from models.attention.parts.routing import Router, RouterGradient, RouterLearning
+from models.backbone import Backbone, BackboneConfig
 from models.initialization import initialize
 
 
@@ -104,3 +107,30 @@ def test_terms_are_forgotten_once_taken_so_that_the_model_can_be_copied() -> Non
     assert balance_loss(model) is not None
     assert balance_loss(model) is None
     copy.deepcopy(model)
+
+
+def test_activations_computed_twice_leave_no_graph_behind(
+    backbone_config: Callable[..., BackboneConfig],
+) -> None:
+    """And the loss and its gradients are those of activations that are kept."""
+    attention = DydilaConfig(head_dim=16, load_balance_weight=0.1)
+    backbone = Backbone(backbone_config(attention=attention), seed=0).train()
+    with torch.no_grad():
+        # Fresh modulations are zero, and so are most gradients.
+        for parameter in backbone.parameters():
+            parameter.add_(0.05 * inputs(*parameter.shape).float())
+    images, times, labels = inputs(2, 4, 8, 8).float(), torch.tensor([3, 700]), torch.tensor([1, 2])
+    found = []
+    for recomputes in (False, True):
+        backbone.checkpoints_activations = recomputes
+        backbone.zero_grad()
+        predicted = backbone(images, times, labels)
+        balance = balance_loss(backbone)
+        assert balance is not None
+        (predicted.square().mean() + balance).backward()
+        uses = [module.use for module in backbone.modules() if isinstance(module, Router)]
+        assert len(uses) == 2 * 8
+        assert uses == [None] * len(uses)
+        gradients = [parameter.grad for parameter in backbone.parameters()]
+        found.append([balance.detach(), *(g.clone() for g in gradients if g is not None)])
+    torch.testing.assert_close(found[0], found[1])
