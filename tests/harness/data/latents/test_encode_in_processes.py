@@ -43,6 +43,12 @@ FORK = multiprocessing.get_context("fork")
 IMAGES = 600
 
 
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the shards of others looks more often than encoders of weeks need."""
+    monkeypatch.setattr("harness.data.latents.encode._POLL_SECONDS", 0.02)
+
+
 @pytest.fixture(scope="module")
 def source(images_in_memory: Build) -> Any:
     return images_in_memory(IMAGES)
