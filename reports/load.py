@@ -15,11 +15,10 @@ from harness.machine.mlflow_client import without_credentials
 from harness.vocabulary import names
 from models.errors import UserError
 from reports.identity import parse_identity, shared_identity
-from reports.mlflow_store import ablation_runs, find_run, open_store, read_json_artifact
+from reports.mlflow_store import ablation_runs, find_runs, open_store, read_json_artifact
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 
@@ -125,16 +124,14 @@ def load_ablation(
             listing = read_json_artifact(client, parent.info.run_id, names.ARTIFACT_TRIALS) or {}
             listed = _listed_trials(listing.get("trials", []), parent.info.run_id)
             if listed:
-                trials = [(trial, _find(client, trial)) for trial in listed]
+                ids = [trial.run_id for trial in listed if trial.run_id]
+                found = find_runs(client, parent.info.experiment_id, ids)
+                trials = [(trial, found.get(trial.run_id or "")) for trial in listed]
                 return _assemble(tracking_uri, ablation, scale, parent.data.tags, listing, trials)
     raise UserError(
         f"MLflow ({without_credentials(tracking_uri)}) holds no run of ablation {ablation} at "
         f"scale {scale} that lists its trials in {names.ARTIFACT_TRIALS}: run `{command}` first"
     )
-
-
-def _find(client: MlflowClient, trial: ListedTrial) -> Run | None:
-    return find_run(client, trial.run_id) if trial.run_id else None
 
 
 def _assemble(

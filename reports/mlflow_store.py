@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _RUNS_A_PAGE = 1000
+_IDS_A_QUERY = 200
 
 
 @contextmanager
@@ -65,38 +66,39 @@ def ablation_runs(client: MlflowClient, ablation: str, scale: str) -> list[Run]:
     experiment = client.get_experiment_by_name(scale)
     if experiment is None or experiment.lifecycle_stage != "active":
         return []
-    found = []
+    kind = f"tags.`{names.TAG_KIND}` = '{names.KIND_ABLATION}'"
+    runs = _search(client, experiment.experiment_id, kind)
+    found = [run for run in runs if run.data.tags.get(names.TAG_ABLATION) == ablation]
+    return sorted(found, key=_last_at_work, reverse=True)
+
+
+def find_runs(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) -> dict[str, Run]:
+    """An experiment's runs by their ids; those that are unknown or deleted are left out."""
+    found = {}
+    for at in range(0, len(run_ids), _IDS_A_QUERY):
+        ids = ", ".join(
+            f"'{run_id}'" for run_id in run_ids[at : at + _IDS_A_QUERY] if run_id.isalnum()
+        )
+        for run in _search(client, experiment_id, f"attributes.run_id IN ({ids})"):
+            found[run.info.run_id] = run
+    return found
+
+
+def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
     token: str | None = None
     while True:
         page = client.search_runs(
-            [experiment.experiment_id],
-            filter_string=f"tags.`{names.TAG_KIND}` = '{names.KIND_ABLATION}'",
-            max_results=_RUNS_A_PAGE,
-            page_token=token,
+            [experiment_id], condition, max_results=_RUNS_A_PAGE, page_token=token
         )
-        found += [run for run in page if run.data.tags.get(names.TAG_ABLATION) == ablation]
+        yield from page
         token = page.token
         if not token:
-            break
-    return sorted(found, key=_last_at_work, reverse=True)
+            return
 
 
 def _last_at_work(run: Run) -> int:
     """Milliseconds since the epoch."""
     return max(run.info.start_time or 0, run.info.end_time or 0)
-
-
-def find_run(client: MlflowClient, run_id: str) -> Run | None:
-    """A run by its id; None where it is unknown or deleted."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-    return run if run.info.lifecycle_stage == "active" else None
 
 
 def has_artifact(client: MlflowClient, run_id: str, name: str) -> bool:

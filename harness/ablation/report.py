@@ -75,7 +75,7 @@ def record_report(
     runs_dir: Path,
     store: Store,
     console: Console,
-) -> None:
+) -> bool:
     """Write the report, record it in the ablation's run, and print it.
 
     Where MLflow does not answer, or no trial has finished, it says so and what to do later.
@@ -87,6 +87,9 @@ def record_report(
         runs_dir: where reports are written.
         store: that MLflow keeps the runs in.
         console: written to.
+
+    Returns:
+        Whether there is a report.
     """
 
     def notice(text: str) -> None:
@@ -97,18 +100,19 @@ def record_report(
     published = wait_published(folders, store, notice)
     if published[tracked.folder] is None:
         notice(f"No report yet, since reports are made from MLflow; later: {again}")
-        return
+        return False
     folder = _folder(runs_dir, ablation.scale, ablation.name)
     try:
         report = write_report(store.uri, ablation.name, ablation.scale, folder, tracked.run_id)
     except UserError as error:
         notice(f"{error}\nNo report yet; when that is mended: {again}")
-        return
+        return False
     for file in report.files:
         tracked.artifact(file)
     table = (folder / TABLE_MARKDOWN).read_text(encoding="utf-8")
-    tracked.note(ablation.question, table, members)
+    tracked.note(table, members)
     _show(report, console)
+    return True
 
 
 def _folder(runs_dir: Path, scale: str, ablation: str) -> Path:

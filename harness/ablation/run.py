@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -14,12 +14,13 @@ from harness.cluster import make_launcher
 from harness.cluster.launcher import Detached, Launcher, Plan
 from harness.config.cluster import ClusterConfig
 from harness.config.load import Ablation, Trial
-from harness.config.serialisation import to_plain
+from harness.config.serialisation import flatten, to_plain
 from harness.data.datasets import bind_content
 from harness.machine.environment import ROOT
 from harness.processes.jobs import Job, JobResult
 from harness.terminal.jobs import JobDisplay
-from harness.tracking.journal import end_left_run, ending_of
+from harness.tracking.events import first_event
+from harness.tracking.journal import Journal, end_left_run, ending_of
 from harness.tracking.provenance import collect
 from harness.tracking.publisher import publish_pending
 from harness.tracking.runs import AblationMember, AblationRun, ablation_folder
@@ -34,9 +35,28 @@ from harness.trial.spec import (
     trial_folder,
     trial_key,
 )
+from harness.vocabulary import names
 
 _WORKER = "harness.trial.run:run_trial_job"
 _LOG = "log.txt"
+TRIAL_ARTIFACTS = (
+    names.ARTIFACT_CONFIG,
+    names.ARTIFACT_GRID,
+    names.ARTIFACT_GRID_IMAGES,
+    f"{names.ARTIFACT_PROBE}.csv",
+    f"{names.ARTIFACT_PROBE}.png",
+)
+"""Files in a trial's folder that its run in MLflow holds as well."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an ablation."""
+
+    failed: tuple[JobResult, ...]
+    """The trials that failed."""
+    reported: bool
+    """Whether there is a table; without MLflow there is none."""
 
 
 def run_ablation(
@@ -47,7 +67,7 @@ def run_ablation(
     *,
     detach: bool = False,
     only_failed: bool = False,
-) -> tuple[JobResult, ...]:
+) -> Outcome:
     """Run what is not finished, then compare.
 
     Args:
@@ -57,9 +77,6 @@ def run_ablation(
         console: told what happens.
         detach: leave the trials to themselves once they are handed to a scheduler.
         only_failed: of the trials that are not finished, run those that failed.
-
-    Returns:
-        The trials that failed.
 
     Raises:
         UserError: the MLflow store cannot be used, the cluster cannot give what is asked of it, or
@@ -128,12 +145,13 @@ class _AblationInProgress:
         plan = self._plan()
         return [] if plan is None else self.launcher.scripts(self._jobs(plan))
 
-    def run(self) -> tuple[JobResult, ...]:
+    def run(self) -> Outcome:
         ablation = self.ablation
         self.notice(f"{ablation.name} at {ablation.scale}: {ablation.question}")
         self._say_what_is_reused()
         plan = self._plan()
         self.store.prepare(ablation.scale, self.notice)
+        self._restore_lost_records()
         publish_pending(self.runs_dir, self.store, self.notice)
         tracked = AblationRun(self.folder, self.store, self.notice)
         tracked.start(
@@ -147,7 +165,9 @@ class _AblationInProgress:
             tracked.trials(self._members(), self.floor)
             failed = self._run_trials(tracked, plan)
             compared = self._members()
-            record_report(tracked, compared, ablation, self.runs_dir, self.store, self.console)
+            reported = record_report(
+                tracked, compared, ablation, self.runs_dir, self.store, self.console
+            )
         except Detached:
             tracked.leave()
             raise
@@ -158,7 +178,37 @@ class _AblationInProgress:
             "FAILED" if failed else "FINISHED",
             f"{len(failed)} trials failed" if failed else "finished",
         )
-        return failed
+        return Outcome(failed, reported)
+
+    def _restore_lost_records(self) -> None:
+        """Write the journal of a finished trial again, where it was lost or its beginning damaged.
+
+        The result has the figures of the table, but not the curves of the training.
+        """
+        for trial in self.ablation.trials:
+            folder = self.folders[trial.hash]
+            if trial.hash not in self.reused or first_event(folder) is not None:
+                continue
+            result = finished_result(folder)
+            assert result is not None
+            journal = Journal(folder)
+            journal.start(
+                experiment=trial.scale,
+                run_name=f"{trial.variant}/seed{trial.seed}",
+                tags=result["tags"],
+                params=flatten(trial.config),
+                parent=self.folder,
+            )
+            journal.metrics(result["metrics"], step=int(result["training"]["steps"]))
+            for name in TRIAL_ARTIFACTS:
+                if (folder / name).is_file():
+                    journal.artifact(Path(name))
+            journal.end("FINISHED", "finished")
+            journal.close()
+            self.notice(
+                f"The record of {trial.variant} seed {trial.seed} was lost or damaged and is "
+                f"written again from {folder / RESULT}"
+            )
 
     def notice(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)

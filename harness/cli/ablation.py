@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace, *, only_failed: bool) -> int:
     selected, cluster = load_selection(options)
     check_runs_dir(options.runs_dir)
     try:
-        failed = run_ablation(
+        outcome = run_ablation(
             selected,
             cluster,
             options.runs_dir,
@@ -110,9 +110,9 @@ def _run(options: argparse.Namespace, *, only_failed: bool) -> int:
             soft_wrap=True,
         )
         return 0 if left.by_signal is None else 128 + left.by_signal
-    if failed and all(result.caused_by_user for result in failed):
+    if outcome.failed and all(result.caused_by_user for result in outcome.failed):
         return BAD_INPUT
-    return FAILED if failed else 0
+    return FAILED if outcome.failed or not outcome.reported else 0
 
 
 def config(options: argparse.Namespace) -> int:

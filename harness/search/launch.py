@@ -44,6 +44,7 @@ from harness.tracking.runs import SearchRun
 from harness.tracking.store import open_store
 from harness.trial.spec import finished_result
 from models.errors import UserError
+from reports.tables.markdown import markdown_text
 
 _WORKER = "harness.search.worker:search_trials"
 
@@ -321,7 +322,7 @@ class _SearchInProgress:
         found = bool(best_first(spec, trials))
         if found:
             table = (spec.path / TABLE_MARKDOWN).read_text(encoding="utf-8")
-            tracked.note(self.search.question, table)
+            tracked.note(f"**{markdown_text(self.search.question)}**\n\n{table}")
             self.notice(table.rstrip())
         for file in files:
             self.notice(str(file))

@@ -3,36 +3,30 @@
 Everything sent can be sent again without harm: MLflow drops a metric equal in key, step, time and
 value, and a parameter equal in value; tags and artifacts are replaced. So the offset is saved after
 the store has taken an event, and a crash in between costs nothing.
-
-Metrics, parameters and tags of consecutive events, in portions that MLflow takes at once.
-
-Which part of a journal has reached which store: `tracking.json` beside the journal.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from harness.machine.files import DamagedFileError, read_json, write_json
 from harness.machine.mlflow_client import error_code, explain
+from harness.tracking.batch import LONGEST_TAG, Batch
 from harness.tracking.events import (
     JOURNAL_FILE,
+    PUBLISHED_FILE,
     Artifact,
     Begin,
     Damaged,
     End,
     Event,
-    Metrics,
-    Params,
     Resume,
-    Tags,
     Text,
     first_event,
     read_events,
@@ -42,112 +36,12 @@ from harness.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, RunTag
 
-
-# MLflow 3.17, mlflow/utils/validation.py: at most 1000 metrics, 100 parameters and 100 tags in one
-# request, and 1000 of all together.
-METRICS_AT_ONCE = 800
-
-PARAMS_AT_ONCE = 100
-
-TAGS_AT_ONCE = 100
-
-LONGEST_PARAM = 6000
-
-LONGEST_TAG = 8000
-
-_CUT = " ... (cut)"
-
-_Item = TypeVar("_Item")
-
-
-@dataclass
-class Batch:
-    """Collects events until one comes that is of another kind, or until it is full."""
-
-    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
-    """Key, value, time in ms, step."""
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def take(self, event: Event | Damaged) -> bool:
-        """Whether the event was taken in. An empty batch takes in any metrics, params or tags."""
-        if len(self.metrics) >= METRICS_AT_ONCE:
-            return False
-        if isinstance(event, Metrics):
-            self.metrics += [(k, v, event.time, event.step) for k, v in event.values.items()]
-        elif isinstance(event, Params):
-            self.params.update(event.params)
-        elif isinstance(event, Tags):
-            self.tags.update(event.tags)
-        else:
-            return False
-        return True
-
-    def is_empty(self) -> bool:
-        return not (self.metrics or self.params or self.tags)
-
-    def parts(self) -> Iterator[Batch]:
-        """The same in batches that each fit into one request."""
-        params = list(self.params.items())
-        tags = list(self.tags.items())
-        for part in range(
-            max(
-                math.ceil(len(self.metrics) / METRICS_AT_ONCE),
-                math.ceil(len(params) / PARAMS_AT_ONCE),
-                math.ceil(len(tags) / TAGS_AT_ONCE),
-            )
-        ):
-            yield Batch(
-                _chunk(self.metrics, METRICS_AT_ONCE, part),
-                dict(_chunk(params, PARAMS_AT_ONCE, part)),
-                dict(_chunk(tags, TAGS_AT_ONCE, part)),
-            )
-
-    def singles(self) -> Iterator[Batch]:
-        """The same in batches of one item."""
-        for metric in self.metrics:
-            yield Batch(metrics=[metric])
-        for key, value in self.params.items():
-            yield Batch(params={key: value})
-        for key, value in self.tags.items():
-            yield Batch(tags={key: value})
-
-    def description(self) -> str:
-        """What is in it, by name."""
-        metrics = [f"metric {key} of step {step}" for key, _, _, step in self.metrics]
-        params = [f"parameter {key}" for key in self.params]
-        return ", ".join(metrics + params + [f"tag {key}" for key in self.tags])
-
-    def entities(
-        self, resolve: Callable[[str], str]
-    ) -> tuple[list[Metric], list[Param], list[RunTag]]:
-        """For `MlflowClient.log_batch`. Over-long values are cut, visibly; empty tags left out.
-
-        Args:
-            resolve: puts run ids in the place of links, in tags; a tag that is nothing but a link
-                to a run that is gone becomes empty.
-        """
-        from mlflow.entities import Metric, Param, RunTag
-
-        tags = {key: resolve(value) for key, value in self.tags.items()}
-        return (
-            [Metric(key, value, time, step) for key, value, time, step in self.metrics],
-            [Param(key, _shortened(value, LONGEST_PARAM)) for key, value in self.params.items()],
-            [RunTag(k, _shortened(value, LONGEST_TAG)) for k, value in tags.items() if value],
-        )
-
-
-def _chunk(items: list[_Item], size: int, number: int) -> list[_Item]:
-    return items[number * size : (number + 1) * size]
-
-
-def _shortened(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - len(_CUT)] + _CUT
-
-
-PUBLISHED_FILE = "tracking.json"
+LOCK_FILE = ".tracking.lock"
+TAG_JOURNAL = "harness.journal"
+"""Which journal a run was filled from."""
+TAG_NOT_SENT = "harness.not_sent"
+"""What of the journal the store refused or the folder lacks, and why."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +53,7 @@ class Published:
     offset: int
     """Bytes of the journal that have been sent."""
     postponed: tuple[int, ...] = ()
-    """Offsets of artifacts that the store could not take yet, all of them below `offset`."""
+    """Offsets of artifacts that the store could not take yet."""
 
 
 def load_published(folder: Path, store_name: str) -> Published | None:
@@ -202,15 +96,6 @@ def _load_all(folder: Path) -> dict[str, dict[str, Any]]:
     return entries if isinstance(entries, dict) else {}
 
 
-TAG_JOURNAL = "harness.journal"
-"""Which journal a run was filled from."""
-
-TAG_NOT_SENT = "harness.not_sent"
-"""What of the journal the store refused or the folder lacks, and why."""
-
-LOCK_FILE = ".tracking.lock"
-
-
 class NotYetKnownError(Exception):
     """A linked run has no id in this store yet, but another process is about to create it."""
 
@@ -222,11 +107,18 @@ class Delivery:
     stays unsent, and `send` can be called again.
     """
 
-    def __init__(self, folder: Path, store: Store, on_notice: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        on_notice: Callable[[str], None],
+        client: MlflowClient | None = None,
+    ) -> None:
+        """`client` is one of the store's that is open already."""
         self.folder = folder
         self._store = store
         self._on_notice = on_notice
-        self._client: MlflowClient | None = None
+        self._client = client
         self._published: Published | None = None
         self._not_sent: list[str] = []
 
@@ -278,6 +170,11 @@ class Delivery:
                     self._save(replace(self._state(), postponed=rest))
 
     def _send_events(self) -> None:
+        """Send in as few requests as can be, and save how far that came once, at the end.
+
+        Metrics, parameters and tags are held back until a batch of them is full or the run's state
+        changes; artifacts do not wait for them.
+        """
         batch = Batch()
         with (self.folder / JOURNAL_FILE).open("rb") as file:
             start = self._state().offset
@@ -285,17 +182,23 @@ class Delivery:
                 return
             # What has been sent must survive a power failure, or the offset would be wrong.
             os.fsync(file.fileno())
-            for event, end in read_events(file, start):
-                if not batch.take(event):
-                    self._send_batch(batch, start)
-                    batch = Batch()
-                    if not batch.take(event):
-                        self._send_other(event, start)
-                        self._save(replace(self._state(), offset=end))
-                start = end
-            self._send_batch(batch, start)
+            try:
+                for event, end in read_events(file, start):
+                    if isinstance(event, Artifact | Text):
+                        self._send_or_postpone(event, start)
+                    elif not batch.take(event):
+                        self._send_batch(batch, start)
+                        batch = Batch()
+                        if not batch.take(event):
+                            self._send_other(event)
+                            self._published = replace(self._state(), offset=end)
+                    start = end
+                self._send_batch(batch, start)
+            finally:
+                self._save(self._state())
 
     def _send_batch(self, batch: Batch, end: int) -> None:
+        """Send a batch, after which everything before byte `end` has been sent."""
         for part in batch.parts():
             try:
                 self._log(part)
@@ -304,8 +207,7 @@ class Delivery:
                     raise
                 for single in part.singles():
                     self._send_or_give_up(single)
-        if end != self._state().offset:
-            self._save(replace(self._state(), offset=end))
+        self._published = replace(self._state(), offset=end)
 
     def _send_or_give_up(self, single: Batch) -> None:
         try:
@@ -318,18 +220,19 @@ class Delivery:
     def _log(self, batch: Batch) -> None:
         self._open().log_batch(self._state().run_id, *batch.entities(self._resolve))
 
-    def _send_other(self, event: Event | Damaged, start: int) -> None:
+    def _send_other(self, event: Event | Damaged) -> None:
         run_id = self._state().run_id
-        if isinstance(event, Artifact | Text):
-            if not self._send_artifact(event):
-                postponed = (*self._state().postponed, start)
-                self._save(replace(self._state(), postponed=postponed))
-        elif isinstance(event, Resume):
+        if isinstance(event, Resume):
             self._open().update_run(run_id, status="RUNNING")
         elif isinstance(event, End):
             self._open().set_terminated(run_id, event.status, event.time)
         elif isinstance(event, Damaged):
             self._give_up(f"the line at byte {event.at}", "it cannot be read")
+
+    def _send_or_postpone(self, event: Artifact | Text, start: int) -> None:
+        postponed = self._state().postponed
+        if not self._send_artifact(event) and start not in postponed:
+            self._published = replace(self._state(), postponed=(*postponed, start))
 
     def _send_artifact(self, event: Artifact | Text) -> bool:
         """Whether it is settled. Artifacts may go elsewhere than metrics and must not block them.
@@ -340,7 +243,12 @@ class Delivery:
         run_id = self._state().run_id
         name = event.path if isinstance(event, Artifact) else event.name
         text = self._resolve(event.text) if isinstance(event, Text) else ""
-        if isinstance(event, Artifact) and not (self.folder / name).is_file():
+        file = (self.folder / name).resolve()
+        if not file.is_relative_to(self.folder.resolve()):
+            # Else a journal from somebody else could have any file of this machine sent away.
+            self._give_up(f"the artifact {name}", "it lies outside the folder of the run")
+            return True
+        if isinstance(event, Artifact) and not file.is_file():
             self._give_up(f"the artifact {name}", "the file is gone")
             return True
         try:
@@ -410,7 +318,7 @@ class Delivery:
         """
         if first_event(folder) is None:
             return ""
-        linked = Delivery(folder, self._store, self._on_notice)
+        linked = Delivery(folder, self._store, self._on_notice, self._client)
         try:
             with linked.lock():
                 linked.ensure_run()

@@ -18,6 +18,8 @@ from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 JOURNAL_FILE = "tracking.jsonl"
+PUBLISHED_FILE = "tracking.json"
+"""Which part of the journal beside it has reached which store."""
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,30 @@
 """The local, append-only record of one run, written before anything is sent to MLflow.
 
-Only the process that runs the trial writes it; each event is one line, written at once, so that a
-kill at any moment costs at most the line being written. Metrics are not synced to disk one by one;
+The process that runs the trial writes it, and of an ablation's run perhaps a second command; each
+event is one line, written at once, so that a kill at any moment costs at most the line being
+written. Metrics are not synced to disk one by one;
 the publisher does that before it sends them, in its own thread.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from harness.machine.files import write_bytes
 from harness.tracking.events import (
     JOURNAL_FILE,
+    PUBLISHED_FILE,
     Artifact,
     Begin,
     Damaged,
@@ -79,8 +84,9 @@ class Journal:
         self._seen: set[tuple[str, int]] = set()
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
-        self._file = os.open(folder / JOURNAL_FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._recall()
+        self._file = _opened(folder / JOURNAL_FILE)
+        with self._alone():
+            self._recall()
 
     def start(
         self,
@@ -104,9 +110,12 @@ class Journal:
             parent: folder of the parent run's journal, which must have been started before.
         """
         with self._lock:
-            fresh = self._begin is None
-            if fresh:
-                self._write(Begin(uuid.uuid4().hex, experiment, run_name, _now()))
+            if self._begin is None:
+                begin = Begin(uuid.uuid4().hex, experiment, run_name, _now())
+                if os.fstat(self._file).st_size:
+                    self._put_first(begin)
+                else:
+                    self._write(begin)
             else:
                 self._write(Resume(_now()))
             self._write_tags(tags)
@@ -198,14 +207,38 @@ class Journal:
                 os.close(self._file)
                 self._file = -1
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from appending meanwhile: a second command, or `report`, opens the
+        journal of an ablation that is at work, and a line half written would look torn to it."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
     def _recall(self) -> None:
-        """Read what is in the file and cut off a last line that was torn."""
+        """Read what is in the file and cut off a last line that was torn. Needs `_alone`."""
         whole = 0
         with open(self._file, "rb", closefd=False) as file:
             for event, end in read_events(file, 0):
-                self._remember(event)
+                if whole == 0 or not isinstance(event, Begin):
+                    self._remember(event)
                 whole = end
         os.ftruncate(self._file, whole)
+
+    def _put_first(self, begin: Begin) -> None:
+        """Begin a journal again whose first line is damaged, and keep what follows it.
+
+        It is another run to MLflow, whose id is in the line that was lost.
+        """
+        path = self.folder / JOURNAL_FILE
+        _, _, rest = path.read_bytes().partition(b"\n")
+        write_bytes(path, encode(begin) + rest)
+        (self.folder / PUBLISHED_FILE).unlink(missing_ok=True)
+        os.close(self._file)
+        self._file = _opened(path)
+        self._begin = begin
 
     def _remember(self, event: Event | Damaged) -> None:
         if isinstance(event, Begin):
@@ -221,10 +254,12 @@ class Journal:
         if self._begin is None and not isinstance(event, Begin):
             raise RuntimeError(f"the journal in {self.folder} has not been started")
         line = encode(event)
-        if os.write(self._file, line) != len(line):
-            # The next line must not be glued to half a line.
-            self._recall()
-            raise OSError(errno.ENOSPC, "no room for the whole line", self.folder / JOURNAL_FILE)
+        with self._alone():
+            if os.write(self._file, line) != len(line):
+                # The next line must not be glued to half a line.
+                self._recall()
+                file = self.folder / JOURNAL_FILE
+                raise OSError(errno.ENOSPC, "no room for the whole line", file)
         self._remember(event)
 
     def _write_tags(self, tags: Mapping[str, str]) -> None:
@@ -251,6 +286,10 @@ def end_left_run(folder: Path, status: Status, reason: str) -> None:
         journal = Journal(folder)
         journal.end(status, reason)
         journal.close()
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
 
 
 def _now() -> int:

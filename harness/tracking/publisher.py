@@ -22,6 +22,9 @@ from harness.tracking.store import Store
 LONGEST_PAUSE = 60.0
 """Seconds between attempts while the store does not answer, at most."""
 
+PROGRESS_SECONDS = 15.0
+"""How often a person is told how far it is with the runs of earlier commands."""
+
 THREAD_NAME = "mlflow-publisher"
 
 
@@ -213,34 +216,27 @@ def _unsent(folders: Iterable[Path], store: Store) -> list[Path]:
         else:
             sent[published.experiment_id][published.run_id] = folder
     for experiment_id, by_run_id in sent.items():
-        gone = by_run_id.keys() - _run_ids(store, experiment_id)
+        gone = by_run_id.keys() - store.active_run_ids(experiment_id)
         unsent.extend(by_run_id[run_id] for run_id in gone)
     return sorted(unsent)
-
-
-def _run_ids(store: Store, experiment_id: str) -> set[str]:
-    client = store.client()
-    run_ids: set[str] = set()
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
-        run_ids.update(run.info.run_id for run in page)
-        token = page.token
-        if not token:
-            return run_ids
 
 
 def _publish(
     folders: Iterable[Path], store: Store, on_notice: Callable[[str], None], deadline: float
 ) -> bool:
     """Whether the store answered and took everything that no other process is sending."""
-    complete = True
-    for folder in folders:
+    complete, folders, told = True, list(folders), time.monotonic()
+    client = None
+    for index, folder in enumerate(folders):
+        if time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            on_notice(f"{index} of {len(folders)} runs have been sent to MLflow")
         if time.monotonic() > deadline:
             on_notice(f"MLflow at {store.name} is slow; the rest is sent by the next command")
             return False
-        delivery = Delivery(folder, store, on_notice)
         try:
+            client = client or store.client()
+            delivery = Delivery(folder, store, on_notice, client)
             with delivery.lock():
                 delivery.send_postponed()
                 delivery.send()

@@ -164,15 +164,14 @@ class AblationRun(ParentRun):
         where = Path(os.path.relpath(floor_file.resolve(), self.folder.resolve())).as_posix()
         _list(self.journal, {"trials": trials, "floor_file": where})
 
-    def note(self, question: str, table: str, members: Sequence[AblationMember]) -> None:
-        """Describe the run on its MLflow page: question, table, where each trial is.
+    def note(self, report: str, members: Sequence[AblationMember]) -> None:
+        """Describe the run on its MLflow page: the report, and where each trial is.
 
         Args:
-            question: in words.
-            table: Markdown.
+            report: Markdown, which opens with the question.
             members: the trials, in table order.
         """
-        lines = [f"**{question}**", "", table.strip(), "", "| variant | seed | run | |"]
+        lines = [report.strip(), "", "| variant | seed | run | |"]
         lines.append("|---|---|---|---|")
         for member in members:
             link = run_link(member.folder, self.folder)
@@ -255,9 +254,9 @@ class SearchRun(ParentRun):
         """Record a trial's value; its number is MLflow's step."""
         self.journal.metrics({metric: value}, number)
 
-    def note(self, question: str, table: str) -> None:
+    def note(self, report: str) -> None:
         """Describe the run on its MLflow page, in Markdown."""
-        self.journal.tags({TAG_NOTE: f"**{question}**\n\n{table.strip()}"})
+        self.journal.tags({TAG_NOTE: report.strip()})
 
     def artifact(self, path: Path) -> None:
         """Record a file of the folder."""

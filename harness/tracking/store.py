@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-import tempfile
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from harness.machine.files import atomic_path, remove_leftovers
 from harness.machine.mlflow_client import (
     URI_VARIABLE,
     error_code,
@@ -22,6 +18,14 @@ from harness.machine.mlflow_client import (
     mlflow_client,
     sqlite_file,
     without_credentials,
+)
+from harness.tracking.sqlite_file import (
+    ARTIFACTS,
+    active_run_ids,
+    bring_artifacts_home,
+    is_half_made,
+    make_database,
+    overwrite_with_blank,
 )
 from models.errors import UserError
 
@@ -34,8 +38,6 @@ _MODEL_TRAINING = "custom_model_development"
 _SETUP_SECONDS = 900.0
 """Others wait while one makes the tables of a fresh database: minutes on a slow or shared disk."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-_FILLED_BY_SETUP = ("alembic_version", "experiments", "workspaces")
-"""Tables that hold rows before anybody has used a database."""
 _USE_INSTEAD = (
     f"Set {URI_VARIABLE} to a server (http://127.0.0.1:5000) or a database file "
     "(sqlite:////absolute/path/mlflow.db), or unset it to use mlflow.db in this repository."
@@ -69,10 +71,12 @@ class Store:
 
         A fresh SQLite store that is opened by several processes at once breaks for good. It is made
         beside its place and moved there, so that an interruption leaves none half made; one that an
-        interrupted MLflow left half made, with nothing in it, is made anew.
+        interrupted MLflow left half made, with nothing in it, is made anew. Artifacts of a copied
+        or moved repository are looked for, and put, in the repository at hand.
 
         Raises:
-            UserError: the database was made by another MLflow, or is broken.
+            UserError: the database was made by another MLflow, is broken, or was copied without its
+                artifacts.
         """
         if self.database is None:
             return mlflow_client(self.uri)
@@ -87,16 +91,33 @@ class Store:
             raise UserError(f"MLflow cannot write to {folder}. {_USE_INSTEAD}")
         with self._setup_lock():
             if not self.database.exists() or not self.database.stat().st_size:
-                _make_database(self.database)
+                make_database(self.database)
             try:
-                return mlflow_client(self.uri)
+                client = mlflow_client(self.uri)
             except UserError:
                 raise
             except Exception as error:
-                if not _is_half_made(self.database):
+                if not is_half_made(self.database):
                     raise UserError(_unusable_database(self.database, error)) from error
-                _overwrite_with_blank(self.database)
-                return mlflow_client(self.uri)
+                overwrite_with_blank(self.database)
+                client = mlflow_client(self.uri)
+            bring_artifacts_home(self.database)
+            return client
+
+    def active_run_ids(self, experiment_id: str) -> set[str]:
+        """The ids of an experiment's runs that are not deleted."""
+        client = self.client()
+        if self.database is not None:
+            return active_run_ids(self.database, experiment_id)
+        run_ids: set[str] = set()
+        token = None
+        while True:
+            # The server sends all that it has of each run, so few at once keep the memory small.
+            page = client.search_runs([experiment_id], max_results=200, page_token=token)
+            run_ids.update(run.info.run_id for run in page)
+            token = page.token
+            if not token:
+                return run_ids
 
     def experiment_id(self, client: MlflowClient, name: str) -> str:
         """The id of an experiment, which is created where the store lacks it.
@@ -169,7 +190,7 @@ class Store:
     def _artifact_location(self, experiment: str) -> str:
         """Where MLflow itself would put artifacts, but independent of the working directory."""
         beside = self.root if self.database is None else self.database.parent
-        return (beside.resolve() / "mlruns" / experiment).as_uri()
+        return (beside.resolve() / ARTIFACTS / experiment).as_uri()
 
     def _setup_lock(self) -> FileLock:
         assert self.database is not None
@@ -203,47 +224,6 @@ def open_store(root: Path) -> Store:
             )
         uri = f"{prefix}:///{Path(path).absolute()}"
     return Store(uri, root)
-
-
-def _make_database(database: Path) -> None:
-    """Make an empty MLflow database, whole or not at all. The caller holds the setup lock."""
-    remove_leftovers(database.parent, database.stem)
-    with atomic_path(database) as temporary:
-        mlflow_client(f"sqlite:///{temporary}")
-
-
-def _overwrite_with_blank(database: Path) -> None:
-    """Give a half-made database the tables that it lacks. The caller holds the setup lock.
-
-    Its file stays, since MLflow has it open by now: SQLite copies the pages of a blank one into it.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        blank = Path(folder) / "mlflow.db"
-        mlflow_client(f"sqlite:///{blank}")
-        with closing(sqlite3.connect(blank)) as source, closing(sqlite3.connect(database)) as into:
-            source.backup(into)
-
-
-def _is_half_made(database: Path) -> bool:
-    """Whether a database cannot be opened since MLflow was interrupted while it made the tables.
-
-    Such a one holds nothing but what the setup itself writes.
-    """
-    try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            tables = [
-                name
-                for (name,) in connection.execute(
-                    "SELECT name FROM sqlite_master WHERE type = 'table'"
-                )
-                if name not in _FILLED_BY_SETUP
-            ]
-            return not any(
-                connection.execute(f'SELECT EXISTS (SELECT 1 FROM "{name}")').fetchone()[0]  # noqa: S608
-                for name in tables
-            )
-    except sqlite3.Error:
-        return False
 
 
 def _unusable_database(database: Path, error: Exception) -> str:

@@ -1,7 +1,4 @@
-"""table.tex: a booktabs table that compiles as it stands.
-
-Any text as LaTeX that prints it and compiles with pdflatex and no further package.
-"""
+"""table.tex: a booktabs table that compiles with pdflatex, whatever characters are in its names."""
 
 from __future__ import annotations
 
@@ -45,29 +42,77 @@ _ESCAPES = {
     "\u201d": "''",
     "\u2191": r"$\uparrow$",
     "\u2193": r"$\downarrow$",
+    "\u2264": r"$\leq$",
+    "\u2265": r"$\geq$",
+    "\u2260": r"$\neq$",
+    "\u2248": r"$\approx$",
+    "\u2243": r"$\simeq$",
+    "\u223c": r"$\sim$",
+    "\u221e": r"$\infty$",
+    "\u2192": r"$\to$",
+    "\u2190": r"$\leftarrow$",
+    "\u21d2": r"$\Rightarrow$",
+    "\u2208": r"$\in$",
+    "\u2207": r"$\nabla$",
+    "\u2202": r"$\partial$",
+    "\u2211": r"$\sum$",
+    "\u220f": r"$\prod$",
+    "\u221a": r"$\surd$",
+    "\u00b7": r"$\cdot$",
+    "\u22c5": r"$\cdot$",
+    "\u2299": r"$\odot$",
+    "\u2295": r"$\oplus$",
+    "\u2297": r"$\otimes$",
+    "\u2016": r"$\Vert$",
+    "\u2212": r"$-$",
+    "\u00b0": r"$^\circ$",
+    "\u00b5": r"$\mu$",
 }
 
+_GREEK = re.compile("GREEK (SMALL|CAPITAL) LETTER (FINAL )?([A-Z]+)")
+_CAPITALS = re.compile("Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega")
+_LATIN_TWINS = {"Alpha": "A", "Eta": "H", "Rho": "P", "Chi": "X", "omicron": "o"}
+"""Greek letters that LaTeX has no command for, where they are no Latin letter of their initial."""
 _LAST_LATIN_LETTER = 0x17F
 
 
 def latex_text(text: str) -> str:
     """Escape `text`; line breaks become spaces.
 
-    Accented Latin letters stay. Other characters lose their accents or become a question mark,
-    since pdflatex stops at a character that its fonts lack.
+    Accented Latin letters stay, Greek letters and common signs are set as mathematics. Other
+    characters lose their accents or become a question mark, since pdflatex stops at a character
+    that its fonts lack.
     """
     return "".join(_latex_character(character) for character in " ".join(text.split()))
 
 
 def _latex_character(character: str) -> str:
+    if character.isascii() and not character.isprintable():
+        return "?"
+    known = _known(character)
+    if known:
+        return known
+    if character.isalpha() and ord(character) <= _LAST_LATIN_LETTER:
+        return character
+    return "".join(_known(part) for part in unicodedata.normalize("NFKD", character)) or "?"
+
+
+def _known(character: str) -> str:
+    """A character as LaTeX sets it; empty where it has nothing for it."""
     if character in _ESCAPES:
         return _ESCAPES[character]
     if character.isascii():
-        return character if character.isprintable() else "?"
-    if character.isalpha() and ord(character) <= _LAST_LATIN_LETTER:
         return character
-    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return "".join(_ESCAPES.get(part, part) for part in plain) or "?"
+    greek = _GREEK.fullmatch(unicodedata.name(character, ""))
+    if greek is None:
+        return ""
+    case, final, letter = greek.groups()
+    letter = letter.lower().replace("lamda", "lambda")
+    if case == "CAPITAL":
+        letter = letter.capitalize()
+    if letter in _LATIN_TWINS or (case == "CAPITAL" and not _CAPITALS.fullmatch(letter)):
+        return _LATIN_TWINS.get(letter, letter[0])
+    return rf"$\{'var' if final else ''}{letter}$"
 
 
 _STYLES = {

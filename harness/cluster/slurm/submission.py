@@ -184,7 +184,8 @@ class Submitter:
     def _submit_all(self, jobs: Sequence[Job], target: str) -> dict[str, JobRecord]:
         submission = _new_name()
         folder = self._folder(submission)
-        folder.mkdir(parents=True)
+        # The jobs are pickled into it, with the address of the MLflow store and its password.
+        folder.mkdir(parents=True, mode=0o700)
         unrecorded = folder / _UNRECORDED
         write_json(unrecorded, [job.key for job in jobs])
         ids: dict[str, str] = {}
@@ -196,6 +197,8 @@ class Submitter:
                 with contextlib.redirect_stderr(io.StringIO()):
                     submitted = made.map_array(run_task, specs)
                 ids |= {job.key: str(it.job_id) for job, it in zip(batch, submitted, strict=True)}
+            for pickled in folder.glob("*_submitted.pkl"):
+                pickled.chmod(0o600)
         except (FailedJobError, FailedSubmissionError) as error:
             self._take_back(ids.values())
             shutil.rmtree(folder, ignore_errors=True)

@@ -8,16 +8,23 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
+from harness.tracking.batch import Batch
 from harness.tracking.delivery import (
-    PUBLISHED_FILE,
-    Batch,
     Delivery,
     Published,
     is_complete,
     load_published,
     save_published,
 )
-from harness.tracking.events import JOURNAL_FILE, End, Metrics, Params, Tags, run_link
+from harness.tracking.events import (
+    JOURNAL_FILE,
+    PUBLISHED_FILE,
+    End,
+    Metrics,
+    Params,
+    Tags,
+    run_link,
+)
 from harness.tracking.journal import Journal
 from harness.tracking.store import Store
 
@@ -314,3 +321,35 @@ def test_a_journal_is_complete_when_sent_to_its_end_with_nothing_postponed(tmp_p
     ]:
         save_published(tmp_path, "x", published)
         assert is_complete(tmp_path, "x") is complete
+
+
+@pytest.mark.parametrize("stolen", ["../../../secret.txt", "{tmp}/secret.txt", "link.txt"])
+def test_a_journal_cannot_send_files_from_outside_its_folder(
+    store: Store, tmp_path: Path, write_trial: WriteTrial, notices: list[str], stolen: str
+) -> None:
+    (tmp_path / "secret.txt").write_text("password")
+    folder = write_trial()
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    line = {"event": "artifact", "path": stolen.format(tmp=tmp_path), "folder": ""}
+    with (folder / JOURNAL_FILE).open("a") as journal:
+        journal.write(json.dumps(line) + "\n")
+    run_id = send(folder, store, notices)
+    assert not [path for path in store.root.rglob("*") if path.name in ("secret.txt", "link.txt")]
+    tags = store.client().get_run(run_id).data.tags
+    assert "lies outside the folder of the run" in tags["harness.not_sent"]
+    assert is_complete(folder, store.name)
+
+
+def test_progress_is_written_down_once_and_not_for_every_event(
+    store: Store, write_trial: WriteTrial, notices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+    original = save_published
+
+    def count(folder: Path, name: str, published: Published | None) -> None:
+        saved.append(published)
+        original(folder, name, published)
+
+    monkeypatch.setattr("harness.tracking.delivery.save_published", count)
+    send(write_trial(steps=50), store, notices)
+    assert len(saved) == 2, "the run's id as it is known, and how far all came"

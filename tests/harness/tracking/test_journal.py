@@ -185,3 +185,48 @@ def test_nothing_is_written_before_the_run_has_begun(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="started"):
         journal.metrics({"train_loss": 1.0}, 0)
     assert (tmp_path / JOURNAL_FILE).read_bytes() == b""
+
+
+def test_opening_a_journal_while_another_process_writes_it_loses_no_line(tmp_path: Path) -> None:
+    """Each opening cuts off a line that looks torn: it must not be one that is being written."""
+    program = """
+import sys
+from pathlib import Path
+from harness.tracking.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+journal.start(experiment="digits", run_name="r", tags={}, params={})
+print("begun", flush=True)
+for step in range(6000):
+    journal.metrics({"train_loss": 1.0, "x" * 200: 2.0}, step)
+"""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE
+    )
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    opened = 0
+    while writer.poll() is None:
+        Journal(tmp_path).close()
+        opened += 1
+    assert writer.returncode == 0
+    assert opened > 5
+    assert [step for step, _ in logged(tmp_path, "train_loss")] == list(range(6000))
+
+
+def test_a_journal_whose_first_line_is_damaged_begins_again_and_keeps_the_rest(
+    tmp_path: Path,
+) -> None:
+    journal = started(tmp_path)
+    journal.metrics({"train_loss": 0.5}, 3)
+    journal.close()
+    content = (tmp_path / JOURNAL_FILE).read_bytes()
+    (tmp_path / JOURNAL_FILE).write_bytes(b"\x00" + content[1:])
+    (tmp_path / "tracking.json").write_text("{}")
+    assert first_event(tmp_path) is None
+    again = started(tmp_path)
+    again.metrics({"train_loss": 0.5}, 3)
+    again.metrics({"train_loss": 0.25}, 4)
+    again.close()
+    assert first_event(tmp_path) is not None
+    assert logged(tmp_path, "train_loss") == [(3, 0.5), (4, 0.25)]
+    assert not (tmp_path / "tracking.json").exists(), "how far the former run was sent"

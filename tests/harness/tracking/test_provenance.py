@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import socket
 import subprocess
@@ -52,6 +53,16 @@ def test_outside_a_checkout_there_is_no_commit(tmp_path: Path) -> None:
 def test_a_folder_within_another_project_is_no_checkout(checkout: Path) -> None:
     (checkout / "unpacked").mkdir()
     assert collect(checkout / "unpacked").commit is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_checkout_of_another_users_gives_its_commit_nevertheless(checkout: Path) -> None:
+    commit = collect(checkout).commit
+    subprocess.run(["chown", "-R", "nobody", str(checkout)], check=True)
+    refused = subprocess.run(["git", "-C", str(checkout), "status"], capture_output=True, text=True)
+    assert "dubious ownership" in refused.stderr
+    assert commit is not None
+    assert collect(checkout).commit == commit
 
 
 def test_versions_and_device_are_named_and_the_machine_is_not(tmp_path: Path) -> None:

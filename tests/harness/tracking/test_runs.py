@@ -52,7 +52,7 @@ def record(
         provenance=PROVENANCE,
     )
     ablation.trials(members, write_floor(folder))
-    ablation.note("Does the dynamic kernel matter?", "| a |\n|---|\n| 1 |", members)
+    ablation.note("| a |\n|---|\n| 1 |", members)
     ablation.artifact(table)
     assert ablation.end("FINISHED", "all trials finished", timeout=60)
     return ablation.run_id
