@@ -22,6 +22,9 @@ from harness.tracking.store import Store, open_store
 from models.errors import UserError
 from reports.report import TABLE_MARKDOWN, Report, write_report
 
+_LONGEST_NAME = 200
+"""Bytes that every file system takes as a folder's name."""
+
 
 def rebuild_report(
     ablation: str,
@@ -41,13 +44,23 @@ def rebuild_report(
             work.
 
     Raises:
-        UserError: MLflow has no run of this ablation at this scale, or none of these trials.
+        UserError: MLflow has no run of this ablation at this scale, or none of these trials; a name
+            cannot be one.
     """
+    for what, name in (("ablation", ablation), ("scale", scale)):
+        if Path(name).name != name or len(name.encode()) > _LONGEST_NAME:
+            raise UserError(
+                f"{what} {name[:50]!r}: expected the name of one that was run, which is that of a "
+                "file in experiments/ without its folder and ending"
+            )
     store = open_store(ROOT)
 
     def notice(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
+    if store.database is not None and store.database.exists():
+        # Where the repository was copied or moved, its artifacts are looked for here.
+        store.client()
     recorded = ablation_folders(runs_dir, scale, ablation)
     for each in recorded:
         list_trials_again(each)

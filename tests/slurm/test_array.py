@@ -81,6 +81,15 @@ def test_no_trial_was_submitted_or_run_twice(finished: FinishedSweep) -> None:
     assert len({trial.run_id for trial in finished.trials}) == len(TRIALS)
 
 
+def test_the_submitted_jobs_which_hold_the_stores_address_can_be_read_by_nobody_else(
+    finished: FinishedSweep,
+) -> None:
+    (submission,) = (path for path in (finished.sweep.runs / "slurm").iterdir() if path.is_dir())
+    pickles = list(submission.glob("*_submitted.pkl"))
+    assert pickles
+    assert {path.stat().st_mode & 0o077 for path in (submission, *pickles)} == {0}
+
+
 def test_the_report_compares_all_seeds(finished: FinishedSweep) -> None:
     table = finished.sweep.runs / "reports" / SCALE / "four" / "table.md"
     text = table.read_text()

@@ -91,7 +91,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path
 
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("mlruns"))
+    shutil.copytree(finished, tmp_path / "copy")
     return tmp_path / "copy"
 
 
@@ -218,6 +218,52 @@ def test_a_lost_store_is_filled_again_without_training(
     (child, *_) = runs_of_kind(copied, names.KIND_TRIAL)
     history = client(copied).get_metric_history(child.info.run_id, names.TRAIN_LOSS)
     assert [point.step for point in history] == sorted({point.step for point in history})
+
+
+def test_a_lost_and_a_damaged_record_of_finished_trials_are_written_again(copied: Path) -> None:
+    """In a fresh store, so that the table can hold nothing but what the results have."""
+    table = copied / "runs" / "reports" / "smoke" / "no_differential" / "table.csv"
+    before = table.read_text()
+    (copied / "mlflow.db").unlink()
+    (lost,) = copied.glob("runs/smoke/dydila/*/tracking.jsonl")
+    lost.unlink()
+    (damaged,) = copied.glob("runs/smoke/sana/*/tracking.jsonl")
+    damaged.write_bytes(b"\x00" + damaged.read_bytes()[1:])
+    output = " ".join(run(copied).split())
+    assert "record of dydila seed 0 was lost or damaged and is written again" in output
+    assert "record of sana seed 0 was lost or damaged" in output
+
+    def figures(text: str) -> list[dict[str, str]]:
+        rows = csv.DictReader(io.StringIO(text))
+        return [{key: row[key] for key in sorted(row) if key != "run_id"} for row in rows]
+
+    rows = figures(table.read_text())
+    assert [{key: row[key] for key in rows[0]} for row in figures(before)] == rows
+    (again,) = runs_of_kind(copied, names.KIND_ABLATION)
+    assert again.info.status == "FINISHED"
+
+
+def test_no_table_since_no_server_answers_is_a_failure(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:s3cr3t@127.0.0.1:9")
+    assert main(command(copied)[3:]) == 1
+    printed = "".join(capsys.readouterr())
+    assert "No report yet" in printed
+    words = ["report", "no_differential", "--scale", "smoke", "--runs-dir", str(copied / "runs")]
+    assert main(words) == 2
+    printed += "".join(capsys.readouterr())
+    assert "http://127.0.0.1:9" in printed
+    assert "s3cr3t" not in printed
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "../outside", ""])
+def test_a_name_that_no_ablation_can_have_is_refused(
+    finished: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["report", name, "--runs-dir", str(finished / "runs")]) == 2
+    (line,) = "".join(capsys.readouterr()).strip().splitlines()
+    assert "expected the name of one that was run" in line
 
 
 def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> None:

@@ -4,8 +4,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -185,6 +187,57 @@ def test_runs_of_the_old_file_store_are_pointed_out(store: Store, notices: list[
     assert store.prepare("digits", notices.append)
     assert len(notices) == 1
     assert "--backend-store-uri sqlite:///mlflow.db" in notices[0]
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers as a server does that wants another password."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_refuses_ends_the_command_before_training(
+    tmp_path: Path, notices: list[str]
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = Store(f"http://user:s3cr3t@127.0.0.1:{server.server_port}", tmp_path)
+        with pytest.raises(UserError, match="cannot be used: .*401") as caught:
+            store.prepare("digits", notices.append)
+        server.shutdown()
+    assert "s3cr3t" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert notices == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("postgresql://user:s3cr3t@127.0.0.1:9/x", "psycopg2"),
+        ("mysql://user:s3cr3t@127.0.0.1:9/x", "MySQLdb"),
+        ("mssql://user:s3cr3t@127.0.0.1:9/x", "pyodbc"),
+    ],
+)
+def test_a_missing_driver_is_named_before_training(
+    tmp_path: Path, notices: list[str], uri: str, says: str
+) -> None:
+    with pytest.raises(UserError, match=f"cannot be used: .*{says}") as caught:
+        Store(uri, tmp_path).prepare("digits", notices.append)
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_setting_of_mlflows_that_cannot_be_read_is_named_before_training(
+    tmp_path: Path, notices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "soon")
+    with pytest.raises(UserError, match="MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        Store("http://127.0.0.1:9", tmp_path).prepare("digits", notices.append)
 
 
 def test_an_unreachable_server_is_called_once_and_told_and_no_error(
