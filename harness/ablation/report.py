@@ -48,7 +48,7 @@ def rebuild_report(
             cannot be one.
     """
     for what, name in (("ablation", ablation), ("scale", scale)):
-        if Path(name).name != name or len(name.encode()) > _LONGEST_NAME:
+        if not name or Path(name).name != name or len(name.encode()) > _LONGEST_NAME:
             raise UserError(
                 f"{what} {name[:50]!r}: expected the name of one that was run, which is that of a "
                 "file in experiments/ without its folder and ending"

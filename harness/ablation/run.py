@@ -151,7 +151,6 @@ class _AblationInProgress:
         self._say_what_is_reused()
         plan = self._plan()
         self.store.prepare(ablation.scale, self.notice)
-        self._restore_lost_records()
         publish_pending(self.runs_dir, self.store, self.notice)
         tracked = AblationRun(self.folder, self.store, self.notice)
         tracked.start(
@@ -162,6 +161,7 @@ class _AblationInProgress:
             provenance=collect(ROOT).tags(),
         )
         try:
+            self._restore_lost_records()
             tracked.trials(self._members(), self.floor)
             failed = self._run_trials(tracked, plan)
             compared = self._members()

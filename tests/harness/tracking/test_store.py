@@ -219,7 +219,7 @@ def test_a_server_that_refuses_ends_the_command_before_training(
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("postgresql://user:s3cr3t@127.0.0.1:9/x", "psycopg2"),
+        ("postgresql://user:s3cr3t@127.0.0.1:9/x", "psycopg"),
         ("mysql://user:s3cr3t@127.0.0.1:9/x", "MySQLdb"),
         ("mssql://user:s3cr3t@127.0.0.1:9/x", "pyodbc"),
     ],
