@@ -30,9 +30,10 @@ def nest(section: Node, mistakes: list[Mistake], prefix: str = "") -> Node:
         if not all(parts) or len(parts) > _MOST_PARTS:
             mistakes.append(Mistake(child.origin, full, "is not a key", "names between the dots"))
             continue
+        inner = nest(child, mistakes, f"{full}.") if child.entries() else child
         for part in reversed(parts):
-            child = Node({part: child}, child.origin)
-        nested = _unite(nested, _nest_below(child, parts, mistakes, prefix), prefix, mistakes)
+            inner = Node({part: inner}, child.origin)
+        nested = _unite(nested, inner, prefix, mistakes)
     return nested
 
 
@@ -66,17 +67,6 @@ def overrides_layer(overrides: Sequence[str], mistakes: list[Mistake]) -> Node:
             one = nest(Node({key: value}, COMMAND_LINE), mistakes)
             layer = _unite(layer, one, "", mistakes)
     return layer
-
-
-def _nest_below(wrapped: Node, parts: list[str], mistakes: list[Mistake], prefix: str) -> Node:
-    """Nest the keys of the value that `parts` were wrapped around."""
-    head, *rest = parts
-    (child,) = wrapped.entries().values()
-    below = f"{prefix}{head}."
-    if rest:
-        return Node({head: _nest_below(child, rest, mistakes, below)}, wrapped.origin)
-    inner = nest(child, mistakes, below) if child.entries() else child
-    return Node({head: inner}, wrapped.origin)
 
 
 def _unite(first: Node, second: Node, prefix: str, mistakes: list[Mistake]) -> Node:
@@ -125,7 +115,6 @@ def is_safe_name(name: str) -> bool:
 
 
 ABOUT = "about"
-
 EXTENDS = "extends"
 
 

@@ -22,7 +22,6 @@ from harness.config.validation import check_keys, validate
 from harness.config.yaml_source import Node
 
 CLUSTER = "cluster"
-
 SEED = "seed"
 
 

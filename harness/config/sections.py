@@ -24,7 +24,6 @@ else:
 
 
 WITHOUT_EFFECT = "without_effect_on_the_result"
-
 NEUTRAL = "value_that_leaves_the_hash_as_it_was"
 
 

@@ -60,7 +60,6 @@ LARGEST_INTEGER = 2**53
 
 # Far more than the schema has, and far fewer than would exhaust memory or the stack.
 _MOST_NODES = 10_000
-
 _MOST_LEVELS = 20
 
 
@@ -108,7 +107,7 @@ def read_yaml(path: Path, mistakes: list[Mistake]) -> Node | None:
     except UnicodeDecodeError:
         mistakes.append(Mistake(Origin(origin.source), "", "is not UTF-8 text"))
         return None
-    node = _parse(text, origin, "", mistakes)
+    node = parse_value(text, origin, "", mistakes)
     if node is None:
         return None
     if node.value is None:
@@ -117,18 +116,6 @@ def read_yaml(path: Path, mistakes: list[Mistake]) -> Node | None:
         mistakes.append(Mistake(origin, "", f"is {quoted(node)}", "a map of keys to values"))
         return None
     return node
-
-
-def parse_value(text: str, origin: Origin, key: str, mistakes: list[Mistake]) -> Node | None:
-    """Read the value of one key given outside a file: a scalar, or a list or map in brackets.
-
-    Args:
-        text: the value, read by the same rules as in a file.
-        origin: where it was given.
-        key: the key it belongs to, for the mistakes.
-        mistakes: takes what is wrong with it.
-    """
-    return _parse(text, origin, key, mistakes)
 
 
 def shown_path(path: Path) -> str:
@@ -154,7 +141,15 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _parse(text: str, origin: Origin, key: str, mistakes: list[Mistake]) -> Node | None:
+def parse_value(text: str, origin: Origin, key: str, mistakes: list[Mistake]) -> Node | None:
+    """Read a value: a scalar, or a list or map in brackets; or the whole text of a file.
+
+    Args:
+        text: the value, read by the same rules in a file and outside of one.
+        origin: its place; marks in the text are counted from there where it has a line.
+        key: the key it belongs to, for the mistakes.
+        mistakes: takes what is wrong with it.
+    """
     reader = _Reader(origin, mistakes)
     try:
         tags = [token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)]
@@ -223,7 +218,6 @@ class _Reader:
             problem = f"{_shortened(node.value)} is too large a number"
             expected = f"a whole number of at most {LARGEST_INTEGER} (2^53)"
             self.mistakes.append(Mistake(place, path, problem, expected))
-            return 0
         return value
 
     def _entries(self, node: yaml.Node, path: str) -> Iterator[tuple[str, Node]]:

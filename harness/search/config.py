@@ -19,6 +19,7 @@ from harness.config.load import SEED, refuse_seeds, trial_overrides
 from harness.config.mistakes import ConfigError, Mistake, Origin, nearest_name
 from harness.config.schema import TrialConfig, unmeasured
 from harness.config.sections import WITHOUT_EFFECT, Section
+from harness.config.serialisation import flatten
 from harness.config.validation import (
     all_fields,
     check_keys,
@@ -32,11 +33,8 @@ from harness.search.strategy import AnyPruner, AnySampler, Median, Tpe
 from harness.vocabulary.metrics import VALIDATION_LOSS, JudgedBy, higher_is_better
 
 QUESTION = "question"
-
 _BASE = "base"
-
 _SPACE = "space"
-
 _SHORTHANDS = {"pruner": "name", "sampler": "name"}
 
 
@@ -155,8 +153,10 @@ class Search:
 
     def default_point(self) -> Point | None:
         """The base configuration as a point; None where it lies outside of the space."""
-        flat = _values(self.base.model_dump(), "")
-        point = {key: flat.get(key, _ABSENT) for key in self.space}
+        flat = flatten(self.base)
+        if not flat.keys() >= self.space.keys():
+            return None
+        point = {key: flat[key] for key in self.space}
         inside = all(holds(self.space[key], value) for key, value in point.items())
         return point if inside else None
 
@@ -332,16 +332,3 @@ def _node(value: Any, origin: Origin) -> Node:
     if isinstance(value, list | tuple):
         return Node(tuple(_node(item, origin) for item in value), origin)
     return Node(value, origin)
-
-
-_ABSENT = object()
-
-
-def _values(plain: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in plain.items():
-        if isinstance(value, dict):
-            flat |= _values(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

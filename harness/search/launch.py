@@ -47,7 +47,6 @@ from models.errors import UserError
 from reports.tables.markdown import markdown_text
 
 _WORKER = "harness.search.worker:search_trials"
-
 _RESULT = "result.json"
 
 
@@ -144,11 +143,8 @@ class SearchJobs:
 
 
 _LEAD_LOCK = ".lead.lock"
-
 _LEAD_SECONDS = 60.0
-
 _POLL_SECONDS = 2.0
-
 _REASONS_SHOWN = 3
 
 

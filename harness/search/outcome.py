@@ -30,13 +30,9 @@ from harness.search.spec import SearchSpec
 from harness.search.study import AGAIN_OF, REASON, SCORES, WORKER, current
 
 TRIALS_CSV = "trials.csv"
-
 TABLE_MARKDOWN = "table.md"
-
 BEST_CONFIG = "best.yaml"
-
 ROWS = 10
-
 LOST_WORKER = "its worker died, several times"
 
 
@@ -183,9 +179,7 @@ FEWEST_FOR_IMPORTANCE = 10
 """PED-ANOVA compares the best tenth of the trials with all of them."""
 
 HISTORY = "optimization_history.png"
-
 SLICE = "slice.png"
-
 IMPORTANCES = "param_importances.png"
 
 

@@ -62,9 +62,7 @@ CRASHES = "crashes"
 """How many workers died at a trial's point before."""
 
 STUDY_FILE = "study.log"
-
 HEARTBEAT_SECONDS = 30
-
 GRACE_SECONDS = 150
 """A trial in a database whose worker gave no sign of life for so long is given to another one."""
 
@@ -145,7 +143,6 @@ MOST_CRASHES = 3
 """A point whose worker died so often is not tried again."""
 
 _CLAIM_LOCK = ".claim.lock"
-
 _RUNNING = "running"
 
 

@@ -131,7 +131,7 @@ def test_values_that_do_not_fit_together_are_told_with_what_would(
     "number", ["99999999999999999999999", "9007199254740993", "-9007199254740993", "9" * 5000]
 )
 def test_a_number_that_other_programs_cannot_hold_is_refused(tree: Tree, number: str) -> None:
-    (line, *_) = tree.mistakes(f"train.steps={number}")
+    line = next(line for line in tree.mistakes(f"train.steps={number}") if "2^53" in line)
     assert told(line)[:2] == (CLI, "train.steps")
     assert "9007199254740992" in line
     assert len(line) < 200

@@ -81,12 +81,12 @@ def test_values_that_do_not_fit_together_fail_the_trial_alone(make: Make) -> Non
 
 
 def test_a_metric_that_no_result_has_fails_the_trial(make: Make) -> None:
-    text = SEARCH.replace("objective: {seeds: [0, 1]}", "objective: {metric: sfd, seeds: [0]}")
+    text = SEARCH.replace("objective: {seeds: [0, 1]}", "objective: {metric: coverage, seeds: [0]}")
     spec = make(text).spec
     assert spec.default is not None
     prepare_study(spec)
     finish(folder_of(spec, spec.default, 0), validation_loss=1.0)
-    assert "has no sfd_efficientnet_lite0: it could not be measured" in run(spec)["about"]
+    assert "has no coverage_efficientnet_lite0: it could not be measured" in run(spec)["about"]
 
 
 def test_a_training_that_was_worse_before_is_not_gone_on_with(make: Make) -> None:
