@@ -19,6 +19,18 @@ from harness.cli.options import (
     add_scale,
 )
 
+ATTENTION_SUBJECTS = (
+    "softmax",
+    "sana",
+    "focused",
+    "lit",
+    "dydila",
+    "dydila:differential=off",
+    "diffusers_sana",
+    "diffusers_dit",
+)
+ATTENTION_TOKENS = (64, 256, 1024, 4096)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one benchmark.
@@ -35,10 +47,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ratio means something on a machine that is not quiet.",
     )
     commands = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
+    add_command(commands, attention, _add_attention)
     add_command(commands, data, _add_data)
     add_command(commands, evaluation, _add_evaluation, add_device)
     add_command(commands, overhead, _add_overhead, add_scale, add_experiments_dir)
     return run_command(parser, sys.argv[1:] if arguments is None else arguments)
+
+
+def attention(options: argparse.Namespace) -> int:
+    """Latency and memory of attention blocks against tokens, beside diffusers'.
+
+    Times the forward pass, and forward and backward, of every block in turns; prints the ratio to
+    SANA's attention, the exponent of growth and the number of tokens from which softmax is slower.
+    A subject is a variant, with fields as in dydila:differential=off,kernel=relu, or diffusers'
+    attention on the same weights: diffusers_sana, diffusers_dit.
+
+    Example: python -m benchmarks attention --subjects sana dydila softmax --tokens 256 1024
+    """
+    from benchmarks.attention import run
+
+    return run(options)
+
+
+def _add_attention(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--subjects",
+        nargs="+",
+        metavar="SUBJECT",
+        default=ATTENTION_SUBJECTS,
+        help=f"what to time (default: {' '.join(ATTENTION_SUBJECTS)})",
+    )
+    command.add_argument(
+        "--tokens",
+        nargs="+",
+        type=int,
+        default=ATTENTION_TOKENS,
+        metavar="N",
+        help=f"default: {' '.join(map(str, ATTENTION_TOKENS))}",
+    )
+    add_number(command, "--width", 384, "channels of a token")
+    add_number(command, "--heads", 6, "the backbone's, for variants that do not choose theirs")
+    add_number(command, "--batch", 1, "images")
+    add_number(command, "--convolution", 0, "size of the convolution of V; 0 is none", least=0)
+    command.add_argument("--precision", choices=("float32", "bf16"), default="float32")
+    add_number(command, "--threads", 1, "CPU threads")
+    command.add_argument("--compile", action="store_true", help="by torch.compile")
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    add_number(command, "--seconds", 15, "for each number of tokens and pass, after five rounds")
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="write attention.csv, growth.csv, attention.png and attention.pdf there",
+    )
 
 
 def data(options: argparse.Namespace) -> int:

@@ -10,11 +10,21 @@ The token differential operator subtracts the redundancy: `Q^_i = Q~_i - lambda_
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from models.attention.parts.routing import InitialFactors, LearnsFactor, Router, RouterLearning
+from models.attention.parts.routing import (
+    Choice,
+    InitialFactors,
+    LearnsFactor,
+    Router,
+    RouterLearning,
+)
 from models.initialization import SelfInitialized
 
 
@@ -41,6 +51,18 @@ class ProjectorBank(nn.Module, SelfInitialized):
         if self.router is None:
             return F.linear(tokens, self.weight)
         choice = self.router(tokens)
+        if choice.gradient == "gate" or not _grouped(tokens):
+            return choice.gated(self._dense(tokens, choice))
+        chosen: Tensor = _ChosenProjection.apply(
+            tokens.flatten(0, -2),
+            self.weight,
+            choice.logits.flatten(0, -2),
+            choice.index.flatten(),
+        )
+        return chosen.view(tokens.shape)
+
+    def _dense(self, tokens: Tensor, choice: Choice) -> Tensor:
+        """All projections, of which one is kept: without a look at the choice by the host."""
         projected = F.linear(tokens, self.weight)
         candidates = projected.unflatten(-1, (self.projectors, self.width))
         weights = choice.weights.to(projected.dtype)
@@ -50,7 +72,71 @@ class ProjectorBank(nn.Module, SelfInitialized):
             chosen = torch.addcmul(
                 chosen, candidates[..., option, :], weights[..., option : option + 1]
             )
-        return choice.gated(chosen)
+        return chosen
+
+
+def _grouped(tokens: Tensor) -> bool:
+    """Whether tokens are sorted by their choice, so that each meets its own projector alone.
+
+    The host must know how many chose each: free on a CPU, a wait on a GPU, and impossible where a
+    pass is traced or its tensors have no values.
+    """
+    traced = torch.compiler.is_compiling() or isinstance(tokens, FakeTensor)
+    half = torch.is_autocast_enabled(tokens.device.type)
+    return tokens.device.type == "cpu" and not traced and not half
+
+
+class _ChosenProjection(torch.autograd.Function):
+    """`W^(u_i) x_i` for each token, with the straight-through gradient to the router's logits.
+
+    Forward one product a token instead of n. The gradient to the router is that of
+    `sum_m softmax(logits)_m W^(m) x`, which needs the gradient times every projector; what it gives
+    for the chosen one is the gradient to the token too.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, bank: Tensor, logits: Tensor, index: Tensor) -> Tensor:
+        order = index.argsort(stable=True)
+        projectors = bank.unflatten(0, (logits.shape[-1], -1))
+        counts = torch.bincount(index, minlength=len(projectors)).tolist()
+        grouped = rows.index_select(0, order)
+        projected = torch.empty_like(grouped)
+        for own, target, projector in zip(
+            grouped.split(counts), projected.split(counts), projectors, strict=True
+        ):
+            torch.mm(own, projector.t(), out=target)
+        ctx.counts = counts
+        ctx.save_for_backward(grouped, bank, logits, order)
+        return torch.empty_like(projected).index_copy_(0, order, projected)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        grouped, bank, logits, order = ctx.saved_tensors
+        gradients = gradient.index_select(0, order)
+        options = logits.shape[-1]
+        to_rows, to_bank = torch.empty_like(grouped), torch.zeros_like(bank)
+        learns = ctx.needs_input_grad[2]
+        to_weights = logits.new_zeros(options, len(grouped)) if learns else None
+        projectors, to_projectors = (part.unflatten(0, (options, -1)) for part in (bank, to_bank))
+        start = 0
+        for option, (count, projector) in enumerate(zip(ctx.counts, projectors, strict=True)):
+            own = slice(start, start + count)
+            start += count
+            torch.mm(gradients[own].t(), grouped[own], out=to_projectors[option])
+            if to_weights is None:
+                torch.mm(gradients[own], projector, out=to_rows[own])
+                continue
+            through = gradients @ projector
+            to_rows[own] = through[own]
+            to_weights[option] = through.mul_(grouped).sum(dim=-1)
+        to_logits = None
+        if to_weights is not None:
+            probabilities = logits.index_select(0, order).t().softmax(dim=0)
+            mean = (probabilities * to_weights).sum(dim=0)
+            sorted_gradient = (to_weights - mean).mul_(probabilities).t()
+            to_logits = torch.empty_like(logits).index_copy_(0, order, sorted_gradient)
+        return torch.empty_like(to_rows).index_copy_(0, order, to_rows), to_bank, to_logits, None
 
 
 class StaticDifference(nn.Module, SelfInitialized, LearnsFactor):
@@ -96,6 +182,6 @@ class ChosenDifference(nn.Module, SelfInitialized, LearnsFactor):
 
     def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
         """`lambda_i Q'~_i`, what is to be subtracted from `Q~_i`; all (B, H, N, d)."""
-        choice = self.router(torch.cat([plain, redundant], dim=-1))
+        choice = self.router(plain, redundant)
         factor = choice.of_values(self.factors.to(plain.dtype))
         return choice.gated(factor[..., None] * redundant)

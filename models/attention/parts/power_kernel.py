@@ -28,47 +28,51 @@ class _PowerKernel(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, exponents: Tensor) -> Tensor:
+        tiny = _tiny(rows)
         positive = rows.relu()
         # A row without a positive entry stays zero; the bound keeps its division finite.
-        peak = positive.amax(dim=-1, keepdim=True).clamp_min(_tiny(rows))
-        ratio = positive / peak
-        logarithm = _log(ratio) * exponents[..., None]
-        floor = math.log(_tiny(rows))
+        peak = positive.amax(dim=-1, keepdim=True).clamp_min_(tiny)
+        ratio = positive.div_(peak)
+        scale = torch.linalg.vector_norm(ratio, dim=-1, keepdim=True).mul_(peak)
+        learns = any(ctx.needs_input_grad)
+        logarithm = (ratio.clamp_min(tiny) if learns else ratio.clamp_min_(tiny)).log_()
+        floor = math.log(tiny)
+        # Zeros stay below the floor whatever the exponent.
+        nn.functional.threshold_(logarithm, floor + 1e-3, 1e3 * floor)
+        powered = logarithm.mul_(exponents[..., None]).clamp_min_(floor).exp_()
         # What falls to the floor is zero, so that its derivative is zero as well.
-        kept = (logarithm > floor) & (ratio > 0)
-        powered = logarithm.clamp_min_(floor).exp_().mul_(kept)
-        # In every other row the largest entry of both is 1, so neither norm is near zero.
-        norm = torch.linalg.vector_norm(ratio, dim=-1, keepdim=True).clamp_min(_tiny(rows))
-        powered_norm = torch.linalg.vector_norm(powered, dim=-1, keepdim=True)
-        direction = powered.div_(powered_norm.clamp_min_(_tiny(rows)))
-        ctx.save_for_backward(ratio, direction, norm, exponents, peak)
-        return direction * (norm * peak)
+        nn.functional.threshold_(powered, 1.01 * tiny, 0.0)
+        powered_norm = torch.linalg.vector_norm(powered, dim=-1, keepdim=True).clamp_min_(tiny)
+        if not learns:
+            return powered.mul_(scale.div_(powered_norm))
+        direction = powered.div_(powered_norm)
+        ctx.save_for_backward(ratio, direction, scale, exponents, peak)
+        return direction * scale
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        ratio, direction, norm, exponents, peak = ctx.saved_tensors
-        along = (gradient * direction).sum(dim=-1, keepdim=True)
+        ratio, direction, scale, exponents, peak = ctx.saved_tensors
+        tiny = _tiny(ratio)
+        across = gradient * direction
+        along = across.sum(dim=-1, keepdim=True)
         # Of the direction's derivative, what is left after projecting out the direction itself.
-        across = torch.addcmul(gradient, direction, along, value=-1.0).mul_(direction)
-        to_exponents = None
-        if ctx.needs_input_grad[1]:
-            to_exponents = (across * _log(ratio)).sum(dim=-1) * (norm * peak).squeeze(-1)
+        across.addcmul_(direction * along, direction, value=-1.0)
+        bounded = ratio.clamp_min(tiny)
         # The map is homogeneous, so its derivative is that at the rescaled row. Where the ratio is
         # zero, so is `across`.
-        to_rows = across.div_(ratio.clamp_min(_tiny(ratio))).mul_(norm * exponents[..., None])
-        return to_rows.addcmul_(ratio, along / norm), to_exponents
+        to_rows = across / bounded
+        to_exponents = None
+        if ctx.needs_input_grad[1]:
+            to_exponents = across.mul_(bounded.log_()).sum(dim=-1) * scale.squeeze(-1)
+        norm = scale / peak
+        to_rows.mul_(norm * exponents[..., None])
+        return to_rows.addcmul_(ratio, along / norm.clamp_min_(tiny)), to_exponents
 
 
 def _tiny(like: Tensor) -> float:
     """Positive, and as far above the smallest normal number that its reciprocal is finite."""
     return 1e4 * torch.finfo(like.dtype).tiny
-
-
-def _log(ratio: Tensor) -> Tensor:
-    """The logarithm with a lower bound: infinities and underflow are ten times slower on CPUs, and
-    0 times infinity is NaN."""
-    return ratio.clamp_min(_tiny(ratio)).log_()
 
 
 def power_kernel(rows: Tensor, exponents: Tensor) -> Tensor:

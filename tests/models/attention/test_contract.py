@@ -156,8 +156,9 @@ def test_torch_counts_the_flops_of_the_closed_form(
     name: str, grid: tuple[int, int], convolution: int
 ) -> None:
     """Two for a multiply-add: a token takes 4 D^2 for the projections, 2 d D or 2 N D for the
-    products (the lesser) and k^2 D for the convolution. In dydila come a bank and a router of n_P
-    options for Q' and for K', routers of n_K options on Q, K, Q', K' and of n_D on both pairs.
+    products (the lesser) and k^2 D for the convolution. In dydila come the chosen projector and a
+    router of n_P options for Q' and for K', routers of n_K options on Q, K, Q', K' and of n_D on
+    both pairs.
     """
     case = Case(name, load_variant(name).config())
     block = case.build(grid, convolution, dtype=torch.float32)
@@ -167,7 +168,7 @@ def test_torch_counts_the_flops_of_the_closed_form(
     tokens = grid[0] * grid[1]
     a_token = 4 * WIDTH**2 + 2 * min(tokens, 32) * WIDTH + convolution**2 * WIDTH
     if name == "dydila":
-        a_token += 2 * (3 * WIDTH**2 + 3 * WIDTH) + 4 * 9 * WIDTH + 2 * 2 * 9 * WIDTH
+        a_token += 2 * (WIDTH**2 + 3 * WIDTH) + 4 * 9 * WIDTH + 2 * 2 * 9 * WIDTH
     assert counter.get_total_flops() == 2 * 2 * tokens * a_token
 
 
