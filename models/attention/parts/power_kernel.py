@@ -38,10 +38,10 @@ class _PowerKernel(torch.autograd.Function):
         logarithm = (ratio.clamp_min(tiny) if learns else ratio.clamp_min_(tiny)).log_()
         floor = math.log(tiny)
         # Zeros stay below the floor whatever the exponent.
-        nn.functional.threshold_(logarithm, floor + 1e-3, 1e3 * floor)
+        torch.threshold_(logarithm, floor + 1e-3, 1e3 * floor)
         powered = logarithm.mul_(exponents[..., None]).clamp_min_(floor).exp_()
         # What falls to the floor is zero, so that its derivative is zero as well.
-        nn.functional.threshold_(powered, 1.01 * tiny, 0.0)
+        torch.threshold_(powered, 1.01 * tiny, 0.0)
         powered_norm = torch.linalg.vector_norm(powered, dim=-1, keepdim=True).clamp_min_(tiny)
         if not learns:
             return powered.mul_(scale.div_(powered_norm))
