@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,9 @@ SIMILARITY = "token_similarity"
 """Mean cosine similarity between the tokens of A v, before any norm of the outputs; of a head."""
 EMPTY_ROWS = "empty_rows"
 """Share of tokens that attend to nothing, which the entropy leaves out; of a head."""
+NEGATIVE_SHARE = "negative_share"
+"""Share of negative weights in a row's absolute sum; of a head that has any. Its positive and its
+negative weights are then measured apart as well: see `of_sign`."""
 SHARE = "token_share"
 """Share of tokens that chose an option; of a router and option."""
 ROUTING_ENTROPY = "routing_entropy"
@@ -147,6 +151,11 @@ _Parts = Sequence[tuple[Tensor, ...]]
 """Images, timesteps and labels, few images at a time."""
 
 
+def of_sign(metric: str, sign: Literal["positive", "negative"]) -> str:
+    """The name of a metric of A's weights of one sign, with all others set to zero."""
+    return f"{metric}_{sign}"
+
+
 def attention_blocks(network: Backbone) -> tuple[AttentionBlock, ...]:
     """The attention of each layer."""
     found = (block.attention for block in network.blocks)
@@ -181,12 +190,25 @@ def _measure_head(attention: AttentionBlock, tokens: Tensor, head: int) -> dict[
     values = split_heads(attention.qkv(tokens).chunk(3, dim=-1)[2], attention.heads)[:, head]
     similarity = token_similarity(weights @ values.to(weights.dtype))
     weights = normalized_rows(weights)
-    return {
+    found = {
         ENTROPY: row_entropy(weights),
         EFFECTIVE_RANK: effective_rank(weights),
         SIMILARITY: similarity,
         EMPTY_ROWS: empty_rows(weights),
     }
+    negative = (-weights).clamp_min(0.0)
+    if negative.any():
+        # A mixture of signs raises the rank by itself, since no direction is positive throughout.
+        found[NEGATIVE_SHARE] = negative.sum(dim=-1).mean(dim=-1)
+        signs: dict[Literal["positive", "negative"], Tensor] = {
+            "positive": weights.clamp_min(0.0),
+            "negative": negative,
+        }
+        for sign, part in signs.items():
+            rows = normalized_rows(part)
+            found[of_sign(ENTROPY, sign)] = row_entropy(rows)
+            found[of_sign(EFFECTIVE_RANK, sign)] = effective_rank(rows)
+    return found
 
 
 def _router_rows(network: Backbone, parts: _Parts, noised: Noised) -> list[ProbeRow]:

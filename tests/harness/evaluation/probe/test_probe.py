@@ -26,12 +26,14 @@ from harness.evaluation.probe.probe import (
     EFFECTIVE_RANK,
     EMPTY_ROWS,
     ENTROPY,
+    NEGATIVE_SHARE,
     ROUTING_ENTROPY,
     SHARE,
     SIMILARITY,
     ProbeImages,
     ProbeRow,
     choose_probe_images,
+    of_sign,
     probe_attention,
 )
 from harness.machine.environment import ROOT
@@ -123,7 +125,24 @@ def by_hand(weights: np.ndarray, values: np.ndarray) -> dict[str, float]:
         EFFECTIVE_RANK: math.exp(scipy.stats.entropy(singular)),
         SIMILARITY: float(np.mean(cosines)),
         EMPTY_ROWS: 0.0,
+        **signs_by_hand(np.array(rows)),
     }
+
+
+def signs_by_hand(rows: np.ndarray) -> dict[str, float]:
+    """Figures of positive and negative weights apart, where there are negative ones."""
+    if rows.min() >= 0:
+        return {}
+    found = {NEGATIVE_SHARE: float(np.mean([-row[row < 0].sum() for row in rows]))}
+    for sign, factor in (("positive", 1), ("negative", -1)):
+        kept = [np.where(factor * row > 0, abs(row), 0.0) for row in rows]
+        kept = [row / row.sum() if row.any() else row for row in kept]
+        found[of_sign(ENTROPY, sign)] = float(
+            np.mean([scipy.stats.entropy(row) / math.log(len(row)) for row in kept if row.any()])
+        )
+        singular = np.linalg.svd(np.array(kept), compute_uv=False)
+        found[of_sign(EFFECTIVE_RANK, sign)] = math.exp(scipy.stats.entropy(singular))
+    return found
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -147,12 +166,16 @@ def test_figures_equal_a_forward_pass_by_hand(variant: str, shown: ProbeImages) 
                         )
                         for image in range(3)
                     ]
-                    for metric in figures[0]:
-                        average = float(np.mean([one[metric] for one in figures]))
+                    for metric in {metric for one in figures for metric in one}:
+                        none = {NEGATIVE_SHARE: 0.0}
+                        counted = [{**none, **one} for one in figures]
+                        average = float(np.mean([one[metric] for one in counted if metric in one]))
                         expected[layer, head, round(told[0].item(), 3), metric] = average
     found = {(row.layer, row.head, round(row.timestep, 3), row.metric): row.value for row in rows}
     assert found.keys() == expected.keys()
-    assert len(rows) == len(found) == 2 * 2 * 2 * 4
+    signed = 5 * sum(row.metric == NEGATIVE_SHARE for row in rows)
+    assert bool(signed) == variant.startswith("dydila")
+    assert len(rows) == len(found) == 2 * 2 * 2 * 4 + signed
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
 
