@@ -1,8 +1,6 @@
-"""What one forward pass of a network costs, counted without computing anything.
+"""What a network and a program cost: operations, memory, images a second.
 
-The most memory that a stretch of a program held at one time.
-
-Images a second, from timings.
+Operations are counted without computing anything.
 """
 
 from __future__ import annotations

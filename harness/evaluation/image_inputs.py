@@ -1,8 +1,7 @@
 """Images from anywhere: a folder, an `.npz` in ADM's layout or a `.npy`.
 
-Images in one array of a file, checked and brought to (N, H, W, C) uint8 as they are read.
-
-A folder of image files of one size, decoded as they are asked for and never resized.
+Images in an array are checked and brought to (N, H, W, C) uint8 as they are read; those in a folder
+are of one size, decoded as they are asked for and never resized.
 """
 
 from __future__ import annotations
@@ -55,7 +54,6 @@ class ArrayImages:
         """
         self.path = path
         self._array = array
-        self._what = what
         if not array.shape or 0 in array.shape[1:]:
             raise UserError(f"{path}: {what} of shape {array.shape} holds no images")
         if array.dtype != np.uint8:

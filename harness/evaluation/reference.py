@@ -1,7 +1,4 @@
-"""Features of real images: what samples are compared with, kept on disk once extracted.
-
-What samples are compared with, wherever it comes from.
-"""
+"""Features of real images, which samples are compared with; kept on disk once extracted."""
 
 from __future__ import annotations
 

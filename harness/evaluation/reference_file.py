@@ -8,7 +8,8 @@ without which ADM's evaluator reads no file. The statistics are of all images, w
 without provenance, such as ADM's, is taken for one of the standard Inception network, which is what
 the field means by it.
 
-From images to a reference file, in memory that does not grow with the images.
+A file is read only after all of it has been looked at, and written in memory that does not grow
+with the images.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing_extensions import TypedDict
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.extractors.weights_file import file_sha256
-from harness.evaluation.features import FeatureBatch, Features, extract_features, feature_batches
+from harness.evaluation.features import FeatureBatch, extract_features, feature_batches
 from harness.evaluation.image_inputs import (
     UNREADABLE,
     HashedRows,
@@ -168,22 +169,6 @@ def read_reference(
         features=features,
     )
     return statistics, provenance
-
-
-def reference_of_features(
-    features: Features, extractor: FeatureExtractor, fingerprint: str
-) -> ReferenceStatistics:
-    """The same from images that were just looked at."""
-    return ReferenceStatistics(
-        extractor=extractor.name,
-        weights_sha256=extractor.weights_sha256,
-        resize=extractor.resize,
-        fingerprint=fingerprint,
-        images=len(features),
-        gaussian=fitted_gaussian(features.features),
-        spatial=features.spatial_gaussian,
-        features=features.features,
-    )
 
 
 class _Provenance(TypedDict):

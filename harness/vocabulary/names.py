@@ -1,6 +1,6 @@
 """The names of metrics, tags and artifacts: all that reports know of the rest of the harness.
 
-Which names of metrics, parameters and tags MLflow takes (mlflow/utils/validation.py).
+`check_name` says which names MLflow takes (mlflow/utils/validation.py).
 """
 
 from __future__ import annotations

@@ -6,11 +6,10 @@ some ball of a generated one (Kynkaanniemi et al. 2019). Density counts the ball
 that a generated one lies in, over k; coverage is the share of real balls that hold a generated
 image (Naeem et al. 2020). Density can be above 1; the others lie in [0, 1].
 
-Which points lie within which balls, by block, with ties decided exactly.
-
-Squared distances come from one matrix product a block, `|x|^2 + |y|^2 - 2 x . y`, whose rounding
-would decide at random where a point lies exactly on a sphere, as copies of training images do. The
-few pairs that are closer to a sphere than the rounding are measured again, by differences.
+Distances are compared by block, with ties decided exactly. Squared distances come from one matrix
+product a block, `|x|^2 + |y|^2 - 2 x . y`, whose rounding would decide at random where a point lies
+exactly on a sphere, as copies of training images do. The few pairs that are closer to a sphere than
+the rounding are measured again, by differences.
 
 Features stay as they are given, in float32 as a rule, and are brought to float64 a block at a time.
 """

@@ -1,8 +1,6 @@
-"""The probe of one trial: on which images, under which names, in which files.
+"""What is kept of one trial's probe: a table of all rows, their means, and a figure.
 
-The rows of the probe as CSV, and their means.
-
-The probe's figure of one network: a panel a metric, a line a timestep, over the layers.
+The figure has a panel a metric and a line a timestep, over the layers.
 """
 
 from __future__ import annotations

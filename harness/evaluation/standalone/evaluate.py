@@ -1,6 +1,6 @@
 """`evaluate`: the figures of images from anywhere, with all that they depend on.
 
-`evaluate` with several processes.
+One process does it, or several that share out the extraction of features.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 
 from harness.config.serialisation import from_yaml_file
@@ -27,12 +28,11 @@ from harness.evaluation.quality import (
     measure_quality,
     quality_identity,
 )
-from harness.evaluation.reference import ReferenceStatistics
+from harness.evaluation.reference import Reference, ReferenceStatistics
 from harness.evaluation.reference_file import (
     open_reference_images,
     read_reference,
     reference_extractor,
-    reference_of_features,
 )
 from harness.evaluation.standalone.outputs import (
     NamedClasses,
@@ -119,51 +119,17 @@ def evaluate_images(
         labels = matched_labels(Path(samples.source), spec.reference)
     name = spec.extractor or reference_extractor(spec.reference)
     extractor = load_extractor(name, spec.extractor_weights, spec.extractor_size)
-    device = choose_device(spec.device)
     measurements = _measurements(spec, extractor)
-
-    def features_of(images: ImageInput) -> tuple[Features, str]:
-        """And the hash of the images."""
-        rows = HashedRows(images.images)
-        with watch("images") as view, finite_features(spec.extractor_weights):
-            found = extract_features(
-                rows,
-                extractor,
-                batch_size=spec.batch_size,
-                device=device,
-                group=group,
-                on_progress=view,
-            )
-        return found, rows.sha256(group)
-
+    looking = _Looking(spec, extractor, watch, group)
     warnings = [*samples.notes]
     reference: ReferenceStatistics | None
     if real is None:
-        with watch("images") as view, finite_features(spec.extractor_weights):
-            reference, provenance = read_reference(
-                spec.reference,
-                extractor,
-                single_images=labels is not None
-                or bool({Measurement.KERNEL, Measurement.NEIGHBOURS} & set(measurements)),
-                batch_size=spec.batch_size,
-                device=device,
-                group=group,
-                on_progress=view,
-            )
+        singles = {Measurement.KERNEL, Measurement.NEIGHBOURS} & set(measurements)
+        reference, provenance = looking.stored_reference(bool(singles) or labels is not None)
     else:
         warnings += real.notes
-        found, fingerprint = features_of(real)
-        reference = reference_of_features(found, extractor, fingerprint) if group.leads else None
-        # Their logits serve nothing: 0.2 GB for 50,000 images.
-        del found
-        provenance = {
-            "source": real.source,
-            "fingerprint": fingerprint,
-            "images": len(real.images),
-            "resolution": _resolution(real),
-            "classes": real.classes,
-        }
-    features, sha256 = features_of(samples)
+        reference, provenance = looking.reference_of(real)
+    features, sha256 = looking.features_of(samples)
     if not group.leads or reference is None:
         return None
     with watch("images") as view:
@@ -188,6 +154,60 @@ def evaluate_images(
     return Evaluation(
         quality, extractor.display, uncertainty, report, tuple(warnings), classes, unwritten
     )
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """Shows images to the extractor, together with the other processes of a group."""
+
+    spec: EvaluateSpec
+    extractor: FeatureExtractor
+    watch: Watch
+    group: ProcessGroup
+
+    @property
+    def device(self) -> torch.device:
+        return choose_device(self.spec.device)
+
+    def features_of(self, images: ImageInput) -> tuple[Features, str]:
+        """Features, on the leading process, and the hash of the images."""
+        rows = HashedRows(images.images)
+        with self.watch("images") as view, finite_features(self.spec.extractor_weights):
+            found = extract_features(
+                rows,
+                self.extractor,
+                batch_size=self.spec.batch_size,
+                device=self.device,
+                group=self.group,
+                on_progress=view,
+            )
+        return found, rows.sha256(self.group)
+
+    def stored_reference(self, single_images: bool) -> tuple[ReferenceStatistics, dict[str, Any]]:
+        """From the file of a reference, and where it comes from."""
+        with self.watch("images") as view, finite_features(self.spec.extractor_weights):
+            return read_reference(
+                self.spec.reference,
+                self.extractor,
+                single_images=single_images,
+                batch_size=self.spec.batch_size,
+                device=self.device,
+                group=self.group,
+                on_progress=view,
+            )
+
+    def reference_of(self, real: ImageInput) -> tuple[ReferenceStatistics | None, dict[str, Any]]:
+        """From real images, on the leading process, and where they come from."""
+        features, fingerprint = self.features_of(real)
+        provenance = {
+            "source": real.source,
+            "fingerprint": fingerprint,
+            "images": len(real.images),
+            "resolution": _resolution(real),
+            "classes": real.classes,
+        }
+        found = Reference(features, fingerprint, self.extractor.name, self.extractor.weights_sha256)
+        return found.statistics() if self.group.leads else None, provenance
 
 
 def _measurements(spec: EvaluateSpec, extractor: FeatureExtractor) -> tuple[Measurement, ...]:

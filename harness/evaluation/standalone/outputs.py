@@ -1,9 +1,4 @@
-"""The files that an evaluation is written to.
-
-`evaluate --per-class`: the distance of each class, under the names of the classes.
-
-What is written and said of an evaluation: its JSON, and warnings.
-"""
+"""What is written of an evaluation: figures, classes and warnings, as JSON, CSV and `.npz`."""
 
 from __future__ import annotations
 
