@@ -1,7 +1,4 @@
-"""An ablation's trials out of MLflow, as one data frame and a list of what is missing.
-
-Whether speeds and memory of an ablation's trials can be compared at all.
-"""
+"""An ablation's trials out of MLflow, as one data frame and a list of what is missing."""
 
 from __future__ import annotations
 

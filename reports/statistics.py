@@ -75,7 +75,7 @@ def paired_difference(
 
     Args:
         variant: seed to value. Values that are not finite are left out.
-        baseline: the same for the baseline.
+        baseline: seed to value of the baseline.
 
     Returns:
         Mean difference; from two common seeds on with standard error, interval and p-value. Equal

@@ -1,9 +1,8 @@
 """What a journal holds: one JSON object a line, and the types these lines are read into.
 
-Texts that name the run of another journal, whatever its id is in the store at hand.
-
-A run's id differs from store to store and is unknown while a server is down. A journal therefore
-names another run by a link to that run's folder, and the publisher puts the id in its place.
+A run's id differs from store to store and is unknown while a server is down. A text in a journal
+therefore names another run by a link to that run's folder; the publisher puts in its place the id
+that the run has in the store at hand.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Tags:
-    """Values may hold links to other journals' runs, see `links`."""
+    """Values may hold links to other journals' runs, see `run_link`."""
 
     tags: dict[str, str]
 
@@ -76,7 +75,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Text:
-    """An artifact whose content is in the journal. It may hold links, see `links`."""
+    """An artifact whose content is in the journal. It may hold links, see `run_link`."""
 
     name: str
     text: str

@@ -105,7 +105,7 @@ class Journal:
         Args:
             experiment: MLflow's experiment, here the scale.
             run_name: what MLflow lists the run as.
-            tags: values may hold `links.run_link`s.
+            tags: values may hold links, see `run_link`.
             params: flat; values that are not strings are written as JSON.
             parent: folder of the parent run's journal, which must have been started before.
         """
@@ -159,7 +159,7 @@ class Journal:
             raise ValueError(f"parameters cannot change within a run: {', '.join(changed)}")
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags; values may hold `links.run_link`s. Unchanged ones are not written again.
+        """Set tags; values may hold links, see `run_link`. Unchanged ones are not written again.
 
         Raises:
             ValueError: MLflow would refuse a name.
@@ -187,7 +187,7 @@ class Journal:
             os.fsync(self._file)
 
     def text(self, name: str, text: str) -> None:
-        """Record an artifact called `name` by its content, which may hold `links.run_link`s."""
+        """Record an artifact called `name` by its content, which may hold links, see `run_link`."""
         with self._lock:
             self._write(Text(name, text))
             os.fsync(self._file)

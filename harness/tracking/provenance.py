@@ -44,7 +44,7 @@ class Provenance:
     """CPU threads that the run may use."""
 
     def tags(self) -> dict[str, str]:
-        """The same as MLflow tags."""
+        """All of it as MLflow tags."""
         tags = {
             names.TAG_GIT_COMMIT: self.commit or NOT_A_CHECKOUT,
             names.TAG_DEVICE: f"{self.device}, {self.threads} CPU threads",

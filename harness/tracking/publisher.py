@@ -1,6 +1,6 @@
-"""Sends a run's journal to MLflow in the background, while the trial writes it.
+"""Sends journals to MLflow: one while its trial writes it, and what earlier commands left unsent.
 
-What earlier commands left unsent, and what a fresh, emptied or other store lacks.
+A fresh, emptied or other store lacks all journals, and is filled in the same way.
 """
 
 from __future__ import annotations

@@ -1,13 +1,7 @@
-"""The parent run of an ablation, which its trials' runs hang below.
+"""The runs that the runs of trials hang below in MLflow: an ablation's and a search's.
 
-A repeated command goes on with the run of the same set of trials.
-
-A run that the runs of trials hang below: what an ablation's and a search's have in common.
-
-It is recorded as a trial is: a journal in its folder, a publisher behind it. So it works while no
-server answers, and a repeated command goes on with the same run.
-
-The parent run of a search, which the runs of its trials hang below.
+Each is recorded as a trial is: a journal in its folder, a publisher behind it. So it works while no
+server answers, and a repeated command goes on with the run of the same trials.
 """
 
 from __future__ import annotations
@@ -55,7 +49,7 @@ class ParentRun:
             scale: the scale's name, which is MLflow's experiment.
             name: of the run.
             tags: as `Journal.start` takes them.
-            params: the same.
+            params: as `Journal.start` takes them.
         """
         self.journal.start(experiment=scale, run_name=name, tags=tags, params=params)
         self._publisher.start()
@@ -104,7 +98,7 @@ def ablation_folder(runs_dir: Path, scale: str, ablation: str, hashes: Sequence[
 
 
 def ablation_folders(runs_dir: Path, scale: str, ablation: str) -> list[Path]:
-    """The same of all sets of trials that an ablation was run with."""
+    """The folders of all runs of an ablation, one a set of trials that it was run with."""
     return sorted(
         path.parent for path in _folder(runs_dir, scale, ablation).glob(f"*/{JOURNAL_FILE}")
     )

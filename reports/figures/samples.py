@@ -1,7 +1,4 @@
-"""The side-by-side sample figure: a row a class, a block of columns a variant.
-
-The sample grids of an ablation, one a variant, all of one seed where that can be.
-"""
+"""The sample figure: a row a class, a block of columns a variant, all of one seed where possible."""
 
 from __future__ import annotations
 
