@@ -37,7 +37,7 @@ class Provenance:
     dirty: bool | None
     """Whether files differ from the commit or are not in it; None outside a git checkout."""
     versions: Mapping[str, str]
-    """Of Python and the libraries that are installed, by name."""
+    """Versions of Python and of the libraries that are installed, by name."""
     device: str
     """Model of the GPU, or of the CPU."""
     threads: int

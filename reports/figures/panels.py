@@ -32,7 +32,7 @@ _FEW_POINTS = 12
 """Up to this many points of a line are marked; a single one would be invisible otherwise."""
 _LINE_HEIGHT = 0.17
 _CHARACTERS_AN_INCH = 75 / 4.5
-"""Of a legend, side by side."""
+"""How many characters of a legend fit an inch."""
 
 
 @dataclass(frozen=True)

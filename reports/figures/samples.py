@@ -1,4 +1,4 @@
-"""The sample figure: a row a class, a block of columns a variant, all of one seed where possible."""
+"""The sample figure: a row a class, a block of columns a variant, of one seed where possible."""
 
 from __future__ import annotations
 
