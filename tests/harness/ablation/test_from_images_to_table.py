@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors import safe_open
 
-from harness.machine.environment import ROOT
+from tests.support.command import output_of
 
 RESOLUTION = 32
 SETTINGS = [
@@ -33,23 +30,11 @@ SETTINGS = [
     "train.checkpoint_every=4",
     "sample.steps=3",
     "sample.batch_size=8",
+    "evaluate.extractor=efficientnet_lite0",
     "evaluate.samples=20",
     "evaluate.inception_splits=2",
     "evaluate.probe_images=2",
 ]
-
-
-def harness(folder: Path, *words: str | Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def save_random_autoencoder(folder: Path) -> None:
@@ -69,18 +54,17 @@ def save_random_autoencoder(folder: Path) -> None:
 def test_photographs_become_a_manifest_latents_and_a_table(
     shared_data: Path, tmp_path: Path, new_store: Callable[[Path], str]
 ) -> None:
-    new_store(tmp_path)
+    store = new_store(tmp_path)
     images = shared_data / "imagenet-sample.zip"
     manifest, latents = tmp_path / "manifest.json", tmp_path / "latents"
     autoencoder, sheet = tmp_path / "autoencoder", tmp_path / "sheet.png"
     save_random_autoencoder(autoencoder)
-    harness(tmp_path, "data", "make-manifest", images, manifest, "--classes", "50", "--seed", "3")
-    described = harness(tmp_path, "data", "describe", manifest, images, "--contact-sheet", sheet)
+    output_of("data", "make-manifest", images, manifest, "--classes", "50", "--seed", "3")
+    described = output_of("data", "describe", manifest, images, "--contact-sheet", sheet)
     stored = json.loads(manifest.read_text())
     assert stored["hash"][:12] in described
     assert sheet.stat().st_size > 10_000
-    harness(
-        tmp_path,
+    output_of(
         *("data", "encode", images, latents, "--manifest", manifest),
         *("--autoencoder", autoencoder, "--resolution", RESOLUTION, "--images-per-shard", 16),
     )
@@ -98,7 +82,7 @@ def test_photographs_become_a_manifest_latents_and_a_table(
     ]
     runs = tmp_path / "runs"
     ablation = ("ablation", "no_differential", "--scale", "sub_in", "--seeds", "1")
-    first = harness(tmp_path, *ablation, "--runs-dir", runs, *settings)
+    first = output_of(*ablation, "--runs-dir", runs, *settings, store=store)
     assert "3 trials to run" in first
     report = runs / "reports" / "sub_in" / "no_differential"
     with (report / "table.csv").open() as file:
@@ -109,6 +93,6 @@ def test_photographs_become_a_manifest_latents_and_a_table(
     for samples in runs.glob("sub_in/*/*/samples.npz"):
         with np.load(samples) as drawn:
             assert drawn["arr_0"].shape == (20, RESOLUTION, RESOLUTION, 3)
-    assert "3 of 3 trials are finished already" in harness(
-        tmp_path, *ablation, "--runs-dir", runs, *settings
+    assert "3 of 3 trials are finished already" in output_of(
+        *ablation, "--runs-dir", runs, *settings, store=store
     )

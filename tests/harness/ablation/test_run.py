@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
 import os
 import re
@@ -23,9 +21,9 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from harness.cli.main import main
 from harness.machine.environment import ROOT
 from harness.vocabulary import names
+from tests.support.command import output_of
 
 TINY = [
     *("train.steps=12", "train.batch_size=16", "train.checkpoint_every=4", "model.depth=1"),
@@ -41,31 +39,26 @@ def command(folder: Path, *more: str, name: str = "no_differential") -> list[str
     ]
 
 
+def store_of(folder: Path) -> str:
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
 def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    return {**os.environ, "MLFLOW_TRACKING_URI": store_of(folder)}
 
 
 def run(folder: Path, *more: str, name: str = "no_differential") -> str:
-    return harness(folder, *command(folder, *more, name=name)[3:])
+    return output_of(*command(folder, *more, name=name)[3:], store=store_of(folder))
 
 
 def report(folder: Path, runs_dir: Path, name: str = "no_differential") -> str:
     """Made from the store in `folder`; what it prints."""
-    return harness(folder, "report", name, "--scale", "smoke", "--runs-dir", str(runs_dir))
-
-
-def harness(folder: Path, *words: str) -> str:
-    """What a command prints, called in this process, which has imported everything."""
-    printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        code = main(words)
-    assert code == 0, printed.getvalue()
-    return printed.getvalue()
+    words = ("report", name, "--scale", "smoke", "--runs-dir", runs_dir)
+    return output_of(*words, store=store_of(folder))
 
 
 def client(folder: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    return MlflowClient(store_of(folder))
 
 
 def runs_of_kind(folder: Path, kind: str) -> list[Any]:

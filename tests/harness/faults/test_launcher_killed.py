@@ -16,6 +16,7 @@ import pytest
 
 from harness.machine.environment import ROOT
 from harness.vocabulary import names
+from tests.support.command import output_of
 from tests.support.processes.killed_trials import TINY, Place, read_journal, recorded_metrics
 
 KILLS = 3
@@ -40,7 +41,8 @@ def test_a_launcher_killed_at_random_moments_leaves_each_trial_run_once(
     new_store: Callable[[Path], str],
     subprocess_environment: dict[str, Any],
 ) -> None:
-    environment = {**subprocess_environment, "MLFLOW_TRACKING_URI": new_store(tmp_path)}
+    store = new_store(tmp_path)
+    environment = {**subprocess_environment, "MLFLOW_TRACKING_URI": store}
     moments = random.Random(3)
     for _ in range(KILLS):
         launcher = subprocess.Popen(
@@ -56,10 +58,7 @@ def test_a_launcher_killed_at_random_moments_leaves_each_trial_run_once(
             launcher.wait()
             _, alive = psutil.wait_procs(workers, timeout=60)
             assert not alive
-    done = subprocess.run(
-        command(tmp_path), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    output_of(*command(tmp_path)[3:], store=store)
     trials = {path.parent.name: path for path in tmp_path.glob("runs/smoke/*/*/")}
     assert set(trials) == set(VARIANTS)
     weights = (trials["sana"] / "ema.safetensors").read_bytes()
@@ -69,8 +68,6 @@ def test_a_launcher_killed_at_random_moments_leaves_each_trial_run_once(
         steps = [step for name, step in recorded_metrics(trial) if name == names.TRAIN_LOSS]
         assert steps == list(range(len(steps)))
     size = events_so_far(tmp_path)
-    again = subprocess.run(
-        command(tmp_path), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert "3 of 3 trials are finished already and are reused" in again.stdout
+    again = output_of(*command(tmp_path)[3:], store=store)
+    assert "3 of 3 trials are finished already and are reused" in again
     assert events_so_far(tmp_path) == size
