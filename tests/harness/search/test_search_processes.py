@@ -24,7 +24,7 @@ from tests.support.command import output_of
 
 TINY = [
     *("model.depth=1", "train.batch_size=16", "train.validate_every=5", "train.checkpoint_every=5"),
-    *("evaluate.samples=20", "evaluate.probe_images=0", "sample.steps=2"),
+    *("evaluate.samples=20", "evaluate.probe_images=0", "sample.steps=3"),
     "cluster.threads_per_worker=1",
 ]
 

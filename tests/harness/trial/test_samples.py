@@ -53,7 +53,7 @@ SETTINGS = (
     "train.validation_samples_every=2",
     "train.best_by=kd",
     "model.depth=1",
-    "sample.steps=2",
+    "sample.steps=3",
     "sample.weights=best",
     "evaluate.inception_splits=2",
 )
@@ -278,7 +278,7 @@ def test_two_processes_give_the_curves_and_the_best_of_one(
         "train.warmup_steps=0",
         f"train.strategy={strategy}",
         "model.depth=1",
-        "sample.steps=2",
+        "sample.steps=3",
         "evaluate.inception_splits=2",
     )
     found = {}
