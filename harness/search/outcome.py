@@ -211,6 +211,8 @@ def _save(path: Path, plot: Callable[[], Any], panels: int = 1) -> Path:
     # Optuna's figures switch the style of all later ones, and draw with pyplot.
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        # The first trial alone has one value on each axis; matplotlib widens these by itself.
+        warnings.filterwarnings("ignore", "Attempting to set identical")
         pyplot.switch_backend("agg")
         figure = np.ravel(np.asarray(plot(), dtype=object))[0].figure
         figure.set_size_inches(max(7.0, 4.0 * panels), 4.5)

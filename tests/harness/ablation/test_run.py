@@ -21,6 +21,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from harness.cli.main import main
 from harness.machine.environment import ROOT
 from harness.vocabulary import names
 from tests.support.command import output_of
