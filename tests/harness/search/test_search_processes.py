@@ -20,7 +20,6 @@ from mlflow import MlflowClient
 from harness.config.load import load_ablation
 from harness.machine.environment import EXPERIMENTS, ROOT
 from harness.vocabulary import names
-from tests.support.command import output_of
 
 TINY = [
     *("model.depth=1", "train.batch_size=16", "train.validate_every=5", "train.checkpoint_every=5"),
@@ -37,8 +36,8 @@ def command(folder: Path, trials: int, *more: str) -> list[str]:
     ]
 
 
-def store_of(folder: Path) -> str:
-    return f"sqlite:///{folder / 'mlflow.db'}"
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
 
 
 def write_search(folder: Path, text: str) -> None:
@@ -48,7 +47,16 @@ def write_search(folder: Path, text: str) -> None:
 
 
 def run(folder: Path, trials: int, *more: str) -> str:
-    return output_of(*command(folder, trials, *more)[3:], store=store_of(folder))
+    done = subprocess.run(
+        command(folder, trials, *more),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(folder),
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -89,7 +97,7 @@ def test_killed_workers_and_launchers_lose_and_repeat_nothing(
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "MLFLOW_TRACKING_URI": store_of(tmp_path)},
+        env=environment(tmp_path),
     )
     checkpoint = wait_for("runs/smoke/s/*/checkpoints/step-*.sha256", tmp_path, launcher)
     killed = checkpoint.parents[1]
@@ -122,7 +130,7 @@ def test_killed_workers_and_launchers_lose_and_repeat_nothing(
     assert "0 of 2 to run" in again
     assert rows(tmp_path) == found
 
-    store = MlflowClient(store_of(tmp_path))
+    store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = store.get_experiment_by_name("smoke")
     assert experiment is not None
     runs = store.search_runs([experiment.experiment_id])
@@ -164,7 +172,7 @@ def test_a_hopeless_configuration_is_stopped_early_and_a_larger_number_goes_on(
     assert (base["state"], float(base["train.learning_rate"])) == ("COMPLETE", 2e-3)
     pruned = [row for row in others if row["state"] == "PRUNED"]
     assert pruned
-    store = MlflowClient(store_of(tmp_path))
+    store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = store.get_experiment_by_name("smoke")
     assert experiment is not None
     for row in pruned:
