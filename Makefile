@@ -130,7 +130,7 @@ check: $(STAMP) ## Lint, check types and the direction of imports.
 	@$(VENV)/bin/lint-imports
 
 docs: $(STAMP) ## Build the documentation as web pages in site/; a broken link fails.
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 format: $(STAMP) ## Format the code.
 	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
