@@ -10,6 +10,7 @@ from rich.console import Console
 from harness.config.load import Ablation
 from harness.data.datasets import bind_content
 from harness.machine.environment import ROOT
+from harness.machine.files import check_folder
 from harness.tracking.publisher import publish_pending, wait_published
 from harness.tracking.runs import (
     AblationMember,
@@ -53,6 +54,7 @@ def rebuild_report(
                 f"{what} {name[:50]!r}: expected the name of one that was run, which is that of a "
                 "file in experiments/ without its folder and ending"
             )
+    check_folder(runs_dir, "--runs-dir")
     store = open_store(ROOT)
 
     def notice(text: str) -> None:

@@ -17,7 +17,9 @@ from harness.config.load import Ablation, Trial
 from harness.config.serialisation import flatten, to_plain
 from harness.data.datasets import bind_content
 from harness.machine.environment import ROOT
+from harness.machine.files import check_folder
 from harness.processes.jobs import Job, JobResult
+from harness.processes.status import record_ending
 from harness.terminal.jobs import JobDisplay
 from harness.tracking.events import first_event
 from harness.tracking.journal import Journal, end_left_run, ending_of
@@ -26,10 +28,12 @@ from harness.tracking.publisher import publish_pending
 from harness.tracking.runs import AblationMember, AblationRun, ablation_folder
 from harness.tracking.store import open_store
 from harness.training.build import check_batch
+from harness.trial.restore import restore_journal
 from harness.trial.spec import (
     FLOOR,
     RESULT,
     TrialSpec,
+    finished_floor,
     finished_result,
     floor_file,
     trial_folder,
@@ -85,6 +89,7 @@ def run_ablation(
         Detached: the trials go on; the same call watches them again.
     """
     bound, runs_dir = bind_content(ablation), runs_dir.resolve()
+    check_folder(runs_dir, "--runs-dir")
     launcher = _launcher(bound, cluster, runs_dir, console, detach=detach)
     return _AblationInProgress(bound, launcher, runs_dir, console, only_failed=only_failed).run()
 
@@ -138,6 +143,7 @@ class _AblationInProgress:
                 if state.phase == "failed"
             ]
         self.floor = floor_file(ablation.trials[0].config, self.references)
+        self._lacks_floor = finished_floor(self.floor) is None
         hashes = [trial.hash for trial in ablation.trials]
         self.folder = ablation_folder(runs_dir, ablation.scale, ablation.name, hashes)
 
@@ -150,6 +156,7 @@ class _AblationInProgress:
         self.notice(f"{ablation.name} at {ablation.scale}: {ablation.question}")
         self._say_what_is_reused()
         plan = self._plan()
+        self._remove_damaged()
         self.store.prepare(ablation.scale, self.notice)
         publish_pending(self.runs_dir, self.store, self.notice)
         tracked = AblationRun(self.folder, self.store, self.notice)
@@ -160,6 +167,8 @@ class _AblationInProgress:
             baseline=ablation.baseline,
             provenance=collect(ROOT).tags(),
         )
+        for trial in ablation.trials:
+            restore_journal(trial, self.folders[trial.hash], self.folder, self.notice)
         try:
             self._restore_lost_records()
             tracked.trials(self._members(), self.floor)
@@ -213,6 +222,16 @@ class _AblationInProgress:
     def notice(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
 
+    def _remove_damaged(self) -> None:
+        """So that nobody takes a damaged result, which is made again, for the new one."""
+        for trial in self.left:
+            folder = self.folders[trial.hash]
+            # Another command may have finished it since this one looked.
+            if finished_result(folder) is None:
+                (folder / RESULT).unlink(missing_ok=True)
+        if finished_floor(self.floor) is None:
+            self.floor.unlink(missing_ok=True)
+
     def _say_what_is_reused(self) -> None:
         if self.only_failed:
             self.notice(f"{len(self.left)} trial(s) failed and are run again")
@@ -230,7 +249,7 @@ class _AblationInProgress:
 
     def _plan(self) -> Plan | None:
         """How to run what is left; None where nothing is."""
-        count = len(self.left) + (not self.floor.exists())
+        count = len(self.left) + self._lacks_floor
         wants_gpu = any(trial.config.train.device != "cpu" for trial in self.ablation.trials)
         if not count:
             return None
@@ -241,7 +260,7 @@ class _AblationInProgress:
 
     def _jobs(self, plan: Plan) -> list[Job]:
         jobs = [self._job("trial", trial, plan) for trial in self.left]
-        if not self.floor.exists():
+        if self._lacks_floor:
             jobs.insert(0, self._job("floor", self.ablation.trials[0], plan))
         return jobs
 
@@ -258,13 +277,16 @@ class _AblationInProgress:
         return failed
 
     def _end_runs_of_killed_workers(self, failed: tuple[JobResult, ...]) -> None:
-        """Say in MLflow how a trial ended whose process had no time to say it."""
+        """Say in MLflow, and to `status`, how a trial ended whose process could not say it."""
         reasons = {
-            result.key: result.reason or "" for result in failed if not result.caused_by_user
+            result.key: result.reason or ""
+            for result in failed
+            if not result.caused_by_user and result.stopped is None
         }
         for trial in self.ablation.trials:
             if (reason := reasons.get(trial_key(trial))) is not None:
                 end_left_run(self.folders[trial.hash], "FAILED", reason)
+                record_ending(self.folders[trial.hash], "failed", reason)
 
     def _job(self, kind: str, trial: Trial, plan: Plan) -> Job:
         folder = self.folders[trial.hash]

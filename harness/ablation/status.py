@@ -37,7 +37,15 @@ from harness.data.datasets import bind_content
 from harness.processes.lock import describe_holder, is_locked
 from harness.processes.status import TrialStatus, read_status
 from harness.terminal.jobs import format_duration
-from harness.trial.spec import FLOOR, RESULT, floor_file, trial_folder, trial_key
+from harness.trial.spec import (
+    FLOOR,
+    RESULT,
+    finished_floor,
+    finished_result,
+    floor_file,
+    trial_folder,
+    trial_key,
+)
 
 QUEUE_SECONDS = 10.0
 
@@ -103,7 +111,9 @@ def state_of(result: Path, queue: Queue | None) -> TrialState:
     outcome = None if record is None else read_outcome(result, record)
     requeues = 0 if outcome is None else outcome.requeues
     job = "" if record is None else record.job
-    if result.exists():
+    floor = result.name != RESULT
+    found = finished_floor(result) if floor else finished_result(result.parent)
+    if found is not None:
         return TrialState("done", status=status, job=job, requeues=requeues)
     phase, reason = _phase(result, status, record, outcome, queue)
     if phase == "running" and record is not None and status is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -129,6 +130,12 @@ def _why(error: Exception) -> str:
     return f"{field}: {first['msg']}" if field else str(first["msg"])
 
 
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def remove_leftovers(folder: Path, stem: str) -> None:
     """Remove what processes that were killed while they wrote left behind.
 
@@ -197,6 +204,27 @@ def given_path(text: str, what: str) -> Path:
     except (OSError, RuntimeError) as error:
         raise UserError(f"{what} names {text}, which cannot be looked at ({error})") from error
     return path
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Make the folder, and see that files can be written there.
+
+    Args:
+        folder: which one.
+        option: of the command line, that named it.
+
+    Raises:
+        UserError: it cannot be made, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{option} is {folder}, where nothing can be written ({error.strerror}): name a folder "
+            "that can be written to, or one that can be made"
+        ) from error
 
 
 def check_writable(path: Path) -> None:

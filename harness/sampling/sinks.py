@@ -115,9 +115,10 @@ class FileSink(SampleSink):
         except (OSError, DamagedFileError, ValueError, EOFError):
             return 0
         whole = stored.dtype == np.uint8 and stored.ndim == 4 and len(stored) == self.count
-        if not whole or state.get("origin") != self.origin:
+        if not whole or not isinstance(state, dict) or state.get("origin") != self.origin:
             return 0
-        return int(state["done"])
+        done = state.get("done")
+        return done if isinstance(done, int) and 0 <= done <= self.count else 0
 
 
 def save_samples(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:

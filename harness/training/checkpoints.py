@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from harness.machine.files import atomic_path, remove_leftovers, write_text
+from harness.machine.files import atomic_path, file_digest, remove_leftovers, write_text
 from harness.processes.signals import StopRequest
-from models.errors import Preempted
+from models.errors import Preempted, UserError
 
 _KEPT = 2
 
@@ -25,11 +25,18 @@ _log = logging.getLogger(__name__)
 
 
 class WriteInPlace(TorchCheckpointIO):
-    """Writes a checkpoint straight to its path.
+    """Writes a checkpoint straight to its path, and reads none that is of another network.
 
     Lightning itself writes to the system's temporary folder and moves the file: that folder may be
     too small, a move to another disk is a second copy, and a killed process leaves its file there.
+
+    Args:
+        shapes: of all that the module to be trained keeps, by their names.
     """
+
+    def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
+        super().__init__()
+        self._shapes = dict(shapes)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -37,6 +44,34 @@ class WriteInPlace(TorchCheckpointIO):
         # Through a file of Python's, so that a full disk is an OSError that says so.
         with Path(path).open("wb") as stream:
             torch.save(checkpoint, stream)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The checkpoint, as Lightning asks for it.
+
+        Raises:
+            UserError: it holds code, or weights of another network.
+        """
+        try:
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+            found = {name: part.shape for name, part in checkpoint["state_dict"].items()}
+        except (pickle.UnpicklingError, KeyError, AttributeError, TypeError, EOFError) as error:
+            why = "holds other things than weights and is not opened"
+            raise UserError(_refused(path, why)) from error
+        for name in sorted(found.keys() ^ self._shapes.keys()):
+            whose = "it has" if name in found else "it lacks"
+            raise UserError(_refused(path, f"is of another network: {whose} {name}"))
+        for name, shape in found.items():
+            if shape != self._shapes[name]:
+                sizes = f"{name} is {tuple(shape)}, not {tuple(self._shapes[name])}"
+                raise UserError(_refused(path, f"is of another network: {sizes}"))
+        return checkpoint
+
+
+def _refused(path: str | Path, why: str) -> str:
+    return (
+        f"{path} {why}: remove it, and the same command goes on from the checkpoint before it, or "
+        "from the beginning"
+    )
 
 
 class Checkpoints(pl.Callback):
@@ -82,7 +117,7 @@ class Checkpoints(pl.Callback):
         else:
             with atomic_path(path) as temporary:
                 trainer.save_checkpoint(temporary, weights_only=False)
-            write_text(_digest_path(path), _digest(path))
+            write_text(_digest_path(path), file_digest(path))
             # Newer ones are damaged, or training would have gone on from them.
             kept = [p for p in _newest_first(self.folder) if step_of(p) <= step][:_KEPT]
             for old in set(_newest_first(self.folder)) - set(kept):
@@ -98,7 +133,7 @@ def resumable_checkpoint(folder: Path) -> Path | None:
     """
     for path in _newest_first(folder):
         recorded = _digest_path(path)
-        if recorded.exists() and recorded.read_bytes().strip() == _digest(path).encode():
+        if recorded.exists() and recorded.read_bytes().strip() == file_digest(path).encode():
             return path
         _log.warning("checkpoint %s is damaged or incomplete: trying the one before it", path)
     return None
@@ -120,11 +155,6 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _digest_path(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".sha256")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class Preemption(pl.Callback):

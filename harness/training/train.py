@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,13 @@ from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
 from harness.data.batches import BatchOrder, DrawnImages, DrawOrder, TrainingData
 from harness.data.images import DataSet
-from harness.machine.files import atomic_path, read_json, write_json
+from harness.machine.files import (
+    DamagedFileError,
+    atomic_path,
+    file_digest,
+    read_json,
+    write_json,
+)
 from harness.processes.group import ProcessGroup, current_group, lost_touch_as_user_error
 from harness.processes.progress import ProgressListener
 from harness.processes.signals import StopRequest
@@ -55,6 +62,11 @@ from models.errors import UserError
 _SUMMARY = "trained.json"
 EMA_WEIGHTS = "ema.safetensors"
 _CHECKPOINTS = "checkpoints"
+_REMEDY = (
+    "remove {} and repeat the ablation's command, which makes both again from the last checkpoint"
+)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,14 +81,35 @@ class TrainingSummary:
     resumed_from_step: int | None
     skipped_steps: tuple[int, ...] = ()
     """Steps whose batches were left out, see `train.on_non_finite`."""
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Checksums of the files of weights, by their names; empty for trainings before there were."""
 
 
 def finished_training(folder: Path) -> TrainingSummary | None:
-    """The summary of a training that ended here, or None."""
+    """The summary of a training that ended here, or None.
+
+    Raises:
+        DamagedFileError: the summary is damaged, or the weights are not those that training wrote.
+    """
     path = folder / _SUMMARY
     if not path.exists():
         return None
-    return read_json(path, TrainingSummary)
+    summary = read_json(path, TrainingSummary, remedy=_REMEDY.format(path))
+    for name, digest in summary.sha256.items():
+        weights = folder / name
+        if not weights.exists() or file_digest(weights) != digest:
+            what = "is damaged (its checksum is another one)" if weights.exists() else "is missing"
+            raise DamagedFileError(f"{weights} {what}: {_REMEDY.format(path)}")
+    return summary
+
+
+def _training_to_reuse(folder: Path) -> TrainingSummary | None:
+    """The summary of a training that need not be done again."""
+    try:
+        return finished_training(folder)
+    except DamagedFileError as damage:
+        _log.warning("%s; it is done again now", damage)
+        return None
 
 
 def load_trained(
@@ -171,7 +204,7 @@ def train(
         Preempted: a stop was requested; a checkpoint of the last step is saved.
     """
     group = current_group()
-    done = group.broadcast(finished_training(folder) if group.leads else None)
+    done = group.broadcast(_training_to_reuse(folder) if group.leads else None)
     if done is not None:
         return done
     check_batch(config.train, group.size)
@@ -218,7 +251,8 @@ class _Attempt:
         )
         skipped = SkippedSteps(left_out)
         callbacks = [skipped, pace, validation, *self._later_callbacks(best), pace.restart]
-        trainer = self._trainer(callbacks, group)
+        shapes = {name: part.shape for name, part in module.state_dict().items()}
+        trainer = self._trainer(callbacks, group, shapes)
         # One process looks, so that all resume from the same one.
         found = resumable_checkpoint(self.folder / _CHECKPOINTS) if group.leads else None
         checkpoint = group.broadcast(found)
@@ -243,6 +277,7 @@ class _Attempt:
             precision=self.precision,
             resumed_from_step=step_of(checkpoint) if checkpoint else None,
             skipped_steps=tuple(sorted(skipped.steps)),
+            sha256=self._checksums() if group.leads else {},
         )
         if group.leads:
             write_json(self.folder / _SUMMARY, summary, indent=2)
@@ -260,7 +295,13 @@ class _Attempt:
         yield checkpoints
         yield Preemption(self.stop or StopRequest(), checkpoints.save)
 
-    def _trainer(self, callbacks: list[pl.Callback], group: ProcessGroup) -> pl.Trainer:
+    def _checksums(self) -> dict[str, str]:
+        paths = (self.folder / name for name in (EMA_WEIGHTS, BEST_WEIGHTS))
+        return {path.name: file_digest(path) for path in paths if path.exists()}
+
+    def _trainer(
+        self, callbacks: list[pl.Callback], group: ProcessGroup, shapes: dict[str, torch.Size]
+    ) -> pl.Trainer:
         """Lightning's trainer without what this harness does itself."""
         on_gpu = self.device.type == "cuda"
         return pl.Trainer(
@@ -269,7 +310,7 @@ class _Attempt:
             devices=[torch.cuda.current_device()] if on_gpu else 1,
             num_nodes=group.size,
             strategy=build_strategy(self.config.train, group),
-            plugins=[WriteInPlace(), *([ConnectedGroup(group)] if group.size == 1 else [])],
+            plugins=[WriteInPlace(shapes), *([ConnectedGroup(group)] if group.size == 1 else [])],
             precision=self.precision,
             logger=self.logger,
             callbacks=callbacks,

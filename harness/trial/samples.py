@@ -8,8 +8,10 @@ differences between two figures are differences between two networks.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,21 @@ from harness.vocabulary import names
 from harness.vocabulary.metrics import BY_KEY, MetricKey
 from harness.vocabulary.names import SAMPLES
 from models.backbone import Backbone
-from models.errors import UserError
+from models.errors import UserError, one_line
 from models.randomness import derive_seed
 
 _COST = "sampled.json"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SamplingCost:
+    """What the samples of a trial cost."""
+
+    images_per_second: float | None
+    seconds: float
+    network_evaluations_per_image: int
 
 
 def trial_samples(
@@ -71,7 +84,8 @@ def trial_samples(
     folder = Path(spec.folder)
     path, cost = folder / SAMPLES, folder / _COST
     # Others than the leading one do not even look: NFS would remember that there was no file.
-    if not group.broadcast(group.leads and path.exists() and cost.exists()):
+    drawn = group.broadcast(_drawn_before(path, cost) if group.leads else None)
+    if drawn is None:
         sink = FileSink(folder, config.evaluate.samples, spec.hash) if group.leads else None
         samples = draw_samples(
             network,
@@ -91,16 +105,28 @@ def trial_samples(
         )
         if sink is not None:
             save_samples(path, samples.images, samples.labels)
-            measured = {
-                "images_per_second": images_per_second(samples.batches, warmup=1),
-                "seconds": samples.seconds,
-                "network_evaluations_per_image": samples.network_evaluations,
-            }
-            write_json(cost, measured, indent=2)
+            drawn = SamplingCost(
+                images_per_second(samples.batches, warmup=1),
+                samples.seconds,
+                samples.network_evaluations,
+            )
+            write_json(cost, drawn, indent=2)
             sink.remove()
-        group.barrier()
-    speed: float | None = read_json(cost)["images_per_second"]
-    return *load_samples(path), speed
+        drawn = group.broadcast(drawn)
+    assert drawn is not None
+    return *load_samples(path), drawn.images_per_second
+
+
+def _drawn_before(samples: Path, cost: Path) -> SamplingCost | None:
+    """What the samples of a trial cost; None where they are still to be drawn, or are damaged."""
+    if not (samples.exists() and cost.exists()):
+        return None
+    try:
+        load_samples(samples)
+        return read_json(cost, SamplingCost)
+    except (OSError, UserError) as damage:
+        _log.warning("%s: the samples are drawn again: %s", samples, one_line(damage))
+        return None
 
 
 def save_grid(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from harness.config.load import Trial
 from harness.config.schema import TrialConfig
 from harness.config.sections import Section
 from harness.config.trial_hash import HASH_VERSION
-from harness.machine.files import read_json
+from harness.machine.files import DamagedFileError, read_json
 from harness.vocabulary.names import short_hash
+
+_log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 FLOOR = "real against real"
@@ -68,12 +71,32 @@ def trial_folder(runs_dir: Path, trial: Trial) -> Path:
 
 
 def finished_result(folder: Path) -> dict[str, Any] | None:
-    """What a finished trial wrote down, or None."""
-    path = folder / RESULT
-    if not path.exists():
+    """What a finished trial wrote down, or None: it has not finished, or the file is damaged, and
+    the trial, whose weights and samples are there, has to be measured again."""
+    return _written(folder / RESULT, ("metrics", "identity", "training", "tags"))
+
+
+def finished_floor(path: Path) -> dict[str, Any] | None:
+    """The scores of real images against real ones, or None where they have to be measured.
+
+    Args:
+        path: as `floor_file` gives it.
+    """
+    return _written(path, ("metrics", "identity"))
+
+
+def _written(path: Path, fields: Sequence[str]) -> dict[str, Any] | None:
+    """A map of maps in a file, or None where it is not there or, with a warning, damaged."""
+    try:
+        found: dict[str, dict[str, Any]] = read_json(path, dict)
+        if all(isinstance(found[field], dict) for field in fields):
+            return found
+        raise TypeError
+    except FileNotFoundError:
         return None
-    result: dict[str, Any] = read_json(path)
-    return result
+    except (DamagedFileError, KeyError, TypeError):
+        _log.warning("%s is damaged; what it holds is measured again", path)
+        return None
 
 
 def floor_file(config: TrialConfig, references: Path) -> Path:

@@ -29,7 +29,7 @@ from harness.evaluation.probe.outputs import probe_metrics, probe_trial, write_p
 from harness.evaluation.probe.probe import NOISE_LEVELS
 from harness.evaluation.quality import Quality, evaluate_samples
 from harness.evaluation.reference import Reference
-from harness.machine.files import remove_leftovers, write_json, write_text
+from harness.machine.files import full_disk_as_user_error, remove_leftovers, write_json, write_text
 from harness.machine.place import choose_device
 from harness.processes.group import ALONE, ProcessGroup, current_group
 from harness.processes.progress import ProgressListener
@@ -113,7 +113,9 @@ class TrialStages:
         publisher = Publisher(self.folder, store, _say)
         publisher.start()
         try:
-            result = self._stages(journal)
+            # Here already, so that the run in MLflow ends with these words as well.
+            with full_disk_as_user_error(f"the trial {self.folder}"):
+                result = self._stages(journal)
         except BaseException as error:
             # Where not even this can be written, what went wrong must be told nevertheless.
             with suppress(OSError):

@@ -24,7 +24,7 @@ from harness.data.latents import encode_in_processes as encode_command
 from harness.data.latents.autoencoder import load_autoencoder
 from harness.data.latents.cache import open_cache
 from harness.data.manifest import Manifest, ManifestClass, ManifestImage, write_manifest
-from harness.machine.place import choose_device
+from harness.machine.place import TASK_VARIABLES, choose_device
 from models.errors import UserError
 
 IMAGES = 24
@@ -133,15 +133,28 @@ def test_a_place_that_cannot_be_written_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("rank", ["RANK", "SLURM_PROCID"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+        {
+            "SLURM_PROCID": "1",
+            "SLURM_STEP_NUM_TASKS": "2",
+            "SLURM_LOCALID": "1",
+            "SLURM_NODELIST": "a",
+            "SLURM_JOB_ID": "1",
+        },
+    ],
+)
 def test_only_the_first_of_a_job_speaks(
     made: Path,
     tmp_path: Path,
-    rank: str,
+    told: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv(rank, "1")
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
     assert run(*arguments(made, tmp_path)) == 0
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
@@ -156,10 +169,17 @@ def test_no_process_is_refused(made: Path, tmp_path: Path) -> None:
 def test_a_rank_takes_the_gpu_of_its_place_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.delenv("SLURM_LOCALID", raising=False)
+    for name in TASK_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     assert choose_device("auto") == torch.device("cuda", 0)
-    monkeypatch.setenv("SLURM_LOCALID", "3")
+    for name, value in {
+        "RANK": "6",
+        "WORLD_SIZE": "8",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_RANK", "3")
     assert choose_device("cuda") == torch.device("cuda", 3)
     monkeypatch.setenv("LOCAL_RANK", "6")
     assert choose_device("cuda") == torch.device("cuda", 2)
@@ -169,7 +189,7 @@ def test_a_rank_takes_the_gpu_of_its_place_on_the_machine(monkeypatch: pytest.Mo
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == torch.device("cpu")
-    with pytest.raises(UserError, match="--device is cuda, but PyTorch finds no GPU"):
+    with pytest.raises(UserError, match="--device is cuda, but PyTorch finds no usable"):
         choose_device("cuda")
 
 

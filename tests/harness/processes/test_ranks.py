@@ -9,7 +9,6 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.machine.place import Place, place_from_environment
 from harness.processes.progress import Progress
 from harness.processes.ranks import RankFailedError, run_ranks
 from harness.processes.signals import StopRequest
@@ -61,19 +60,3 @@ def test_a_process_that_does_not_come_is_waited_for_until_the_time_is_over(tmp_p
     expected = "process 0 of 2 lost touch with the others.* or took longer than 0:00:02"
     with pytest.raises(UserError, match=expected):
         run("one_is_late", tmp_path)
-
-
-def test_places_are_those_that_torchrun_and_slurm_tell() -> None:
-    torchrun = {
-        "RANK": "3",
-        "WORLD_SIZE": "4",
-        "LOCAL_RANK": "1",
-        "MASTER_ADDR": "node1",
-        "MASTER_PORT": "29500",
-    }
-    assert place_from_environment(torchrun) == Place(3, 4, 1, "node1", 29500, False)
-    assert place_from_environment({}) is None
-    assert place_from_environment({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None
-    del torchrun["MASTER_PORT"]
-    with pytest.raises(UserError, match="MASTER_PORT"):
-        place_from_environment(torchrun)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+
+from harness.machine.environment import ROOT
+from harness.machine.place import TASK_VARIABLES, Place, place_from_environment
+from harness.processes import meeting
+from harness.processes.group import LostTouchError
+from harness.processes.meeting import Meeting
+from harness.processes.worker_process import worker_environment
+from models.errors import UserError
+
+TORCHRUN = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+}
+TASK = {
+    "SLURM_JOB_ID": "4242",
+    "SLURM_JOB_NAME": "python",
+    "SLURM_STEP_ID": "1",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODELIST": "node[03-07],other",
+}
+"""What srun tells a task that was started with --ntasks=4."""
+
+MEET = """
+from harness.machine.place import place_from_environment
+from harness.processes.meeting import Meeting
+
+with Meeting(place_from_environment()) as meeting:
+    group = meeting.begin(cuda=False)
+    found = group.gather(group.rank)
+    if found is not None:
+        print(found)
+"""
+
+
+def test_torchrun_tells_which_process_this_is() -> None:
+    assert place_from_environment(TORCHRUN) == Place(3, 4, 1, "node1", 29500, False)
+    assert place_from_environment({}) is None
+    incomplete = {key: value for key, value in TORCHRUN.items() if key != "MASTER_PORT"}
+    with pytest.raises(UserError, match="MASTER_PORT"):
+        place_from_environment(incomplete)
+
+
+@pytest.mark.parametrize("rank", ["4", "5", "-1"])
+def test_a_rank_beyond_the_number_of_processes_is_refused(rank: str) -> None:
+    with pytest.raises(UserError, match="RANK and WORLD_SIZE"):
+        place_from_environment({**TORCHRUN, "RANK": rank})
+
+
+def test_srun_tells_which_task_this_is_and_steps_have_ports_of_their_own() -> None:
+    place = place_from_environment(TASK)
+    assert place is not None
+    assert (place.rank, place.size, place.local_rank, place.address) == (2, 4, 0, "node03")
+    later = place_from_environment({**TASK, "SLURM_STEP_ID": "2"})
+    assert later is not None
+    assert later.port != place.port
+    # sbatch's script itself is no task.
+    assert place_from_environment({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [{"SLURM_JOB_NAME": "bash"}, {"SLURM_JOB_NAME": "interactive"}, {"SLURM_PTY_PORT": "39000"}],
+)
+def test_what_is_typed_in_an_interactive_shell_is_alone(shell: dict[str, str]) -> None:
+    typed = {**TASK, **shell, "SLURM_TASK_PID": "1"}
+    assert place_from_environment(typed) is None
+    assert place_from_environment({**TASK, **shell}) is None
+    started_by_srun = {**typed, "SLURM_TASK_PID": str(os.getpid())}
+    place = place_from_environment(started_by_srun)
+    assert place is not None
+    assert place.rank == 2
+
+
+def test_workers_are_none_of_the_tasks_that_their_parent_is_one_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {**TASK, **TORCHRUN}.items():
+        monkeypatch.setenv(name, value)
+    environment = worker_environment(2, None)
+    assert not environment.keys() & set(TASK_VARIABLES)
+    assert place_from_environment(environment) is None
+    assert environment["SLURM_JOB_ID"] == "4242"
+
+
+def test_tasks_of_srun_with_ntasks_alone_find_each_other() -> None:
+    """Without NTASKS_PER_NODE, which `srun --ntasks=2` does not set."""
+    told = {**TASK, "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}
+    told |= {"SLURM_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid())}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-c", MEET],
+            cwd=ROOT,
+            env={**os.environ, **told, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("1", "0")
+    ]
+    printed = [task.communicate(timeout=120)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0]
+    assert printed == ["", "[0, 1]\n"]
+
+
+def test_who_waits_says_for_whom(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(meeting, "_NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(meeting, "_LOOK_AGAIN", timedelta(seconds=0.3))
+    leading = Place(0, 3, 0, "127.0.0.1", 15000 + os.getpid() % 10000, False)
+    with (
+        pytest.raises(LostTouchError, match="processes 1, 2 did not come"),
+        Meeting(leading, timedelta(seconds=1)) as met,
+    ):
+        met.begin(cuda=False)
+    assert "process 0 of 3 waits for processes 1, 2" in capsys.readouterr().err
