@@ -34,6 +34,7 @@ from harness.cluster.slurm.queue import (
 )
 from harness.config.load import Ablation
 from harness.data.datasets import bind_content
+from harness.machine.files import given_path
 from harness.processes.lock import describe_holder, is_locked
 from harness.processes.status import TrialStatus, read_status
 from harness.terminal.jobs import format_duration
@@ -222,7 +223,8 @@ def results_of(ablation: Ablation, runs_dir: Path) -> dict[str, Path]:
     Raises:
         UserError: the trials depend on data that are not there.
     """
-    bound, runs_dir = bind_content(ablation), runs_dir.resolve()
+    runs_dir = given_path(str(runs_dir), "--runs-dir").resolve()
+    bound = bind_content(ablation)
     floor = floor_file(bound.trials[0].config, runs_dir / "references")
     trials = {trial_key(trial): trial_folder(runs_dir, trial) / RESULT for trial in bound.trials}
     return {FLOOR: floor, **trials}

@@ -20,7 +20,7 @@ from harness.cluster import make_launcher
 from harness.cluster.launcher import Detached, Launcher
 from harness.config.cluster import ClusterConfig
 from harness.machine.environment import ROOT
-from harness.machine.files import read_json
+from harness.machine.files import check_folder, read_json
 from harness.processes.jobs import Job, JobEnded, JobEvent, JobResult
 from harness.search.config import Search
 from harness.search.outcome import (
@@ -183,6 +183,7 @@ def run_search(
     """
     if trials < 1:
         raise UserError(f"--trials is {trials}: expected a whole number >= 1")
+    check_folder(runs_dir, "--runs-dir")
     progress = _SearchInProgress(
         search, cluster, trials, storage, runs_dir.resolve(), console, detach=detach
     )
