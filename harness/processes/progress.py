@@ -1,7 +1,8 @@
-"""How a stage of a trial reports where it stands, without knowing who listens."""
+"""How a stage of a trial reports where it stands, without knowing who listens, and its speed."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,3 +30,38 @@ ProgressListener = Callable[[Progress], None]
 
 def ignore_progress(progress: Progress) -> None:
     """The listener for callers that show nothing."""
+
+
+class StageClock:
+    """The speed of the present stage, and the time that it will still take.
+
+    What a resumed stage had done before it was first reported here does not count for its speed.
+
+    Args:
+        clock: in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.latest = Progress("starting", 0, 0)
+        self._clock = clock
+        self._began, self._done_before = clock(), 0
+
+    def take(self, progress: Progress) -> bool:
+        """Take a report; whether it begins another stage."""
+        another = progress.stage != self.latest.stage
+        if another:
+            self._began, self._done_before = self._clock(), progress.done
+        self.latest = progress
+        return another
+
+    @property
+    def speed(self) -> float | None:
+        """Units a second; None before any was done."""
+        done, seconds = self.latest.done - self._done_before, self._clock() - self._began
+        return done / seconds if done > 0 and seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the stage is over at its mean speed; None if unknown."""
+        speed = self.speed
+        return None if speed is None else max(self.latest.total - self.latest.done, 0) / speed

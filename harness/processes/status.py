@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.machine.files import DamagedFileError, read_json, write_json
-from harness.processes.progress import Progress, ProgressListener
+from harness.processes.progress import Progress, ProgressListener, StageClock
 from models.errors import Preempted, one_line
 
 STATUS_FILE = "status.json"
@@ -93,29 +93,25 @@ class _Recorder:
         self._path = folder / STATUS_FILE
         self._listener = listener
         self._status = TrialStatus("running", socket.gethostname(), os.getpid(), time.time())
-        self._latest = Progress("starting", 0, 0)
-        self._stage_began = (time.monotonic(), 0)
+        self._stage = StageClock()
         self._next_write = 0.0
 
     def report(self, progress: Progress) -> None:
         now = time.monotonic()
-        changed = progress.stage != self._latest.stage
-        self._latest = progress
-        if changed:
-            self._stage_began = (now, progress.done)
+        changed = self._stage.take(progress)
         if changed or now >= self._next_write:
             self.write()
         self._listener(progress)
 
     def write(self) -> None:
-        began, progress = time.monotonic(), self._latest
+        began, progress = time.monotonic(), self._stage.latest
         self._status = replace(
             self._status,
             stage=progress.stage,
             done=progress.done,
             total=progress.total,
             note=progress.note,
-            seconds_left=self._seconds_left(progress, began),
+            seconds_left=self._stage.seconds_left,
             updated=time.time(),
         )
         # A disk that is full is told by what has to be written.
@@ -128,10 +124,3 @@ class _Recorder:
     def end(self, state: State, reason: str) -> None:
         self._status = replace(self._status, state=state, reason=reason)
         self.write()
-
-    def _seconds_left(self, progress: Progress, now: float) -> float | None:
-        began, done_before = self._stage_began
-        done = progress.done - done_before
-        if done <= 0:
-            return None
-        return (now - began) / done * max(progress.total - progress.done, 0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
 from types import TracebackType
@@ -30,7 +29,7 @@ from harness.processes.jobs import (
     JobsInterrupted,
     JobStarted,
 )
-from harness.processes.progress import Progress
+from harness.processes.progress import Progress, StageClock
 from models.errors import one_line
 
 QUARTERS = 4
@@ -99,8 +98,6 @@ NUMBERS = ("amount", "elapsed", "remaining")
 
 REFRESHES_PER_SECOND = 4
 
-STARTING = Progress("starting", 0, 0)
-
 NARROWEST_BAR = 6
 
 NARROWEST_KEY = 16
@@ -111,38 +108,16 @@ ROOM_BESIDE_BAR = 88
 """Characters that a line usually needs without its bar."""
 
 
-@dataclass
-class RunningJob:
-    """A job that runs, and when (on `clock`) it and its present stage began."""
+class RunningJob(StageClock):
+    """A job that runs, and how long it has been running."""
 
-    clock: Callable[[], float]
-    now_at: Progress = STARTING
-    started_at: float = field(init=False)
-    stage_began_at: float = field(init=False)
-    stage_began_with: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        self.started_at = self.stage_began_at = self.clock()
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self._started_at = clock()
 
     def elapsed(self) -> float:
         """Seconds since the job was started, over all of its stages."""
-        return self.clock() - self.started_at
-
-    def update(self, progress: Progress) -> None:
-        if progress.stage != self.now_at.stage:
-            self.stage_began_at, self.stage_began_with = self.clock(), progress.done
-        self.now_at = progress
-
-    def remaining(self) -> float | None:
-        """Seconds that the present stage will still take at its mean speed, None if unknown.
-
-        What a resumed stage had done before does not count for its speed.
-        """
-        done = self.now_at.done - self.stage_began_with
-        if done <= 0:
-            return None
-        seconds_each = (self.clock() - self.stage_began_at) / done
-        return max(self.now_at.total - self.now_at.done, 0) * seconds_each
+        return self._clock() - self._started_at
 
 
 def remaining_for_all(
@@ -193,7 +168,7 @@ class LiveView:
 
     def progressed(self, key: str, progress: Progress) -> None:
         with self._lock:
-            self._running[key].update(progress)
+            self._running[key].take(progress)
 
     def ended(self, result: JobResult) -> None:
         with self._lock:
@@ -218,14 +193,14 @@ class LiveView:
             table.add_column(justify="right" if number else "left", no_wrap=name != "note")
         with self._lock:
             for key, job in self._running.items():
-                at = job.now_at
+                at = job.latest
                 table.add_row(
                     Text(cut_middle(key, max(self._console.width // 3, NARROWEST_KEY))),
                     Text(at.stage, style="cyan"),
                     _bar(at.done, at.total, bar_width),
                     Text(f"{at.done}/{at.total}" if at.total > 0 else ""),
                     format_duration(job.elapsed()),
-                    _countdown(job.remaining()),
+                    _countdown(job.seconds_left),
                     Text(at.note, style="dim", no_wrap=True, overflow="ellipsis"),
                 )
             waiting = self._total - self._over - len(self._running)

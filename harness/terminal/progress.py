@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from harness.processes.progress import Progress
+from harness.processes.progress import Progress, StageClock
 from harness.terminal.jobs import format_duration
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -46,7 +46,7 @@ class ProgressView:
             disable=not console.is_interactive,
         )
         self._task = self._bar.add_task("", total=None, pace="")
-        self._began: tuple[float, int] | None = None
+        self._stage = StageClock(clock)
         self._last = Progress("", -1, 0)
         self._line_at = 0.0
 
@@ -64,16 +64,16 @@ class ProgressView:
 
     def __call__(self, progress: Progress) -> None:
         now = self._clock()
-        if self._began is None or progress.stage != self._last.stage:
-            self._began = now, progress.done
+        if progress.stage != self._last.stage:
             self._last = Progress(progress.stage, -1, 0)
         if progress.done < self._last.done or progress == self._last:
             return
+        self._stage.take(progress)
         over = progress.done == progress.total and self._last.done != progress.total
         noted = bool(progress.note) and progress.note != self._last.note
         first = self._last.done < 0
         self._last = progress
-        pace = self._pace(now)
+        pace = self._pace()
         if self._console.is_interactive:
             self._bar.update(
                 self._task,
@@ -89,14 +89,10 @@ class ProgressView:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
             self._console.file.flush()
 
-    def _pace(self, now: float) -> str:
+    def _pace(self) -> str:
         """How many a second since the first report, and the time left at that speed."""
-        assert self._began is not None
-        began, done_before = self._began
-        done = self._last.done - done_before
-        if done == 0 or now <= began:
+        speed, left = self._stage.speed, self._stage.seconds_left
+        if speed is None or left is None:
             return self._last.note
-        speed = done / (now - began)
-        left = format_duration((self._last.total - self._last.done) / speed)
-        parts = (f"{speed:.1f} {self._unit}/s", f"{left} left", self._last.note)
+        parts = (f"{speed:.1f} {self._unit}/s", f"{format_duration(left)} left", self._last.note)
         return "  ".join(part for part in parts if part)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.processes.progress import Progress, ignore_progress
-from harness.processes.status import STATUS_FILE, read_status, recorded_status
+from harness.processes.status import STATUS_FILE, read_status, record_ending, recorded_status
 from models.errors import Preempted, UserError
 
 
@@ -67,3 +67,15 @@ def test_what_comes_often_is_not_written_each_time(tmp_path: Path) -> None:
 def test_a_damaged_file_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / STATUS_FILE).write_text('{"state": "run')
     assert read_status(tmp_path) is None
+
+
+def test_whoever_outlives_the_process_says_how_it_ended(tmp_path: Path) -> None:
+    record_ending(tmp_path, "failed", "worker killed by signal 9 (Killed)")
+    assert read_status(tmp_path) is None
+    with recorded_status(tmp_path, ignore_progress) as report:
+        report(Progress("train", 3, 9))
+        record_ending(tmp_path, "failed", "worker killed by signal 9 (Killed)")
+        status = read_status(tmp_path)
+    assert status is not None
+    assert (status.state, status.reason) == ("failed", "worker killed by signal 9 (Killed)")
+    assert (status.stage, status.done, status.total) == ("train", 3, 9)

@@ -95,7 +95,7 @@ def test_notices_and_interruptions_are_shown() -> None:
         display.event(JobsInterrupted(("a", "b")))
     notice, interruption = plain_lines(output)
     assert notice == "reused 2 finished trials"
-    assert interruption.startswith("interrupted: stopping 2 running job(s)")
+    assert interruption.startswith("interrupted: 2 running job(s) save and stop")
 
 
 def test_plain_lines_are_flushed_at_once(tmp_path: Path) -> None:
