@@ -28,7 +28,6 @@ from harness.tracking.publisher import publish_pending
 from harness.tracking.runs import AblationMember, AblationRun, ablation_folder
 from harness.tracking.store import open_store
 from harness.training.build import check_batch
-from harness.trial.restore import restore_journal
 from harness.trial.spec import (
     FLOOR,
     RESULT,
@@ -167,8 +166,6 @@ class _AblationInProgress:
             baseline=ablation.baseline,
             provenance=collect(ROOT).tags(),
         )
-        for trial in ablation.trials:
-            restore_journal(trial, self.folders[trial.hash], self.folder, self.notice)
         try:
             self._restore_lost_records()
             tracked.trials(self._members(), self.floor)

@@ -19,7 +19,8 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
-from models.errors import UserError
+from harness.processes.jobs import LostTouchError
+from models.errors import UserError, first_line
 
 Value = TypeVar("Value")
 
@@ -29,12 +30,6 @@ TIMEOUT = timedelta(minutes=30)
 Far more than what one does alone while they wait (a checkpoint on a slow disk, a figure of all
 samples), and far less than a night that a hanging process would hold its GPUs.
 """
-
-LOST_TOUCH = "lost touch with the others"
-
-
-class LostTouchError(UserError):
-    """A process cannot go on because another one does not answer."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +94,10 @@ class ProcessGroup:
 
     def lost_touch(self, error: Exception) -> LostTouchError:
         """The error for the user that one of torch.distributed stands for."""
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return LostTouchError(
-            f"process {self.rank} of {self.size} {LOST_TOUCH}, so it stops: one of them failed "
-            f"(its own message says why), or took longer than {self.timeout}: "
-            f"{lines[0] if lines else type(error).__name__}"
+            f"process {self.rank} of {self.size} lost touch with the others, so it stops: one of "
+            f"them failed (its own message says why), or took longer than {self.timeout}: "
+            f"{first_line(error)}"
         )
 
 

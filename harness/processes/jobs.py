@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.processes.progress import Progress
+from models.errors import UserError
+
+
+class LostTouchError(UserError):
+    """A process cannot go on because another one does not answer: a consequence, not a cause."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class JobResult:
 
     `caused_by_user` tells a `UserError` from a fault of the program or the machine. `stopped` says
     how far a job came that was asked to stop; the next one of the same folder goes on from there.
+    `lost_touch` tells that it failed because of another process.
     `seconds` is the wall time from handing the job to a worker to its end, the worker's start
     included.
     """
@@ -54,6 +60,7 @@ class JobResult:
     reason: str | None = None
     caused_by_user: bool = False
     stopped: str | None = None
+    lost_touch: bool = False
 
     @property
     def ok(self) -> bool:

@@ -23,7 +23,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from harness.machine.environment import THREAD_VARIABLES, usable_cores
 from harness.machine.place import place_from_environment
-from harness.processes.group import LOST_TOUCH, ProcessGroup
+from harness.processes.group import ProcessGroup
 from harness.processes.jobs import Job
 from harness.processes.meeting import Meeting
 from harness.processes.progress import Progress, ProgressListener
@@ -139,11 +139,8 @@ class _Failure:
     died: bool
     """Without a word."""
     caused_by_user: bool
-
-    @property
-    def lost_touch(self) -> bool:
-        """Whether it failed because of another one."""
-        return LOST_TOUCH in self.reason
+    lost_touch: bool
+    """Because of another one."""
 
     @property
     def precedence(self) -> tuple[bool, bool]:
@@ -242,7 +239,8 @@ class _Ranks:
                 self._stopped[rank] = ended["stopped"]
             else:
                 by_user = ended.get("caused_by_user", False)
-                self._failures.append(_Failure(rank, ended["reason"], False, by_user))
+                lost_touch = ended.get("lost_touch", False)
+                self._failures.append(_Failure(rank, ended["reason"], False, by_user, lost_touch))
             # Its connections to the others close, which end what they wait for.
             worker.ask_to_end(GRACE_SECONDS)
 
@@ -255,7 +253,7 @@ class _Ranks:
                 self._handle(worker, worker.inbox.drain())
             if worker.slot not in self._ended():
                 reason = describe_exit(code).removeprefix("worker ")
-                self._failures.append(_Failure(worker.slot, reason, True, False))
+                self._failures.append(_Failure(worker.slot, reason, True, False, False))
 
     def _ending(self) -> Exception:
         if self._stopped and all(failure.lost_touch for failure in self._failures):

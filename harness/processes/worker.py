@@ -30,6 +30,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from harness.processes.jobs import LostTouchError
 from harness.processes.progress import Progress, ProgressListener
 from harness.processes.signals import INTERRUPTING, StopRequest
 from models.errors import Preempted, UserError, one_line
@@ -242,7 +243,8 @@ def serve_job(
     except UserError as error:
         with suppress(OSError):
             print(f"error: {error}", file=sys.stderr)
-        return {"ended": {"reason": str(error), "caused_by_user": True}}
+        lost_touch = isinstance(error, LostTouchError)
+        return {"ended": {"reason": str(error), "caused_by_user": True, "lost_touch": lost_touch}}
     except Preempted as stopped:
         with suppress(OSError):
             print(stopped, file=sys.stderr)

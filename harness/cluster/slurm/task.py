@@ -29,7 +29,7 @@ from harness.cluster.slurm.queue import (
     write_outcome,
 )
 from harness.machine.place import place_from_environment
-from harness.processes.group import LostTouchError
+from harness.processes.jobs import LostTouchError
 from harness.processes.progress import ignore_progress
 from harness.processes.signals import PREEMPTING, StopRequest, ignore_signal
 from harness.processes.worker import REASON_CHARACTERS, Target, redirect_output

@@ -264,6 +264,51 @@ def test_a_name_that_no_ablation_can_have_is_refused(
     assert "expected the name of one that was run" in line
 
 
+def test_damaged_files_of_finished_trials_are_made_again(
+    copied: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = copied / "runs" / "reports" / "smoke" / "no_differential" / "table.csv"
+    before = {row["variant"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    trial = {v: next((copied / "runs" / "smoke" / v).iterdir()) for v in VARIANTS}
+    cut = trial["sana"]
+    whole = (cut / "result.json").read_bytes()
+    (cut / "result.json").write_bytes(whole[: len(whole) // 2])
+    (floor,) = (copied / "runs" / "references").glob("floor-*.json")
+    floor.write_text("[]")
+    table.unlink()
+    output = "".join(run(copied).split())
+    assert "2of3trialsarefinishedalreadyandarereused" in output
+    for damaged in (cut / "result.json", floor):
+        assert f"{damaged} is damaged; what it holds is measured again" in caplog.text
+    again = {row["variant"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    assert again.keys() == before.keys()
+    for variant, row in before.items():
+        for column in ("fd_efficientnet_lite0", names.VALIDATION_LOSS, names.FLOPS):
+            assert again[variant][column] == row[column]
+    assert json.loads((cut / "result.json").read_text()).keys() == json.loads(whole).keys()
+
+
+@pytest.mark.slow
+def test_status_knows_the_signal_that_killed_a_worker(
+    tmp_path: Path, new_store: Callable[[Path], str]
+) -> None:
+    new_store(tmp_path)
+    process = subprocess.Popen(
+        command(tmp_path, "cluster.workers=1"),
+        stdout=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=environment(tmp_path),
+    )
+    wait_for("runs/smoke/*/*/checkpoints/step-00000004.ckpt", tmp_path, process)
+    (worker,) = psutil.Process(process.pid).children()
+    worker.kill()
+    process.wait()
+    words = ["status", "no_differential", "--scale", "smoke", "--seeds", "1", *TINY]
+    shown = harness(tmp_path, *words, "--runs-dir", str(tmp_path / "runs"))
+    assert "worker killed by signal 9 (Killed)" in " ".join(shown.split())
+    assert "without a word" not in shown
+
+
 def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 180
     while not any(folder.glob(pattern)):

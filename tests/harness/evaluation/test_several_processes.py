@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from harness.config.schema import TrialConfig
-from harness.processes.group import LostTouchError
+from harness.processes.jobs import LostTouchError
 from harness.sampling.sinks import FileSink
 from harness.vocabulary.metrics import BY_KEY
 from models.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 from harness.machine.environment import ROOT
 from harness.machine.place import TASK_VARIABLES, Place, place_from_environment
 from harness.processes import meeting
-from harness.processes.group import LostTouchError
+from harness.processes.jobs import LostTouchError
 from harness.processes.meeting import Meeting
 from harness.processes.worker_process import worker_environment
 from models.errors import UserError
