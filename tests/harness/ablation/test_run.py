@@ -304,7 +304,7 @@ def test_status_knows_the_signal_that_killed_a_worker(
     worker.kill()
     process.wait()
     words = ["status", "no_differential", "--scale", "smoke", "--seeds", "1", *TINY]
-    shown = harness(tmp_path, *words, "--runs-dir", str(tmp_path / "runs"))
+    shown = output_of(*words, "--runs-dir", str(tmp_path / "runs"), store=store_of(tmp_path))
     assert "worker killed by signal 9 (Killed)" in " ".join(shown.split())
     assert "without a word" not in shown
 
