@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def trial_folder(runs_dir: Path, trial: Trial) -> Path:
 def finished_result(folder: Path) -> dict[str, Any] | None:
     """What a finished trial wrote down, or None: it has not finished, or the file is damaged, and
     the trial, whose weights and samples are there, has to be measured again."""
-    return _written(folder / RESULT)
+    return _written(folder / RESULT, ("metrics", "identity", "training", "tags"))
 
 
 def finished_floor(path: Path) -> dict[str, Any] | None:
@@ -82,17 +82,19 @@ def finished_floor(path: Path) -> dict[str, Any] | None:
     Args:
         path: as `floor_file` gives it.
     """
-    return _written(path)
+    return _written(path, ("metrics", "identity"))
 
 
-def _written(path: Path) -> dict[str, Any] | None:
-    """A map in a file, or None where it is not there or, with a warning, damaged."""
+def _written(path: Path, fields: Sequence[str]) -> dict[str, Any] | None:
+    """A map of maps in a file, or None where it is not there or, with a warning, damaged."""
     try:
-        found: dict[str, Any] = read_json(path, dict)
-        return found
+        found: dict[str, dict[str, Any]] = read_json(path, dict)
+        if all(isinstance(found[field], dict) for field in fields):
+            return found
+        raise TypeError
     except FileNotFoundError:
         return None
-    except DamagedFileError:
+    except (DamagedFileError, KeyError, TypeError):
         _log.warning("%s is damaged; what it holds is measured again", path)
         return None
 

@@ -65,7 +65,7 @@ GARBAGE = write("\x00\x00 not JSON")
         (SAMPLES, cut, (RESULT,)),
         (SAMPLES, flip_byte, (RESULT,)),
         (RESULT, cut, ()),
-        (RESULT, GARBAGE, ()),
+        (RESULT, OTHER_KEYS, ()),
     ],
 )
 def test_a_stage_whose_file_is_damaged_is_done_again_with_a_warning_and_gives_the_same(
