@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -207,7 +207,7 @@ def given_path(text: str, what: str) -> Path:
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """Make the folder, and see that files can be written there.
+    """See that files can be written to a folder, which need not be there; it is left as it was.
 
     Args:
         folder: which one.
@@ -217,9 +217,14 @@ def check_folder(folder: Path, option: str) -> None:
         UserError: it cannot be made, or not be written to.
     """
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
             pass
+        for path in made:
+            # Another command may have begun to use it.
+            with suppress(OSError):
+                path.rmdir()
     except OSError as error:
         raise UserError(
             f"{option} is {folder}, where nothing can be written ({error.strerror}): name a folder "

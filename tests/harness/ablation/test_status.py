@@ -23,6 +23,7 @@ from harness.cluster.slurm.queue import (
 from harness.processes.lock import LOCK_FILE, is_locked
 from harness.processes.status import STATUS_FILE
 from tests.support.processes.lock_holder import held_lock
+from tests.support.stand_ins.finished import FINISHED
 
 RECORD = JobRecord("5_0", "now", 100.0)
 
@@ -60,7 +61,7 @@ def test_never_begun(result: Path) -> None:
 
 
 def test_a_result_is_the_end_whatever_else_is_there(result: Path) -> None:
-    result.write_text("{}")
+    result.write_text(FINISHED)
     write_record(result, RECORD)
     said(result, "running")
     assert state_of(result, queue("COMPLETING")).phase == "done"

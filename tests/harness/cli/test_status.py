@@ -14,6 +14,7 @@ from harness.config.load import load_ablation
 from harness.machine.environment import EXPERIMENTS
 from harness.processes.status import STATUS_FILE
 from tests.support.processes.lock_holder import held_lock
+from tests.support.stand_ins.finished import FINISHED
 
 NAME = "no_differential"
 
@@ -49,7 +50,7 @@ def rows(output: str) -> dict[str, str]:
 def test_status_shows_every_trial(
     results: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results["dydila/seed0"].write_text("{}")
+    results["dydila/seed0"].write_text(FINISHED)
     write_status(results["dydila/seed1"], "failed", reason="the loss is not finite")
     write_status(results["sana/seed0"], "stopped", reason="interrupted", done=3, total=20)
     progress = {"stage": "train", "done": 5, "total": 20, "seconds_left": 75.0, "note": "loss 1"}
@@ -67,7 +68,7 @@ def test_status_shows_every_trial(
 def test_watching_ends_when_nothing_will_happen(
     results: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results["dydila/seed0"].write_text("{}")
+    results["dydila/seed0"].write_text(FINISHED)
     assert call("status", tmp_path, "--watch") == 0
     assert "1 done, 5 waiting" in capsys.readouterr().out
 

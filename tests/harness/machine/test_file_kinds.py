@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from harness.machine.file_kinds import known_kind, shown_names
@@ -19,6 +20,7 @@ def test_sound_files_of_arrays_and_weights_are_of_no_other_kind(tmp_path: Path) 
     assert known_kind(tmp_path) is None
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
 def test_kinds_are_told_by_content(tmp_path: Path) -> None:
     network = torch.jit.script(torch.nn.Linear(2, 2))
     network.save(tmp_path / "scripted.pt")

@@ -9,9 +9,12 @@ from harness.machine.files import check_folder
 from models.errors import UserError
 
 
-def test_a_folder_is_made_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+def test_a_look_leaves_folders_as_they_were(tmp_path: Path) -> None:
     check_folder(tmp_path / "a" / "b", "--runs-dir")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    check_folder(tmp_path / "kept", "--runs-dir")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
 
 
 @pytest.fixture(params=["a file", "under a file", "not writable", "too long"])
