@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from models.attention import AnyAttention, build_attention
 from models.attention.base import AttentionBlock, AttentionShape, ValueConvolutionConfig
 from models.attention.parts.load_balance import forgetting
+from models.attention.parts.products import SumPrecision
 from models.embeddings import LabelEmbedding, TimestepEmbedding, position_embedding
 from models.errors import UserError
 from models.feedforward import FeedForwardKind, build_feedforward
@@ -92,6 +93,7 @@ class BackboneConfig(BaseModel):
     attention: AnyAttention
     variance_channels: int = Field(ge=1, le=2)
     """Predicted channels divided by image channels: 2 where the variance is learned, else 1."""
+    sum_precision: SumPrecision = "float32"
 
     @model_validator(mode="after")
     def _check_tokens(self) -> BackboneConfig:
@@ -118,6 +120,7 @@ class BackboneConfig(BaseModel):
             grid=self.grid,
             value_convolution=self.value_convolution,
             qk_norm=self.qk_norm,
+            sum_precision=self.sum_precision,
         )
 
 

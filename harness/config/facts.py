@@ -32,3 +32,14 @@ def chosen_by(config: TrialConfig) -> str:
         f"best by {metric} of {train.validation_samples} samples, "
         f"every {train.steps_between_samples} steps"
     )
+
+
+def shown_precision(training: str, config: TrialConfig) -> str:
+    """What a network was trained in, with what linear attention's products round where they do.
+
+    Args:
+        training: Lightning's name of the precision.
+        config: of the trial.
+    """
+    sums = config.model.sum_precision
+    return training if sums == "float32" else f"{training}, products of linear attention {sums}"

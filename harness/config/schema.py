@@ -135,6 +135,7 @@ class TrialConfig(Section):
             grid=(side, side),
             value_convolution=self.model.value_convolution,
             qk_norm=self.model.qk_norm,
+            sum_precision=self.model.sum_precision,
         )
         try:
             with torch.device("meta"):

@@ -15,6 +15,7 @@ from harness.config.discovery import data_sets, extractors, offer_of, offered_na
 from harness.vocabulary.metrics import VALIDATION_LOSS, JudgedBy
 from models.attention import variant_names
 from models.attention.base import ValueConvolutionConfig
+from models.attention.parts.products import SumPrecision
 from models.backbone import BACKBONE_SIZES
 
 if TYPE_CHECKING:
@@ -180,6 +181,10 @@ class ModelConfig(Section):
     qk_norm: bool = Field(description="RMSNorm of queries and keys, over all channels")
     label_dropout: float = Field(ge=0, lt=1)
     value_convolution: ValueConvolutionConfig
+    sum_precision: SumPrecision = added_later(
+        "float32",
+        description="what linear attention's products round their factors to; sums are float32",
+    )
 
     @model_validator(mode="before")
     @classmethod

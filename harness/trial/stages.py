@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.loggers.logger import DummyLogger
 
+from harness.config.facts import shown_precision
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import flatten, to_yaml
 from harness.data.datasets import load_data_set
@@ -195,7 +196,7 @@ class TrialStages:
         _, rows, columns = data.train.pictures.picture_shape
         tags = {
             names.TAG_DATA: f"{data.title}, {rows}x{columns}",
-            names.TAG_PRECISION: trained.precision,
+            names.TAG_PRECISION: shown_precision(trained.precision, self.config),
             names.TAG_EXTRACTOR: extractor.display,
             names.TAG_METRIC_IDENTITY: json.dumps(identity, sort_keys=True),
             names.TAG_PEAK_MEMORY_KIND: peak.kind,

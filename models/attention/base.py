@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from models.attention.parts.products import full_precision, merge_heads
+from models.attention.parts.products import SumPrecision, full_precision, merge_heads
 from models.errors import UserError
 from models.initialization import SelfInitialized
 
@@ -51,6 +51,8 @@ class AttentionShape:
     value_convolution: ValueConvolutionConfig
     qk_norm: bool
     """Whether queries and keys pass an RMSNorm over all D channels before the head split."""
+    sum_precision: SumPrecision = "float32"
+    """Of the products that sum over tokens in linear attention."""
 
 
 class AttentionConfig(BaseModel):
@@ -77,6 +79,7 @@ class AttentionBlock(nn.Module, ABC):
         super().__init__()
         self.width = shape.width
         self.heads = heads
+        self.sum_precision = shape.sum_precision
         self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=qkv_bias)
         self.query_norm = WidthNorm(shape)
         self.key_norm = WidthNorm(shape)

@@ -131,7 +131,8 @@ class Attention(AttentionBlock):
         query, key = self._features(tokens, queries, keys)
         (value,) = full_precision(split_heads(values, self.heads))
         denominator = self._denominator(query, key, similarity_sums)
-        attended = linear_product(query.differenced, key.differenced, value) / denominator
+        attended = linear_product(query.differenced, key.differenced, value, self.sum_precision)
+        attended = attended / denominator
         if self.config.normalizer == "unit":
             sums = similarity_sums(query.differenced, key.differenced) / denominator
             attended = attended + (1 - sums) * value.mean(dim=-2, keepdim=True)

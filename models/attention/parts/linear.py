@@ -43,7 +43,8 @@ class KernelAttention(AttentionBlock):
         queries, keys, values = self.project(tokens)
         query, key = self._features(queries, keys)
         (value,) = full_precision(split_heads(values, self.heads))
-        attended = linear_product(query, key, value) / (similarity_sums(query, key) + self.eps)
+        attended = linear_product(query, key, value, self.sum_precision)
+        attended = attended / (similarity_sums(query, key) + self.eps)
         return self.finish(attended, values)
 
     def attention_weights(self, tokens: Tensor, head: int) -> Tensor:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from models.errors import UserError
+
+SumPrecision = Literal["float32", "tf32", "bf16"]
+"""What the factors of linear attention's products are rounded to; sums are float32 in all three.
+
+TF32 keeps 10 bits of the mantissa and bf16 7, on a GPU's tensor cores, where float32 has none. A
+CPU has no TF32, and computes `tf32` in float32.
+"""
 
 
 def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -23,15 +33,71 @@ def merge_heads(heads: Tensor) -> Tensor:
     return heads.transpose(1, 2).flatten(2)
 
 
-def linear_product(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def linear_product(
+    queries: Tensor, keys: Tensor, values: Tensor, precision: SumPrecision = "float32"
+) -> Tensor:
     """`Q (K^T V)`, all (..., N, d); `(Q K^T) V` where N <= d, the same result for less work.
 
-    In the precision of the arguments, whatever the autocast.
+    Args:
+        queries: in the precision that the result has, whatever the autocast.
+        keys: likewise.
+        values: likewise.
+        precision: what the factors of both products, and of their gradients, are rounded to.
     """
+
+    def product(left: Tensor, right: Tensor) -> Tensor:
+        if precision == "float32":
+            return left @ right
+        rounded: Tensor = _RoundedProduct.apply(left, right, precision)
+        return rounded
+
     with torch.autocast(queries.device.type, enabled=False):
         if queries.shape[-2] <= queries.shape[-1]:
-            return (queries @ keys.mT) @ values
-        return queries @ (keys.mT @ values)
+            return product(product(queries, keys.mT), values)
+        return product(queries, product(keys.mT, values))
+
+
+class _RoundedProduct(torch.autograd.Function):
+    """A product of rounded factors with float32 sums, its gradients being such products too."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, precision: SumPrecision) -> Tensor:
+        ctx.save_for_backward(left, right)
+        ctx.precision = precision
+        return _rounded_product(left, right, precision)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        left, right = ctx.saved_tensors
+        to_left = _rounded_product(gradient, right.mT, ctx.precision)
+        return to_left, _rounded_product(left.mT, gradient, ctx.precision), None
+
+
+def _rounded_product(left: Tensor, right: Tensor, precision: SumPrecision) -> Tensor:
+    """(..., r, c) times (..., c, s), in the type of `left`."""
+    on_gpu = left.device.type == "cuda"
+    if precision == "tf32":
+        if not on_gpu:
+            return left @ right
+        settings = torch.backends.cuda.matmul
+        before = settings.fp32_precision
+        settings.fp32_precision = "tf32"
+        try:
+            return left @ right
+        finally:
+            settings.fp32_precision = before
+    short_left, short_right = left.bfloat16(), right.bfloat16()
+    if not on_gpu:
+        # Products of two bf16 numbers are exact in float32, so this is what a tensor core does.
+        return (short_left.float() @ short_right.float()).to(left.dtype)
+    lead = left.shape[:-2]
+    flat = torch.bmm(
+        short_left.reshape(-1, *left.shape[-2:]),
+        short_right.reshape(-1, *right.shape[-2:]),
+        out_dtype=torch.float32,
+    )
+    return flat.view(*lead, *flat.shape[-2:]).to(left.dtype)
 
 
 def similarities(queries: Tensor, keys: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ CHANGES = {
     "model.positions": "none",
     "model.qk_norm": True,
     "model.label_dropout": 0.2,
+    "model.sum_precision": "bf16",
     "model.value_convolution.size": 3,
     "model.value_convolution.initialization": "zero",
     "attention.kernel": "relu",
@@ -98,6 +99,7 @@ CHANGES = {
     "sample.batch_size": 3,
     "evaluate.extractor": "inception",
     "evaluate.extractor_weights": "elsewhere",
+    "evaluate.extractor_size": 224,
     "evaluate.samples": 30,
     "evaluate.inception_splits": 3,
     "evaluate.probe_images": 3,
@@ -113,6 +115,10 @@ ONLY_WITH: dict[str, dict[str, Any]] = {
     "train.validation_samples_every": {"train.validation_samples": 30},
     "sample.weights": {"train.best_by": "validation_loss"},
     "evaluate.extractor_weights": {"evaluate.extractor": "inception"},
+    "evaluate.extractor_size": {
+        "evaluate.extractor": "torch:resnet18",
+        "evaluate.extractor_weights": "elsewhere",
+    },
 }
 """What else must be set for a key to be allowed."""
 
@@ -124,14 +130,15 @@ def config(tree: Tree) -> TrialConfig:
     return tree.load().trials[0].config
 
 
-def _changed(config: TrialConfig, key: str, value: Any) -> TrialConfig:
+def _changed(config: TrialConfig, changes: dict[str, Any]) -> TrialConfig:
     plain = to_plain(config)
-    section = plain
-    *path, name = key.split(".")
-    for part in path:
-        section = section[part]
-    assert section[name] != value
-    section[name] = value
+    for key, value in changes.items():
+        section = plain
+        *path, name = key.split(".")
+        for part in path:
+            section = section[part]
+        assert section[name] != value
+        section[name] = value
     return TrialConfig.model_validate(plain)
 
 
@@ -144,9 +151,8 @@ def test_every_key_of_the_schema_is_put_to_the_test(config: TrialConfig) -> None
 def test_the_hash_changes_with_all_that_can_change_a_result_and_nothing_else(
     config: TrialConfig, key: str
 ) -> None:
-    for companion, value in ONLY_WITH.get(key, {}).items():
-        config = _changed(config, companion, value)
-    other = _changed(config, key, CHANGES[key])
+    config = _changed(config, ONLY_WITH.get(key, {}))
+    other = _changed(config, {key: CHANGES[key]})
     section = key.partition(".")[0]
     effective = key not in WITHOUT_EFFECT
     assert (trial_hash(other) != trial_hash(config)) == effective
@@ -163,6 +169,7 @@ def test_the_hash_is_sha256_of_canonical_json(config: TrialConfig) -> None:
     added_later = {
         "data.content": None,
         "data.downsampling": 1,
+        "model.sum_precision": "float32",
         "train.factor_learning_rate": 1.0,
         "train.validation_samples": 0,
         "train.validation_samples_every": None,
@@ -170,6 +177,7 @@ def test_the_hash_is_sha256_of_canonical_json(config: TrialConfig) -> None:
         "train.ema_start": "first_step",
         "train.on_non_finite": "stop",
         "sample.weights": "last",
+        "evaluate.extractor_size": None,
     }
     for key, neutral in added_later.items():
         section, name = key.split(".")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.attention import Variant, load_variant
+from models.attention import Variant, build_attention, load_variant
 from models.attention.base import (
     AttentionBlock,
     AttentionConfig,
@@ -16,7 +16,9 @@ from models.attention.base import (
     ValueConvolutionConfig,
 )
 from models.attention.dydila import Attention as DynamicDifferential
+from models.attention.parts.products import SumPrecision
 from models.errors import UserError
+from models.initialization import initialize
 from tests.models.attention.conftest import WIDTH, Case
 
 GRIDS = [(7, 9), (10, 10), (4, 4), (2, 5)]
@@ -191,3 +193,28 @@ def test_heads_that_do_not_divide_the_width_are_named_with_the_width(variant: Va
                 width=51, heads=2, grid=(4, 4), value_convolution=convolution, qk_norm=False
             ),
         )
+
+
+@pytest.mark.parametrize("name", ["sana", "lit", "focused", "dydila", "softmax"])
+def test_the_precision_of_the_sums_reaches_every_linear_variant(name: str) -> None:
+    def output(precision: SumPrecision) -> Tensor:
+        convolution = ValueConvolutionConfig(size=0, initialization="zero")
+        shape = AttentionShape(
+            width=64,
+            heads=2,
+            grid=(7, 9),
+            value_convolution=convolution,
+            qk_norm=False,
+            sum_precision=precision,
+        )
+        block = build_attention(load_variant(name).config(), shape)
+        initialize(block, seed=0)
+        tokens = torch.randn(2, 63, 64, generator=torch.Generator().manual_seed(0))
+        return block(tokens)
+
+    exact, rounded = output("float32"), output("bf16")
+    if name == "softmax":
+        assert torch.equal(exact, rounded)
+        return
+    error = ((exact - rounded).norm() / exact.norm()).item()
+    assert 1e-5 < error < 2e-2

@@ -51,3 +51,39 @@ def test_heads_split_and_merge_back() -> None:
     heads = split_heads(tokens, 3)
     assert torch.equal(heads[1, 2, 4], tokens[1, 4, 8:])
     assert torch.equal(merge_heads(heads), tokens)
+
+
+@pytest.mark.parametrize("tokens", [5, 40])
+def test_factors_in_bf16_are_rounded_and_their_sums_are_not(tokens: int) -> None:
+    queries, keys, values = (part.requires_grad_() for part in parts(tokens))
+
+    def rounded(part: Tensor) -> Tensor:
+        return part.detach().bfloat16().double()
+
+    gradient = torch.randn(2, 3, tokens, 8, generator=torch.Generator().manual_seed(1))
+    actual = linear_product(queries, keys, values, "bf16")
+    (to_queries,) = torch.autograd.grad(actual, queries, gradient)
+    q, k, v, g = map(rounded, (queries, keys, values, gradient))
+    if tokens <= 8:
+        inner = rounded((q @ k.mT).float())
+        expected = inner @ v
+        expected_gradient = rounded((g @ v.mT).float()) @ k
+    else:
+        inner = rounded((k.mT @ v).float())
+        expected, expected_gradient = q @ inner, g @ inner.mT
+    torch.testing.assert_close(actual.double(), expected, rtol=2e-3, atol=1e-5)
+    torch.testing.assert_close(to_queries.double(), expected_gradient, rtol=2e-3, atol=1e-5)
+    exact = linear_product(queries, keys, values)
+    assert 1e-4 < ((actual - exact).abs().max() / exact.abs().max()).item() < 2e-2
+
+
+def test_tf32_is_float32_where_there_is_no_gpu() -> None:
+    queries, keys, values = (part.requires_grad_() for part in parts(40))
+    exact, same = (linear_product(queries, keys, values, p) for p in ("float32", "tf32"))
+    assert torch.equal(exact, same)
+    for one, other in zip(
+        torch.autograd.grad(exact.sum(), (queries, keys, values)),
+        torch.autograd.grad(same.sum(), (queries, keys, values)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
