@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -99,7 +100,10 @@ def paired_difference(
     if np.ptp(differences) == 0:
         mean = float(differences[0])
         return PairedDifference(len(common), mean, 0.0, (mean, mean), 0.0 if mean else 1.0)
-    test = stats.ttest_rel(of_variant, of_baseline)
+    with warnings.catch_warnings():
+        # Differences that hardly differ lose digits of their spread, of which none is printed.
+        warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
+        test = stats.ttest_rel(of_variant, of_baseline)
     interval = test.confidence_interval(CONFIDENCE)
     return PairedDifference(
         count=len(common),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,10 @@ def _state(path: Path) -> dict[str, Tensor]:
             loaded = load_file(path)
         else:
             # DiT's training script keeps its arguments beside the weights; they hold no code.
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            arguments = torch.serialization.safe_globals([argparse.Namespace])
+            with arguments, warnings.catch_warnings():
+                # Sparse tensors are refused below, in words that say which.
+                warnings.filterwarnings("ignore", "Validating sparse tensor", UserWarning)
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     # A damaged file makes the readers raise almost anything.
     except Exception as error:

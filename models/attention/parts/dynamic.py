@@ -51,6 +51,10 @@ class ProjectorBank(nn.Module, SelfInitialized):
         if self.router is None:
             return F.linear(tokens, self.weight)
         choice = self.router(tokens)
+        if isinstance(tokens, FakeTensor) and not torch.compiler.is_compiling():
+            # Without values there is no choice to sort by; for shapes, and for counting what a
+            # token costs, one projector is like another.
+            return choice.gated(F.linear(tokens, self.weight[: self.width]))
         if choice.gradient == "gate" or not _grouped(tokens):
             return choice.gated(self._dense(tokens, choice))
         chosen: Tensor = _ChosenProjection.apply(
@@ -79,11 +83,10 @@ def _grouped(tokens: Tensor) -> bool:
     """Whether tokens are sorted by their choice, so that each meets its own projector alone.
 
     The host must know how many chose each: free on a CPU, a wait on a GPU, and impossible where a
-    pass is traced or its tensors have no values.
+    pass is traced.
     """
-    traced = torch.compiler.is_compiling() or isinstance(tokens, FakeTensor)
     half = torch.is_autocast_enabled(tokens.device.type)
-    return tokens.device.type == "cpu" and not traced and not half
+    return tokens.device.type == "cpu" and not torch.compiler.is_compiling() and not half
 
 
 class _ChosenProjection(torch.autograd.Function):
