@@ -14,7 +14,13 @@ from harness.config.catalogue import names
 from harness.config.load import load_ablation, load_cluster
 from harness.config.mistakes import Mistake
 from harness.config.schema import TrialConfig
-from harness.config.sections import DataConfig, EvaluateConfig, SampleConfig, TrainConfig
+from harness.config.sections import (
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    SampleConfig,
+    TrainConfig,
+)
 from harness.config.serialisation import flatten
 from harness.config.validation import all_fields
 from harness.config.yaml_source import Scalar, read_yaml
@@ -27,6 +33,7 @@ ADDED_LATER = {
     f"{section}.{name}"
     for section, fields in (
         ("data", DataConfig),
+        ("model", ModelConfig),
         ("train", TrainConfig),
         ("sample", SampleConfig),
         ("evaluate", EvaluateConfig),

@@ -30,6 +30,7 @@ from harness.trial.spec import RESULT
 from harness.vocabulary.names import VALIDATION_LOSS
 from models.errors import UserError
 from tests.harness.search.conftest import SEARCH, Made
+from tests.support.stand_ins.finished import FINISHED
 
 Make = Callable[..., Made]
 
@@ -49,7 +50,7 @@ def folder_of(spec: SearchSpec, point: dict[str, Any], seed: int, variant: str =
 
 
 def finish(folder: Path, **metrics: float) -> None:
-    write_text(folder / RESULT, json.dumps({"metrics": metrics}))
+    write_text(folder / RESULT, json.dumps({**json.loads(FINISHED), "metrics": metrics}))
 
 
 def test_finished_trainings_are_reused_whatever_their_folder_is_called(make: Make) -> None:

@@ -46,6 +46,7 @@ PLAIN: dict[str, Any] = {
     "value_convolution": ValueConvolutionConfig(size=3, initialization="identity"),
     "attention": None,
     "variance_channels": 1,
+    "sum_precision": "float32",
 }
 
 
