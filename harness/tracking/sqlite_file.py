@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from harness.machine.files import atomic_path, remove_leftovers
+from harness.machine.files import atomic_path
 from harness.machine.mlflow_client import mlflow_client
 from models.errors import UserError
 
@@ -27,7 +27,6 @@ _LOCK_SECONDS = 60.0
 
 def make_database(database: Path) -> None:
     """Make an empty MLflow database, whole or not at all."""
-    remove_leftovers(database.parent, database.stem)
     with atomic_path(database) as temporary:
         mlflow_client(f"sqlite:///{temporary}")
 

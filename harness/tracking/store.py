@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from harness.machine.files import remove_leftovers
 from harness.machine.mlflow_client import (
     URI_VARIABLE,
     error_code,
@@ -90,6 +91,8 @@ class Store:
         if not os.access(folder, os.W_OK):
             raise UserError(f"MLflow cannot write to {folder}. {_USE_INSTEAD}")
         with self._setup_lock():
+            # Of commands that were killed while they made it, also after the file had its name.
+            remove_leftovers(folder, self.database.stem)
             if not self.database.exists() or not self.database.stat().st_size:
                 make_database(self.database)
             try:

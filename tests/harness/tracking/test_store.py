@@ -164,6 +164,18 @@ def test_a_database_that_mlflow_left_half_made_is_made_anew(
     assert copy.prepare("digits", notices.append)
 
 
+def test_what_a_killed_command_left_beside_the_database_is_removed(
+    store: Store, notices: list[str]
+) -> None:
+    assert store.prepare("digits", notices.append)
+    assert store.database is not None
+    left = store.database.with_name(f".{store.database.stem}-abcd1234.db")
+    left.touch()
+    assert store.prepare("digits", notices.append)
+    assert not left.exists()
+    assert store.database.exists()
+
+
 @pytest.mark.parametrize(
     ("damage", "advice"),
     [(HALF_MADE, "Move the file away"), (OUTDATED, "mlflow db upgrade sqlite:///")],
