@@ -59,7 +59,7 @@ class Outcome:
     failed: tuple[JobResult, ...]
     """The trials that failed."""
     reported: bool
-    """Whether there is a table; without MLflow there is none."""
+    """Whether there is a table, if there is anything to compare; without MLflow there is none."""
 
 
 def run_ablation(
@@ -184,7 +184,9 @@ class _AblationInProgress:
             "FAILED" if failed else "FINISHED",
             f"{len(failed)} trials failed" if failed else "finished",
         )
-        return Outcome(failed, reported)
+        # Where no trial failed and none has finished, `retry` has nothing to do, nor to compare.
+        nothing_to_compare = self.only_failed and not self.left and not self.reused
+        return Outcome(failed, reported or nothing_to_compare)
 
     def _restore_lost_records(self) -> None:
         """Write the journal of a finished trial again, where it was lost or its beginning damaged.
