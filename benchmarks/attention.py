@@ -92,6 +92,8 @@ def measure_attention(
     Raises:
         UserError: a subject or a number of tokens that cannot be built.
     """
+    if min(token_counts) < 1:
+        raise UserError(f"--tokens: {min(token_counts)} is no number of tokens; expected 1 or more")
     words = list(dict.fromkeys([*words, BASELINE]))
     rows = []
     for count in token_counts:

@@ -109,3 +109,11 @@ def test_the_command_writes_tables_and_figures(
         "attention.pdf",
     }
     assert "multiple of sana" in capsys.readouterr().out
+
+
+def test_a_number_of_tokens_that_is_none_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    assert main(["attention", "--tokens", "16", "0"]) == 2
+    torch.set_num_threads(threads)
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "--tokens: 0" in told
