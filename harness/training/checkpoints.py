@@ -15,6 +15,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from harness.machine.files import atomic_path, file_digest, remove_leftovers, write_text
 from harness.processes.signals import StopRequest
+from harness.vocabulary.names import BALANCE_LOSS, GRADIENT_NORM, TRAIN_LOSS
 from models.errors import Preempted, UserError
 
 _KEPT = 2
@@ -80,11 +81,13 @@ class Checkpoints(pl.Callback):
     Args:
         folder: of this trial's checkpoints alone.
         every: steps between two checkpoints.
+        log_every: steps between two for which losses are recorded.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, log_every: int) -> None:
         self.folder = folder
         self.every = every
+        self.log_every = log_every
         self._last_saved = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -110,6 +113,8 @@ class Checkpoints(pl.Callback):
         step = trainer.global_step
         if step == self._last_saved:
             return
+        if step % self.log_every == 0:
+            _record_step(trainer)
         path = self.folder / f"step-{step:08d}.ckpt"
         if not trainer.is_global_zero:
             # Takes part in gathering what is saved, and writes nothing.
@@ -124,6 +129,20 @@ class Checkpoints(pl.Callback):
                 old.unlink()
                 _digest_path(old).unlink(missing_ok=True)
         self._last_saved = step
+
+
+def _record_step(trainer: pl.Trainer) -> None:
+    """Record what the module logged in the present step.
+
+    Lightning does so only behind all callbacks. Whoever resumes from this step's checkpoint does
+    not repeat the step, so its loss would be lost where the process ends in between.
+    """
+    logged = trainer.callback_metrics
+    names = [name for name in (TRAIN_LOSS, BALANCE_LOSS, GRADIENT_NORM) if name in logged]
+    for logger in trainer.loggers:
+        logger.log_metrics(
+            {name: float(logged[name]) for name in names}, step=trainer.global_step - 1
+        )
 
 
 def resumable_checkpoint(folder: Path) -> Path | None:

@@ -291,7 +291,9 @@ class _Attempt:
         if best is not None:
             yield best
         yield RoutingLog(settings.validate_every, settings.compile)
-        checkpoints = Checkpoints(self.folder / _CHECKPOINTS, settings.checkpoint_every)
+        checkpoints = Checkpoints(
+            self.folder / _CHECKPOINTS, settings.checkpoint_every, settings.log_every
+        )
         yield checkpoints
         yield Preemption(self.stop or StopRequest(), checkpoints.save)
 

@@ -12,6 +12,8 @@ from harness.vocabulary.metrics import VALIDATION_LOSS as VALIDATION_LOSS
 
 TRAIN_LOSS = "train_loss"
 
+BALANCE_LOSS = "balance_loss"
+
 GRADIENT_NORM = "gradient_norm"
 
 TRAIN_IMAGES_PER_SECOND = "train_images_per_second"
