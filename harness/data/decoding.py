@@ -33,6 +33,7 @@ from PIL.ImageFile import ImageFile
 from harness.data.manifest import Manifest, ManifestImage
 from harness.data.sources.base import Source
 from harness.data.walk import FORMATS
+from harness.machine.file_kinds import kind_of_content
 from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
@@ -84,7 +85,7 @@ def decode_image(content: bytes, resolution: int) -> NDArray[np.uint8]:
     Raises:
         UnreadableImageError: the reason.
     """
-    with _opened(content) as image:
+    with opened_image(content) as image:
         method = _UPRIGHT.get(_orientation(image))
         image.load()
         rgb = _rgb(image)
@@ -97,13 +98,13 @@ def image_size(content: bytes) -> tuple[int, int]:
     Raises:
         UnreadableImageError: the reason.
     """
-    with _opened(content) as image:
+    with opened_image(content) as image:
         width, height = image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 @contextmanager
-def _opened(content: bytes) -> Iterator[ImageFile]:
+def opened_image(content: bytes) -> Iterator[ImageFile]:
     """An image whose header is read; failing to decode it in the block is a reason as well."""
     if not content:
         raise UnreadableImageError("empty file")
@@ -117,7 +118,8 @@ def _opened(content: bytes) -> Iterator[ImageFile]:
         raise UnreadableImageError("decompression bomb") from error
     except UnidentifiedImageError as error:
         begun = _BEGINNINGS.match(content)
-        raise UnreadableImageError(_DAMAGED if begun else "not an image") from error
+        kind = kind_of_content(content) or "not an image"
+        raise UnreadableImageError(_DAMAGED if begun else kind) from error
     # Damaged files make Pillow raise almost anything.
     except Exception as error:
         raise UnreadableImageError(_DAMAGED) from error

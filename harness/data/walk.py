@@ -29,6 +29,12 @@ SUFFIXES = (
 )
 """What files in these formats end in, in either case."""
 
+_UNREAD = (
+    *(".heic", ".heif", ".hif", ".jxl", ".psd"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+"""What images in other formats end in, most of them cameras'."""
+
 _SHOWN = 5
 """Suffixes of other files that are named with their counts."""
 
@@ -73,17 +79,25 @@ class LeftOut:
     def __str__(self) -> str:
         """In words; empty where nothing was left out."""
         parts = []
-        if self.others:
-            most = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
-            named = ", ".join(f"{suffix or 'no suffix'} {count:,}" for suffix, count in most)
-            more = ", ..." if len(self.others) > _SHOWN else ""
-            files = _counted(self.others.total(), "file", "files")
-            parts.append(f"{files} of no image format ({named}{more})")
+        images = Counter({key: self.others[key] for key in _UNREAD if key in self.others})
+        if images:
+            files = _counted(images.total(), "image", "images")
+            parts.append(f"{files} to convert to PNG, as they are not read here ({_named(images)})")
+        if others := self.others - images:
+            files = _counted(others.total(), "file", "files")
+            parts.append(f"{files} of no image format ({_named(others)})")
         if self.hidden:
             parts.append(_counted(self.hidden, "hidden file or folder", "hidden files or folders"))
         if self.loops:
             parts.append(_counted(self.loops, "link to a folder above", "links to a folder above"))
         return f"left out {', '.join(parts)}" if parts else ""
+
+
+def _named(suffixes: Counter[str]) -> str:
+    """The most frequent ones, with their counts."""
+    most = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
+    named = [f"{suffix or 'no suffix'} {count:,}" for suffix, count in most]
+    return ", ".join([*named, "..."] if len(suffixes) > _SHOWN else named)
 
 
 def _counted(count: int, one: str, many: str) -> str:

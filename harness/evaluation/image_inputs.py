@@ -266,7 +266,7 @@ def _header(path: Path) -> tuple[tuple[int, int], str]:
         with Image.open(path, formats=FORMATS) as image:
             size, mode = image.size, image.mode
     except UnidentifiedImageError:
-        raise UserError(f"{path} is no image, or a damaged one") from None
+        raise UserError(f"{path} is {known_kind(path) or 'no image, or a damaged one'}") from None
     except Exception as error:
         raise UserError(f"{path} is damaged or truncated ({error})") from error
     if mode not in _MODES:

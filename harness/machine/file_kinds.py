@@ -30,17 +30,24 @@ def known_kind(path: Path) -> str | None:
                 return _kind_of_archive(archive.namelist())
     except (OSError, zipfile.BadZipFile):
         return None
+    if (kind := kind_of_content(head)) is not None:
+        return kind
+    if path.suffix in (".pkl", ".pickle") or head[:1] == b"\x80":
+        return (
+            "a pickle of Python objects, which can run any program when it is read: store the "
+            "arrays themselves with numpy.savez or safetensors"
+        )
+    return None
+
+
+def kind_of_content(head: bytes) -> str | None:
+    """What stands in the place of a file of whatever format, by its first bytes."""
     if not head:
         return "an empty file: write or fetch it again"
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer and not the file itself: fetch that with `git lfs pull`"
     if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
         return "a web page and not the file itself: the download failed, fetch it again"
-    if path.suffix in (".pkl", ".pickle") or head[:1] == b"\x80":
-        return (
-            "a pickle of Python objects, which can run any program when it is read: store the "
-            "arrays themselves with numpy.savez or safetensors"
-        )
     return None
 
 

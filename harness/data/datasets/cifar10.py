@@ -6,7 +6,6 @@ A zip of JPEGs holds slightly other pixels than the original files, so its figur
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 from collections.abc import Sequence
@@ -16,10 +15,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from harness.config.sections import DataConfig
 from harness.data.datasets.base import check_held_out, hash_of_files, hold_out
+from harness.data.decoding import UnreadableImageError, opened_image
 from harness.data.images import DataSet, LabelledImages
 from harness.data.sources.base import Source
 from harness.data.sources.folder import FolderSource
@@ -124,9 +123,11 @@ def read_class_folders(source: Source, side: int) -> LabelledImages:
     for index, entry in enumerate(entries):
         try:
             pixels[index] = _pixels(source.read(entry.id), side).transpose(2, 0, 1)
-        # Damaged images make Pillow raise almost anything.
-        except Exception as error:
-            problems.append(f"{entry.id} ({_reason(error)})")
+        except UnreadableImageError as error:
+            problems.append(f"{entry.id} ({error})")
+        except UserError as error:
+            # What a source says names itself and the image once more; its cause does not.
+            problems.append(f"{entry.id} ({one_line(error.__cause__ or error)})")
     if problems:
         raise UserError(
             f"{source.path}: {len(problems)} of {len(entries)} images cannot be used: "
@@ -138,21 +139,12 @@ def read_class_folders(source: Source, side: int) -> LabelledImages:
 
 def _pixels(content: bytes, side: int) -> NDArray[np.uint8]:
     """(side, side, 3)."""
-    with Image.open(io.BytesIO(content)) as image:
+    with opened_image(content) as image:
         # The size stands in the header, so a wrong one costs no decoding.
         if image.size != (side, side):
             columns, rows = image.size
-            raise ValueError(f"{columns}x{rows} instead of {side}x{side} pixels")
+            raise UnreadableImageError(f"{columns}x{rows} instead of {side}x{side} pixels")
         return np.asarray(image.convert("RGB"))
-
-
-def _reason(error: Exception) -> str:
-    # Pillow's text names a buffer's address in memory.
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    # What a source says names itself and the image once more; its cause does not.
-    cause = error.__cause__ if isinstance(error, UserError) else error
-    return one_line(cause or error)
 
 
 def _first(problems: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from harness.data.sources.base import Entry, Recognised, Source, beginning, shorten
+from harness.data.walk import walk_images
 from models.errors import UserError
 
 __all__ = ["Entry", "Source", "open_source"]
@@ -59,7 +60,9 @@ def _unknown(path: Path, kinds: list[ModuleType]) -> UserError:
     """What is there instead of images."""
     if path.is_dir():
         there = shorten([file.name for file in path.iterdir()])
-        return UserError(f"{path} holds {there}: {_expected(kinds)}")
+        left_out = str(walk_images(path).left_out)
+        more = f"; {left_out}" if left_out else ""
+        return UserError(f"{path} holds {there}: {_expected(kinds)}{more}")
     header = beginning(path)
     for magic, name in _COMPRESSED.items():
         if header.startswith(magic):

@@ -51,8 +51,8 @@ def test_files_that_are_no_images_are_counted(
     (source / "ape" / "4.HEIC").touch()
     (source / ".ipynb_checkpoints").mkdir()
     assert run(source, out) == 0
-    shown = f"{source}: left out 1 file of no image format (.heic 1), 1 hidden file or folder"
-    assert shown in capsys.readouterr().out.splitlines()
+    shown = f"{source}: left out 1 image to convert to PNG, as they are not read here (.heic 1), "
+    assert f"{shown}1 hidden file or folder" in capsys.readouterr().out.splitlines()
 
 
 def test_all_images_become_a_manifest_named_after_its_file(

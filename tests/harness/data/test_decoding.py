@@ -192,12 +192,24 @@ def test_a_damaged_image_is_unreadable() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"text", b"<html>", bytes(1000), b"\x1f\x8b" + bytes(50), b"%!PS-Adobe-3.0 EPSF-3.0\n"],
+    [b"text", bytes(1000), b"\x1f\x8b" + bytes(50), b"%!PS-Adobe-3.0 EPSF-3.0\n"],
 )
 def test_what_is_no_image_is_unreadable(content: bytes) -> None:
     for question in (image_size, lambda content: decode_image(content, 16)):
         with pytest.raises(UnreadableImageError, match="^not an image$"):
             question(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*pull"),
+        (b"\n<html><body>404</body></html>", "web page.*fetch it again"),
+    ],
+)
+def test_what_stands_in_the_place_of_an_image_is_named(content: bytes, kind: str) -> None:
+    with pytest.raises(UnreadableImageError, match=kind):
+        decode_image(content, 16)
 
 
 def test_an_eps_runs_no_other_program() -> None:

@@ -72,8 +72,8 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     walk = walk_images(tmp_path)
     assert walk.names == ("a/1.png",)
     assert str(walk.left_out) == (
-        "left out 5 files of no image format (.heic 3, no suffix 1, .txt 1), "
-        "3 hidden files or folders"
+        "left out 3 images to convert to PNG, as they are not read here (.heic 3), "
+        "2 files of no image format (no suffix 1, .txt 1), 3 hidden files or folders"
     )
 
 

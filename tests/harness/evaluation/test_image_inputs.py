@@ -74,8 +74,16 @@ def test_linked_folders_count_and_hidden_ones_do_not_which_is_said(tmp_path: Pat
     found = open_images(folder)
     assert np.array_equal(found.images[0:7], IMAGES)
     assert found.notes == (
-        f"{folder}: left out 1 file of no image format (.heic 1), 2 hidden files or folders",
+        f"{folder}: left out 1 image to convert to PNG, as they are not read here (.heic 1), "
+        "2 hidden files or folders",
     )
+
+
+def test_a_pointer_among_the_images_is_called_one(tmp_path: Path) -> None:
+    folder = as_folder(tmp_path, IMAGES)
+    (folder / "0" / "0.png").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+    with pytest.raises(UserError, match=r"0\.png is a Git LFS pointer.*git lfs pull"):
+        open_images(folder)
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".jp2"])

@@ -72,15 +72,17 @@ def test_all_bad_images_are_told_in_one_line(class_folders: Build) -> None:
     whole = (folder / "b" / "0002.png").read_bytes()
     (folder / "b" / "0002.png").write_bytes(whole[: len(whole) // 2])
     Image.new("RGB", (9, 8)).save(folder / "b" / "0003.png")
+    (folder / "b" / "0004.png").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
     for source in (folder, zipped(folder)):
         with pytest.raises(UserError) as caught:
             read_class_folders(open_class_folders(source), 8)
         line = str(caught.value)
         assert "\n" not in line
-        assert "3 of 10 images cannot be used" in line
+        assert "4 of 10 images cannot be used" in line
         assert "a/0001.png (not an image)" in line
         assert "b/0002.png (" in line
         assert "b/0003.png (9x8 instead of 8x8 pixels)" in line
+        assert "b/0004.png (a Git LFS pointer" in line
 
 
 def test_only_the_first_of_many_bad_images_are_named(class_folders: Build) -> None:

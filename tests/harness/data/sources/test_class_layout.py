@@ -57,8 +57,8 @@ def test_other_files_and_hidden_ones_are_left_out_and_counted(packed: Callable[.
     source = open_source(packed("a/1.PNG", "a/1.txt", "README.md", "a/noise", "a/2.HEIC", *hidden))
     assert [entry.id for entry in source.entries()] == ["a/1.PNG"]
     assert source.left_out == (
-        "left out 4 files of no image format (no suffix 1, .heic 1, .md 1, .txt 1), 5 hidden files "
-        "or folders"
+        "left out 1 image to convert to PNG, as they are not read here (.heic 1), "
+        "3 files of no image format (no suffix 1, .md 1, .txt 1), 5 hidden files or folders"
     )
 
 

@@ -322,6 +322,13 @@ def test_a_folder_of_other_things_tells_what_is_in_it(
         open_source(folder)
 
 
+def test_a_folder_of_images_that_are_not_read_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.HEIC").touch()
+    with pytest.raises(UserError, match=r"convert to PNG.*\.heic 1"):
+        open_source(tmp_path)
+
+
 def test_shards_without_labels_are_told_with_what_is_in_them(tar: Tar, tmp_path: Path) -> None:
     tar("shards/a.tar", {"k.jpg": b"", "k.cls": b"0"})
     tar("shards/b.tar", {"k.jpg": b"", "k.txt": b"caption"})
