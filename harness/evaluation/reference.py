@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from harness.data.images import Pictures
@@ -23,6 +22,7 @@ from harness.evaluation.metrics.moments import FeatureMoments, fitted_gaussian
 from harness.machine.files import atomic_path
 from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup
+from harness.processes.lock import held
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from harness.vocabulary.names import short_hash
 from models.randomness import generator
@@ -140,7 +140,8 @@ def load_reference(
         device: of the extraction.
         group: of processes that call this together and share out the extraction; only the leading
             one has the features then.
-        on_progress: told after each batch, on the leading process.
+        on_progress: told after each batch, on the leading process, and while it waits; what it
+            raises ends the wait.
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     # A colon is no part of a file's name everywhere.
@@ -149,7 +150,9 @@ def load_reference(
     path = cache_dir / f"{name}.npz"
     identity = _identity(real, extractor)
     features: Features | None = None
-    with FileLock(cache_dir / f"{name}.lock") if group.leads else nullcontext():
+    waits = Progress("wait", 0, 1, "waiting for the features that another process extracts")
+    lock = held(cache_dir / f"{name}.lock", lambda: on_progress(waits))
+    with lock if group.leads else nullcontext():
         if group.leads and path.exists():
             try:
                 features = _read(path, identity, len(real.images), extractor)

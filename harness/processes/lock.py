@@ -1,4 +1,4 @@
-"""At most one process runs a trial, over all pools that share the folder."""
+"""Waits for locks that look whether to stop, and the lock that one process runs a trial under."""
 
 from __future__ import annotations
 
@@ -28,52 +28,15 @@ class _Holder:
     host: str
 
 
-@contextmanager
-def trial_lock(
-    folder: Path, on_wait: Callable[[str], None], stop: StopRequest | None = None
-) -> Iterator[None]:
-    """Holds the trial's folder, which is made where missing, for the length of the context.
-
-    Where another process holds it, `on_wait` is told once, with that process's id and host, and
-    the call waits as long as it takes, or until `stop` is requested. Whoever waited should look
-    whether the trial is done now. The kernel frees the lock (`flock`) when the holder dies, however
-    it dies; a process that the holder forked keeps it until that ends as well.
-
-    Raises:
-        UserError: the file system has no such locks.
-        Preempted: a stop was requested while the call waited.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    # Its own kind of lock for file systems without `flock` would outlive a holder that is killed.
-    lock = FileLock(folder / LOCK_FILE, fallback_to_soft=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        on_wait(f"waiting for {describe_holder(folder)}, which runs this trial ({folder})")
-        waiting = stop or StopRequest()
-        wait_for(lock, lambda: waiting.check("while it waited for the trial's lock"))
-    except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
-        raise UserError(
-            f"the file system of {folder} has no locks (flock), which keep two commands from "
-            "running one trial: mount it with them (Lustre: the option flock), or choose another "
-            "--runs-dir"
-        ) from error
-    try:
-        _write_holder(folder)
-        yield
-    finally:
-        (folder / HOLDER_FILE).unlink(missing_ok=True)
-        lock.release()
-
-
-def wait_for(lock: FileLock, look: Callable[[], None]) -> None:
+def wait_for(lock: FileLock, look: Callable[[], object]) -> None:
     """Acquire a lock, however long another process holds it.
+
+    The kernel frees it (`flock`) when its holder dies, however it dies; a process that the holder
+    forked keeps it until that ends as well.
 
     Args:
         lock: not held by this process.
-        look: called now and then while the call waits; what it raises ends the wait.
+        look: called twice a second while the call waits; what it raises ends the wait.
     """
     while True:
         try:
@@ -84,23 +47,72 @@ def wait_for(lock: FileLock, look: Callable[[], None]) -> None:
             return
 
 
+@contextmanager
+def held(path: Path, look: Callable[[], object]) -> Iterator[None]:
+    """Holds the lock of a file for the length of the context; waits for it as `wait_for` does."""
+    lock = FileLock(path)
+    wait_for(lock, look)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def trial_lock(
+    folder: Path, on_wait: Callable[[str], None], stop: StopRequest | None = None
+) -> Iterator[None]:
+    """Holds the trial's folder, which is made where missing, for the length of the context.
+
+    Where another process holds it, `on_wait` is told once, with that process's id and host. Whoever
+    waited should look whether the trial is done now.
+
+    Raises:
+        UserError: the file system has no such locks.
+        Preempted: `stop` was requested while the call waited.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    told = False
+
+    def look() -> None:
+        nonlocal told
+        if not told:
+            on_wait(f"waiting for {describe_holder(folder)}, which runs this trial ({folder})")
+        told = True
+        if stop is not None:
+            stop.check("while it waited for the trial's lock")
+
+    # Its own kind of lock for file systems without `flock` would outlive a holder that is killed.
+    lock = FileLock(folder / LOCK_FILE, fallback_to_soft=False)
+    try:
+        wait_for(lock, look)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        raise UserError(
+            f"the file system of {folder} has no locks (flock), which keep two commands from "
+            "running one trial: mount it with them (Lustre: the option flock), or choose another "
+            "--runs-dir"
+        ) from error
+    try:
+        # Not in the lock file, which some versions of filelock empty on each try.
+        write_json(folder / HOLDER_FILE, _Holder(os.getpid(), socket.gethostname()))
+        yield
+    finally:
+        (folder / HOLDER_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
 def is_locked(folder: Path) -> bool:
     """Whether a process runs the trial now, as far as the file system tells; takes no part in it.
 
     The shared lock that this tries for an instant makes a trial that starts just then try again.
     """
     try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
+        with (folder / LOCK_FILE).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
     return False
 
 
@@ -108,11 +120,6 @@ def describe_holder(folder: Path) -> str:
     """Which process runs the trial, for messages."""
     try:
         holder = read_json(folder / HOLDER_FILE, _Holder)
-        return f"process {holder.pid} on {holder.host}"
     except (OSError, DamagedFileError):
         return "another process"
-
-
-def _write_holder(folder: Path) -> None:
-    # Beside the lock file, not in it: some versions of filelock empty the lock file on each try.
-    write_json(folder / HOLDER_FILE, _Holder(os.getpid(), socket.gethostname()))
+    return f"process {holder.pid} on {holder.host}"

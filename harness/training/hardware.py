@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from filelock import FileLock
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from pytorch_lightning.strategies import (
     DDPStrategy,
@@ -22,6 +21,8 @@ from pytorch_lightning.strategies import (
 from harness.config.sections import TrainConfig
 from harness.machine.files import read_json, write_json
 from harness.processes.group import TIMEOUT, ProcessGroup
+from harness.processes.lock import held
+from harness.processes.signals import StopRequest
 from models.backbone import Backbone
 from models.errors import UserError
 
@@ -54,7 +55,11 @@ class Timing:
 
 
 def choose_precision(
-    config: TrainConfig, device: torch.device, step: Callable[[], torch.Tensor], decision: Path
+    config: TrainConfig,
+    device: torch.device,
+    step: Callable[[], torch.Tensor],
+    decision: Path,
+    stop: StopRequest,
 ) -> Precision:
     """Resolve `precision: auto`: bf16-mixed on a GPU; on a CPU what is measured to be faster.
 
@@ -66,6 +71,7 @@ def choose_precision(
         step: one forward and backward pass; returns the loss. It must leave no trace.
         decision: the file that a measurement is written to. What is there already is taken, so
             that all trials that share the file are trained in the same precision.
+        stop: looked at while another process measures.
     """
     if config.precision != "auto":
         return config.precision
@@ -74,7 +80,7 @@ def choose_precision(
     if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         return "32-true"
     decision.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(decision.with_suffix(".lock")):
+    with held(decision.with_suffix(".lock"), lambda: stop.check("before its precision was known")):
         if not decision.exists():
             timing = measure_step(step)
             write_json(decision, timing, indent=2)

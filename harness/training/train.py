@@ -145,9 +145,9 @@ def weights_file(folder: Path, weights: Weights) -> Path:
 
 
 def resolve_precision(
-    config: TrialConfig, data: DataSet, device: torch.device, decision: Path
+    config: TrialConfig, data: DataSet, device: torch.device, decision: Path, stop: StopRequest
 ) -> Precision:
-    """The precision to train in. See `choose_precision` for `auto` and `decision`."""
+    """The precision to train in. See `choose_precision` for `auto`, `decision` and `stop`."""
 
     @cache
     def prepared() -> tuple[DiffusionModule, Batch]:
@@ -164,7 +164,7 @@ def resolve_precision(
         loss.backward()
         return loss.detach()
 
-    return choose_precision(config.train, device, step, decision)
+    return choose_precision(config.train, device, step, decision, stop)
 
 
 def train(

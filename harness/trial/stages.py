@@ -140,8 +140,9 @@ class TrialStages:
         # Missing weights should not be found after hours of training.
         check_extractor(*extractor_files(self.config))
         data = load_data_set(self.config.data)
-        if self.config.train.validation_samples and self.group.size > 1:
-            # Together, since the others would wait for one that does it alone during training.
+        if self.config.train.validation_samples:
+            # Before training, where the other processes would wait for the one that does it, and a
+            # wait for another trial's features could not be left without losing steps.
             extractor = load_extractor(*extractor_files(self.config))
             self._reference(data, extractor, self.report, self.group)
         with measure_peak_memory(self.device) as peak:
@@ -221,7 +222,7 @@ class TrialStages:
 
     def _precision(self, data: DataSet) -> Precision:
         decision = precision_file(self.config, Path(self.spec.references), self.spec.threads)
-        return resolve_precision(self.config, data, self.device, decision)
+        return resolve_precision(self.config, data, self.device, decision, self.stop)
 
     def _validation_samples(
         self, data: DataSet, journal: Journal | None

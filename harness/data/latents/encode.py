@@ -45,6 +45,7 @@ from harness.data.manifest import Manifest, ManifestImage, write_manifest
 from harness.data.sources.base import Source
 from harness.data.verify import check_sizes
 from harness.machine.files import full_disk_as_user_error, write_text
+from harness.processes.lock import held
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.errors import UserError, one_line
 
@@ -82,10 +83,16 @@ def describe(
     )
 
 
-def begin_cache(folder: Path, wanted: CacheDescription, manifest: Manifest) -> LatentCache:
+def begin_cache(
+    folder: Path,
+    wanted: CacheDescription,
+    manifest: Manifest,
+    on_progress: ProgressListener = ignore_progress,
+) -> LatentCache:
     """The cache in a folder: a new one, or the one that is there, which keeps its own shards.
 
-    Any number of processes may begin at once; where they want different things, one wins.
+    Any number of processes may begin at once; where they want different things, one wins. What
+    `on_progress` raises ends the wait for another one.
 
     Raises:
         UserError: the folder holds something else, and nothing was written.
@@ -102,7 +109,8 @@ def begin_cache(folder: Path, wanted: CacheDescription, manifest: Manifest) -> L
                 "latents, or the one of a cache"
             )
         (folder / LOCKS).mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / LOCKS / f"{DESCRIPTION}.lock"):
+        waits = Progress("wait", 0, 1, "waiting for another process to begin the cache")
+        with held(folder / LOCKS / f"{DESCRIPTION}.lock", lambda: on_progress(waits)):
             if not (folder / DESCRIPTION).is_file():
                 write_manifest(folder / MANIFEST, manifest)
                 write_text(folder / DESCRIPTION, wanted.model_dump_json(indent=2) + "\n")
@@ -174,7 +182,7 @@ def encode(
     )
     check_sizes(manifest, source)
     with _writing_to(folder):
-        cache = begin_cache(folder, wanted, manifest)
+        cache = begin_cache(folder, wanted, manifest, on_progress)
         with ThreadPoolExecutor(loaders) as pool:
             encoder = _Encoder(source, cache, autoencoder, batch_size, loaders, pool, on_progress)
             images = encoder.run()

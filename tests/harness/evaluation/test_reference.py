@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 from harness.evaluation.reference import RealImages, Reference, drawn_without_order, load_reference
 from harness.processes.progress import Progress
+from harness.processes.signals import StopRequest
+from models.errors import Preempted
+from tests.support.processes.lock_holder import flocked
 
 ROOT = Path(__file__).parents[3]
 
@@ -128,6 +132,27 @@ def test_of_two_processes_one_extracts_and_the_other_waits(tmp_path: Path) -> No
     ]
     seen = sorted(int(process.communicate(timeout=120)[0]) for process in processes)
     assert seen == [0, 4]
+
+
+def test_a_wait_for_another_process_ends_when_a_stop_is_requested(
+    real, projection, tmp_path: Path
+) -> None:
+    load(real, projection, tmp_path)
+    (lock,) = tmp_path.glob("*.lock")
+    stop, seen = StopRequest(), []
+    threading.Timer(0.2, stop.request, ["SIGTERM"]).start()
+    with flocked(lock), pytest.raises(Preempted, match="stopped by SIGTERM"):
+        load_reference(
+            real,
+            projection,
+            cache_dir=tmp_path,
+            batch_size=8,
+            device="cpu",
+            on_progress=stop.between_batches(seen.append),
+        )
+    assert "another process" in seen[0].note
+    load(real, projection, tmp_path)
+    assert projection.seen == 20
 
 
 def test_a_draw_is_fixed_without_repeats_and_not_in_order(real, projection, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ from harness.data.datasets import load_data_set
 from harness.data.images import to_network
 from harness.machine.place import choose_device
 from harness.processes.progress import Progress, ignore_progress
+from harness.processes.signals import StopRequest
 from harness.training.build import build_module
 from harness.training.hardware import Timing, measure_step
 from harness.training.train import finished_training, load_trained, resolve_precision, train
 from harness.training.validation import held_out_loss
 from models.diffusion_module import DiffusionModule
-from models.errors import UserError
+from models.errors import Preempted, UserError
+from tests.support.processes.lock_holder import flocked
+
+CPU = torch.device("cpu")
 
 
 class RecordingLogger(DummyLogger):
@@ -224,8 +229,23 @@ def test_automatic_precision_is_measured_once_and_shared(
     for variant in ("sana", "dydila"):
         config = trial_config(variant, "train.precision=auto", "train.batch_size=8")
         data = load_data_set(config.data)
-        precisions.add(resolve_precision(config, data, torch.device("cpu"), decision))
+        precisions.add(resolve_precision(config, data, CPU, decision, StopRequest()))
         written = decision.read_text()
     assert precisions == {Timing(**json.loads(written)).precision}
     measured = Timing(**json.loads(written))
     assert measured.bf16_loss == pytest.approx(measured.float32_loss, rel=0.05)
+
+
+def test_a_wait_for_the_precision_ends_when_a_stop_is_requested(
+    trial_config: Callable[..., TrialConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    config = trial_config("sana", "train.precision=auto", "train.batch_size=8")
+    data = load_data_set(config.data)
+    stop = StopRequest()
+    threading.Timer(0.2, stop.request, ["SIGTERM"]).start()
+    with (
+        flocked(tmp_path / "precision.lock"),
+        pytest.raises(Preempted, match="stopped by SIGTERM before its precision was known"),
+    ):
+        resolve_precision(config, data, CPU, tmp_path / "precision.json", stop)

@@ -5,6 +5,7 @@ It prints "held", and after these seconds "freed" and the monotonic clock.
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import time
@@ -40,6 +41,15 @@ def held_lock(folder: Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         holder.kill()
         holder.communicate()
+
+
+@contextmanager
+def flocked(path: Path) -> Iterator[None]:
+    """A lock that is held until the end of the block, as by another process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import pickle
 import random
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from harness.data.latents.cache import LatentCache, LatentSpace, Sharding, open_cache
-from harness.data.latents.encode import begin_cache, describe
+from harness.data.latents.cache import DESCRIPTION, LatentCache, LatentSpace, Sharding, open_cache
+from harness.data.latents.encode import LOCKS, begin_cache, describe
 from harness.data.latents.shard import write_shard
-from models.errors import UserError
+from harness.processes.progress import ignore_progress
+from harness.processes.signals import StopRequest
+from models.errors import Preempted, UserError
+from tests.support.processes.lock_holder import flocked
 
 IMAGES = 60
 
@@ -62,6 +66,23 @@ def build(tmp_path: Path, images_in_memory: Callable[..., Any]) -> Callable[...,
 
 def shard(cache: LatentCache, number: int) -> Path:
     return cache.folder / f"shard-{number:05}.safetensors"
+
+
+def test_a_wait_for_the_process_that_begins_a_cache_ends_when_a_stop_is_requested(
+    tmp_path: Path, images_in_memory: Callable[..., Any]
+) -> None:
+    manifest = images_in_memory(IMAGES).manifest()
+    wanted = describe(
+        manifest, SPACE, resolution=6, decoding="v1", dtype="float16", images_per_shard=20
+    )
+    stop = StopRequest()
+    threading.Timer(0.2, stop.request, ["SIGTERM"]).start()
+    with (
+        flocked(tmp_path / LOCKS / f"{DESCRIPTION}.lock"),
+        pytest.raises(Preempted, match="stopped by SIGTERM"),
+    ):
+        begin_cache(tmp_path, wanted, manifest, stop.between_batches(ignore_progress))
+    assert begin_cache(tmp_path, wanted, manifest).manifest == manifest
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
