@@ -20,7 +20,7 @@ from harness.machine.environment import ROOT
 from harness.machine.files import check_folder
 from harness.processes.jobs import Job, JobResult
 from harness.processes.status import record_ending
-from harness.terminal.jobs import JobDisplay
+from harness.terminal.jobs import job_display
 from harness.tracking.events import first_event
 from harness.tracking.journal import Journal, end_left_run, ending_of
 from harness.tracking.provenance import collect
@@ -268,7 +268,7 @@ class _AblationInProgress:
         results: list[JobResult] = []
         jobs = [] if plan is None else self._jobs(plan)
         if plan is not None and jobs:
-            with JobDisplay(self.console, len(jobs)) as display:
+            with job_display(self.console, len(jobs)) as display:
                 results = plan.run(jobs, _WORKER, display.event)
         tracked.trials(self._members(), self.floor)
         failed = tuple(result for result in results if not result.ok)

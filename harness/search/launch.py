@@ -35,7 +35,7 @@ from harness.search.outcome import (
 )
 from harness.search.spec import SearchSpec, spec_of
 from harness.search.study import MEMBERS, REASON, current, prepare_study, still_running, to_begin
-from harness.terminal.jobs import JobDisplay
+from harness.terminal.jobs import JobDisplay, job_display
 from harness.tracking.events import first_event
 from harness.tracking.journal import end_left_run, ending_of
 from harness.tracking.provenance import collect
@@ -91,7 +91,7 @@ class SearchJobs:
         spec = self.spec.model_copy(update=told)
         jobs = self._jobs(spec, left)
         files = {job.key: job.result_file for job in jobs}
-        with JobDisplay(self.console, len(jobs)) as display:
+        with job_display(self.console, len(jobs)) as display:
 
             def on_event(event: JobEvent) -> None:
                 display.event(event)

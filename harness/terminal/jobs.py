@@ -1,18 +1,14 @@
-"""What the user sees while jobs run: moving bars on a terminal, plain lines anywhere else.
-
-Jobs as plain lines with a time stamp, for pipes, files and CI.
-
-Jobs as moving bars on a terminal: one line for each that runs, and one for all of them.
-"""
+"""What the user sees while jobs run: moving bars on a terminal, stamped lines anywhere else."""
 
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from threading import Lock
-from types import TracebackType
-from typing import Protocol
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -32,7 +28,12 @@ from harness.processes.jobs import (
 from harness.processes.progress import Progress, StageClock
 from models.errors import one_line
 
-QUARTERS = 4
+
+def print_line(console: Console, text: str, style: str = "") -> None:
+    """Print a text as it stands: no markup, no colours of its own, not broken into lines; at once,
+    also into a pipe."""
+    console.print(Text(text, style=style), soft_wrap=True)
+    console.file.flush()
 
 
 def format_duration(seconds: float) -> str:
@@ -52,19 +53,56 @@ def describe_end(result: JobResult) -> str:
     return f"{result.key}  failed: {mistake} (log: {shown_path(result.log_path)})"
 
 
-class LineView:
-    """One line at each change of stage and at each quarter of a stage, flushed at once."""
+class JobDisplay(AbstractContextManager["JobDisplay"]):
+    """Context manager whose `event` is the `on_event` of `run_jobs`."""
 
     def __init__(self, console: Console, total: int) -> None:
+        """`total` is the number of jobs to come."""
         self._console = console
         self._total = total
-        self._ended = 0
+        self._over = 0
+
+    @abstractmethod
+    def started(self, key: str) -> None: ...
+
+    @abstractmethod
+    def progressed(self, key: str, progress: Progress) -> None: ...
+
+    @abstractmethod
+    def ended(self, result: JobResult) -> None: ...
+
+    @abstractmethod
+    def notice(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def event(self, event: JobEvent) -> None:
+        match event:
+            case JobStarted(key):
+                self.started(key)
+            case JobProgressed(key, progress):
+                self.progressed(key, progress)
+            case JobEnded(result):
+                self.ended(result)
+            case JobsInterrupted(keys):
+                self.notice(
+                    f"interrupted: {len(keys)} running job(s) save and stop; again to end at once"
+                )
+
+
+def job_display(console: Console, total: int) -> JobDisplay:
+    """The display for a console. Bars need an interactive one; `rich` takes pipes, CI and dumb
+    terminals for others."""
+    return (LiveView if console.is_interactive else LineView)(console, total)
+
+
+class LineView(JobDisplay):
+    """A line with a time stamp at each change of stage and at each quarter of a stage."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        super().__init__(console, total)
         self._last: dict[str, tuple[str, int]] = {}
 
-    def open(self) -> None:
-        """Nothing to prepare."""
-
-    def close(self) -> None:
+    def __exit__(self, *error: object) -> None:
         """Nothing to restore."""
 
     def started(self, key: str) -> None:
@@ -73,51 +111,110 @@ class LineView:
 
     def progressed(self, key: str, progress: Progress) -> None:
         fraction = progress.done / progress.total if progress.total > 0 else 0.0
-        quarter = int(fraction * QUARTERS)
+        quarter = int(fraction * 4)
         stage, quarter_before = self._last[key]
         if progress.stage == stage and quarter <= quarter_before:
             return
         self._last[key] = (progress.stage, quarter)
         amount = f"{fraction:.0%}  {progress.done}/{progress.total}" if progress.total > 0 else ""
-        parts = (key, progress.stage, amount, progress.note)
-        self.notice("  ".join(part for part in parts if part))
+        self.notice("  ".join(filter(None, (key, progress.stage, amount, progress.note))))
 
     def ended(self, result: JobResult) -> None:
-        self._ended += 1
-        self.notice(f"{describe_end(result)}  [{self._ended}/{self._total}]")
+        self._over += 1
+        self.notice(f"{describe_end(result)}  [{self._over}/{self._total}]")
 
     def notice(self, text: str) -> None:
-        line = f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}"
-        self._console.print(Text(line), soft_wrap=True)
-        self._console.file.flush()
+        print_line(self._console, f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}")
 
-
-COLUMNS = ("key", "stage", "bar", "amount", "elapsed", "remaining", "note")
-
-NUMBERS = ("amount", "elapsed", "remaining")
 
 REFRESHES_PER_SECOND = 4
-
-NARROWEST_BAR = 6
-
-NARROWEST_KEY = 16
-
-WIDEST_BAR = 40
-
+NARROWEST_BAR, WIDEST_BAR = 6, 40
 ROOM_BESIDE_BAR = 88
 """Characters that a line usually needs without its bar."""
+NARROWEST_KEY = 16
 
 
-class RunningJob(StageClock):
-    """A job that runs, and how long it has been running."""
+class LiveView(JobDisplay):
+    """A table with a bar for each job that runs and one for all of them, redrawn in place; ended
+    jobs and notices scroll away above it."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        super().__init__(clock)
-        self._started_at = clock()
+    def __init__(
+        self, console: Console, total: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(console, total)
+        self._clock = clock
+        self._began_at = clock()
+        self._running: dict[str, tuple[float, StageClock]] = {}
+        """When each job was started, and how far its stage is."""
+        self._durations: list[float] = []
+        self._failed = 0
+        self._lock = Lock()
+        self._live = Live(
+            console=console, get_renderable=self.table, refresh_per_second=REFRESHES_PER_SECOND
+        )
 
-    def elapsed(self) -> float:
-        """Seconds since the job was started, over all of its stages."""
-        return self._clock() - self._started_at
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def started(self, key: str) -> None:
+        with self._lock:
+            self._running[key] = self._clock(), StageClock(self._clock)
+
+    def progressed(self, key: str, progress: Progress) -> None:
+        with self._lock:
+            self._running[key][1].take(progress)
+
+    def ended(self, result: JobResult) -> None:
+        with self._lock:
+            del self._running[result.key]
+            self._over += 1
+            self._failed += not result.ok
+            if result.ok:
+                self._durations.append(result.seconds)
+        print_line(self._console, describe_end(result), "green" if result.ok else "red")
+
+    def notice(self, text: str) -> None:
+        print_line(self._console, text)
+
+    def table(self) -> Table:
+        """The lines as they are now. Called by the thread that redraws."""
+        room = self._console.width - ROOM_BESIDE_BAR
+        bar_width = min(max(room, NARROWEST_BAR), WIDEST_BAR)
+        key_width = max(self._console.width // 3, NARROWEST_KEY)
+        table = Table.grid(padding=(0, 1))
+        # Key, stage, bar, amount, elapsed, time left, note.
+        for justify in ("left", "left", "left", "right", "right", "right"):
+            table.add_column(justify=justify, no_wrap=True)
+        table.add_column()
+        with self._lock:
+            now = self._clock()
+            for key, (began_at, stage) in self._running.items():
+                at = stage.latest
+                table.add_row(
+                    Text(cut_middle(key, key_width)),
+                    Text(at.stage, style="cyan"),
+                    _bar(at.done, at.total, bar_width),
+                    f"{at.done}/{at.total}" if at.total > 0 else "",
+                    format_duration(now - began_at),
+                    _countdown(stage.seconds_left),
+                    Text(at.note, style="dim", no_wrap=True, overflow="ellipsis"),
+                )
+            waiting = self._total - self._over - len(self._running)
+            elapsed = [now - began_at for began_at, _ in self._running.values()]
+            table.add_row(
+                Text("all", style="bold"),
+                "",
+                _bar(self._over, self._total, bar_width),
+                f"{self._over}/{self._total}",
+                format_duration(now - self._began_at),
+                _countdown(remaining_for_all(self._durations, elapsed, waiting)),
+                Text(f"{self._failed} failed" if self._failed else "", style="red", no_wrap=True),
+            )
+        return table
 
 
 def remaining_for_all(
@@ -137,92 +234,10 @@ def remaining_for_all(
     return max(max(left), (sum(left) + waiting * mean) / len(running))
 
 
-class LiveView:
-    """A table that is redrawn in place; ended jobs and notices scroll away above it."""
-
-    def __init__(
-        self, console: Console, total: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._console = console
-        self._total = total
-        self._clock = clock
-        self._began_at = clock()
-        self._running: dict[str, RunningJob] = {}
-        self._durations: list[float] = []
-        self._over = 0
-        self._failed = 0
-        self._lock = Lock()
-        self._live = Live(
-            console=console, get_renderable=self.table, refresh_per_second=REFRESHES_PER_SECOND
-        )
-
-    def open(self) -> None:
-        self._live.start()
-
-    def close(self) -> None:
-        self._live.stop()
-
-    def started(self, key: str) -> None:
-        with self._lock:
-            self._running[key] = RunningJob(self._clock)
-
-    def progressed(self, key: str, progress: Progress) -> None:
-        with self._lock:
-            self._running[key].take(progress)
-
-    def ended(self, result: JobResult) -> None:
-        with self._lock:
-            del self._running[result.key]
-            self._over += 1
-            self._failed += not result.ok
-            if result.ok:
-                self._durations.append(result.seconds)
-        style = "green" if result.ok else "red"
-        self._console.print(Text(describe_end(result), style=style), soft_wrap=True)
-
-    def notice(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
-
-    def table(self) -> Table:
-        """The lines as they are now. Called by the thread that redraws."""
-        room = self._console.width - ROOM_BESIDE_BAR
-        bar_width = min(max(room, NARROWEST_BAR), WIDEST_BAR)
-        table = Table.grid(padding=(0, 1))
-        for name in COLUMNS:
-            number = name in NUMBERS
-            table.add_column(justify="right" if number else "left", no_wrap=name != "note")
-        with self._lock:
-            for key, job in self._running.items():
-                at = job.latest
-                table.add_row(
-                    Text(cut_middle(key, max(self._console.width // 3, NARROWEST_KEY))),
-                    Text(at.stage, style="cyan"),
-                    _bar(at.done, at.total, bar_width),
-                    Text(f"{at.done}/{at.total}" if at.total > 0 else ""),
-                    format_duration(job.elapsed()),
-                    _countdown(job.seconds_left),
-                    Text(at.note, style="dim", no_wrap=True, overflow="ellipsis"),
-                )
-            waiting = self._total - self._over - len(self._running)
-            elapsed = [job.elapsed() for job in self._running.values()]
-            table.add_row(
-                Text("all", style="bold"),
-                "",
-                _bar(self._over, self._total, bar_width),
-                f"{self._over}/{self._total}",
-                format_duration(self._clock() - self._began_at),
-                _countdown(remaining_for_all(self._durations, elapsed, waiting)),
-                Text(f"{self._failed} failed" if self._failed else "", style="red", no_wrap=True),
-            )
-        return table
-
-
 def cut_middle(text: str, width: int) -> str:
     """At most `width` characters, with both ends kept: the seed stands at the end of a key."""
-    if len(text) <= width:
-        return text
     tail = width // 2
-    return f"{text[: width - tail - 1]}\u2026{text[-tail:]}"
+    return text if len(text) <= width else f"{text[: width - tail - 1]}\u2026{text[-tail:]}"
 
 
 def _bar(done: int, total: int, width: int) -> ProgressBar:
@@ -233,58 +248,3 @@ def _bar(done: int, total: int, width: int) -> ProgressBar:
 
 def _countdown(seconds: float | None) -> str:
     return "" if seconds is None else f"eta {format_duration(seconds)}"
-
-
-class View(Protocol):
-    """One way to show jobs."""
-
-    def open(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def started(self, key: str) -> None: ...
-
-    def progressed(self, key: str, progress: Progress) -> None: ...
-
-    def ended(self, result: JobResult) -> None: ...
-
-    def notice(self, text: str) -> None: ...
-
-
-class JobDisplay:
-    """Context manager whose `event` is the `on_event` of `run_jobs`."""
-
-    def __init__(self, console: Console, total: int) -> None:
-        """`total` is the number of jobs to come. Bars need an interactive console; `rich` takes
-        pipes, CI and dumb terminals for others."""
-        interactive = console.is_interactive
-        self._view: View = LiveView(console, total) if interactive else LineView(console, total)
-
-    def __enter__(self) -> JobDisplay:
-        self._view.open()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._view.close()
-
-    def notice(self, text: str) -> None:
-        """Shows a line that stays."""
-        self._view.notice(text)
-
-    def event(self, event: JobEvent) -> None:
-        match event:
-            case JobStarted(key):
-                self._view.started(key)
-            case JobProgressed(key, progress):
-                self._view.progressed(key, progress)
-            case JobEnded(result):
-                self._view.ended(result)
-            case JobsInterrupted(keys):
-                self._view.notice(
-                    f"interrupted: {len(keys)} running job(s) save and stop; again to end at once"
-                )

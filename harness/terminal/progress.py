@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from harness.processes.progress import Progress, StageClock
-from harness.terminal.jobs import format_duration
+from harness.terminal.jobs import format_duration, print_line
 
 SECONDS_BETWEEN_LINES = 30.0
 """Where there is no terminal."""
@@ -21,11 +20,6 @@ class ProgressView:
     """Context manager that is a listener of progress: a moving bar on a terminal, lines elsewhere.
 
     Reports may come from several processes; one that is behind an earlier report is left out.
-
-    Args:
-        console: written to.
-        unit: of what is counted.
-        clock: in seconds.
     """
 
     def __init__(
@@ -34,6 +28,7 @@ class ProgressView:
         unit: str = "images",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Counts in `unit`, and takes the seconds from `clock`."""
         self._console = console
         self._unit = unit
         self._clock = clock
@@ -54,12 +49,7 @@ class ProgressView:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
@@ -73,21 +63,15 @@ class ProgressView:
         noted = bool(progress.note) and progress.note != self._last.note
         first = self._last.done < 0
         self._last = progress
-        pace = self._pace()
+        done, total, pace = progress.done, progress.total, self._pace()
         if self._console.is_interactive:
             self._bar.update(
-                self._task,
-                description=progress.stage,
-                completed=progress.done,
-                total=progress.total,
-                pace=pace,
+                self._task, description=progress.stage, completed=done, total=total, pace=pace
             )
         elif first or over or noted or now - self._line_at >= SECONDS_BETWEEN_LINES:
             self._line_at = now
-            parts = (progress.stage, f"{progress.done}/{progress.total}", pace)
-            text = "  ".join(part for part in parts if part)
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-            self._console.file.flush()
+            parts = (progress.stage, f"{done}/{total}", pace)
+            print_line(self._console, "  ".join(filter(None, parts)))
 
     def _pace(self) -> str:
         """How many a second since the first report, and the time left at that speed."""
@@ -95,4 +79,4 @@ class ProgressView:
         if speed is None or left is None:
             return self._last.note
         parts = (f"{speed:.1f} {self._unit}/s", f"{format_duration(left)} left", self._last.note)
-        return "  ".join(part for part in parts if part)
+        return "  ".join(filter(None, parts))

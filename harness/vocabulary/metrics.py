@@ -25,7 +25,7 @@ class Direction(Enum):
     @property
     def arrow(self) -> str:
         """An arrow towards the good end; empty where neither is good."""
-        return {"lower": "\u2193", "higher": "\u2191"}.get(self.value, "")
+        return {"lower": "\u2193", "higher": "\u2191", "none": ""}[self.value]
 
 
 class Measurement(Enum):
@@ -48,16 +48,15 @@ class Metric:
     """A metric of generated images, as one extractor of features sees them."""
 
     key: str
-    """Its name in configurations and searches. `KEY_EXTRACTOR` is its name in MLflow, but for
-    Inception features where `inception_key` says so."""
+    """Its name in configurations and searches; `KEY_EXTRACTOR` is its name in MLflow."""
     meaning: str
     title: str
     """In print, where the extractor is named beside it."""
     direction: Direction
     measurement: Measurement
-    inception_key: str | None = None
-    """The name in MLflow on Inception features, where the field has a name of its own for it."""
     inception_title: str | None = None
+    """The field's own name of it on Inception features, which in small letters is its name in
+    MLflow; None where there is none."""
     decimals: int = 2
     """In tables of several trials."""
     fine_decimals: int = 4
@@ -68,17 +67,18 @@ class Metric:
     """Whether reports compare it with the baseline by seed. The others tell what kind of quality
     it is, and would only repeat the comparison."""
 
+    @property
+    def inception_key(self) -> str | None:
+        """The name in MLflow on Inception features, where the field has one of its own."""
+        return None if self.inception_title is None else self.inception_title.lower()
+
     def recorded(self, extractor: str) -> str:
         """The name in MLflow: `fid` on Inception features, `fd_EXTRACTOR` on others."""
-        if extractor == INCEPTION and self.inception_key is not None:
-            return self.inception_key
-        return f"{self.key}_{extractor}"
+        return (extractor == INCEPTION and self.inception_key) or f"{self.key}_{extractor}"
 
     def extractor_of(self, recorded: str) -> str | None:
-        """The extractor in a name that `recorded` gave; None where the name is not of this metric.
-
-        A name of the field's own, such as `fid`, is of Inception.
-        """
+        """The extractor in a name that `recorded` gave, Inception where it is a name of the field's
+        own such as `fid`; None where the name is not of this metric."""
         if recorded == self.inception_key:
             return INCEPTION
         prefix = f"{self.key}_"
@@ -86,55 +86,32 @@ class Metric:
 
     def printed_title(self, extractor: str) -> str:
         """The title with its unit, without the extractor: `FID`, or `KD x 1000`."""
-        standard = extractor == INCEPTION and self.inception_title is not None
-        title = self.inception_title if standard else self.title
-        return str(title) if self.unit == 1 else f"{title} x {1 / self.unit:g}"
+        title = (extractor == INCEPTION and self.inception_title) or self.title
+        return title if self.unit == 1 else f"{title} x {1 / self.unit:g}"
 
 
-FRECHET = Metric(
-    "fd",
-    "Frechet distance",
-    "FD",
-    Direction.LOWER,
-    Measurement.FRECHET,
-    inception_key="fid",
-    inception_title="FID",
-    compared=True,
-)
+LOWER, HIGHER = Direction.LOWER, Direction.HIGHER
+
+FRECHET = Metric("fd", "Frechet distance", "FD", LOWER, Measurement.FRECHET, "FID", compared=True)
 
 METRICS = (
     FRECHET,
     Metric(
-        "sfd",
-        "Frechet distance of spatial features",
-        "sFD",
-        Direction.LOWER,
-        Measurement.SPATIAL,
-        inception_key="sfid",
-        inception_title="sFID",
+        "sfd", "Frechet distance of spatial features", "sFD", LOWER, Measurement.SPATIAL, "sFID"
     ),
-    Metric(
-        "kd",
-        "kernel distance",
-        "KD",
-        Direction.LOWER,
-        Measurement.KERNEL,
-        inception_key="kid",
-        inception_title="KID",
-        unit=1e-3,
-    ),
+    Metric("kd", "kernel distance", "KD", LOWER, Measurement.KERNEL, "KID", unit=1e-3),
     Metric(
         "is",
         "Inception score",
         "IS",
-        Direction.HIGHER,
+        HIGHER,
         Measurement.SCORE,
-        inception_key="is",
+        "IS",
         fine_decimals=3,
         compared=True,
     ),
     *(
-        Metric(key, key, key, Direction.HIGHER, Measurement.NEIGHBOURS, decimals=3)
+        Metric(key, key, key, HIGHER, Measurement.NEIGHBOURS, decimals=3)
         for key in ("precision", "recall", "density", "coverage")
     ),
 )

@@ -11,53 +11,35 @@ import re
 from harness.vocabulary.metrics import VALIDATION_LOSS as VALIDATION_LOSS
 
 TRAIN_LOSS = "train_loss"
-
 BALANCE_LOSS = "balance_loss"
-
 GRADIENT_NORM = "gradient_norm"
-
 TRAIN_IMAGES_PER_SECOND = "train_images_per_second"
-
 SAMPLING_IMAGES_PER_SECOND = "sampling_images_per_second"
 
 PARAMETERS = "parameters"
-
 MACS = "macs"
-
 FLOPS = "flops"
-
 HEADS = "heads"
-
 HEAD_WIDTH = "head_width"
-
 QKV_BIAS = "qkv_bias"
 """The attention of a network: heads, channels of one, and whether its projections have a bias (1 or
 0). Rows of a table that differ in these differ in more than their kernels."""
-
 PEAK_MEMORY = "peak_memory_bytes"
 
 ATTENTION_ENTROPY = "attention_entropy"
-
 ATTENTION_EFFECTIVE_RANK = "attention_effective_rank"
-
 TOKEN_SIMILARITY = "token_similarity"  # noqa: S105
-
 ROUTING_ENTROPY = "routing_entropy"
 """The four of the probe: means over held-out images, timesteps, layers and heads or routers."""
 
 ROUTING_USAGE_ENTROPY = "routing/usage_entropy"
-
 ROUTING_TOKEN_ENTROPY = "routing/token_entropy"  # noqa: S105
-
 ROUTING_MAX_SHARE = "routing/max_share"
-
 ROUTING_MIN_SHARE = "routing/min_share"
-
 ROUTING_DEAD = "routing/dead"
 """The four of training: means over all routers, of one batch."""
 
 GAMMA_MIN, GAMMA_MEAN, GAMMA_MAX = "gamma/min", "gamma/mean", "gamma/max"
-
 LAMBDA_MIN, LAMBDA_MEAN, LAMBDA_MAX = "lambda/min", "lambda/mean", "lambda/max"
 """Over all learned exponents, and over all learned lambdas, of a network."""
 
@@ -75,12 +57,8 @@ def on_validation_samples(metric: str, samples: int) -> str:
 
 def validation_metric_of(key: str) -> tuple[str, int] | None:
     """The metric and count that `on_validation_samples` names; None for any other key."""
-    first, _, rest = key.partition("/")
-    metric, _, last = rest.rpartition("/")
-    count = last.removesuffix("_samples")
-    if first != "validation" or not metric or not count.isdecimal():
-        return None
-    return metric, int(count)
+    found = re.fullmatch(r"validation/(.+)/(\d+)_samples", key)
+    return (found[1], int(found[2])) if found else None
 
 
 def at_layer(metric: str, layer: int) -> str:
@@ -105,72 +83,47 @@ def is_detail(metric: str) -> bool:
 
 
 TAG_KIND = "harness.kind"
-
 KIND_ABLATION = "ablation"
-
 KIND_TRIAL = "trial"
-
 KIND_SEARCH = "search"
-
 TAG_ABLATION = "harness.ablation"
-
 TAG_SEARCH = "harness.search"
-
 TAG_SEARCH_TRIAL = "harness.search_trial"
 """Which search asked for a trial, and the number of its own trial, from 0, as Optuna counts."""
-
 TAG_QUESTION = "harness.question"
-
 TAG_BASELINE = "harness.baseline"
-
 TAG_SCALE = "harness.scale"
-
 TAG_VARIANT = "harness.variant"
-
 TAG_SEED = "harness.seed"
-
 TAG_CONFIG_HASH = "harness.config_hash"
 
 TAG_EXTRACTOR = "harness.extractor"
-
 TAG_METRIC_IDENTITY = "harness.metric_identity"
 """JSON object of all that a quality figure depends on besides the model: `extractor`, hash of its
 weights, resize, `samples` (their count), sampler, steps, guidance, `reference`. Figures whose
 identities differ never share a column."""
-
 TAG_VALIDATION_IDENTITY = "harness.validation_identity"
-"""The same of the figures of validation samples; absent where none were drawn."""
+"""JSON object of all that figures of validation samples depend on; absent where none were drawn."""
 
 TAG_BEST_BY = "harness.best_by"
 """The metric whose best value chose the weights that are kept besides the last ones."""
-
 TAG_BEST_STEP = "harness.best_step"
-
 TAG_BEST_VALUE = "harness.best_value"
 
 TAG_GIT_COMMIT = "harness.git_commit"
-
 TAG_GIT_DIRTY = "harness.git_dirty"
-
 TAG_DEVICE = "harness.device"
-
 TAG_DATA = "harness.data"
 """The data set's title and its images' size, such as `sub-in-100/v1, 256x256`."""
-
 TAG_PRECISION = "harness.precision"
-
 TAG_VERSIONS = "harness.versions"
 
 TAG_ENDED_BECAUSE = "harness.ended_because"
-
 TAG_SIDE_BY_SIDE = "harness.trials_side_by_side"
 """How many trials shared the machine while this one trained."""
-
 TAG_PROCESSES = "harness.processes"
 """How many processes trained this one together; the figures of speed are of all of them."""
-
 TAG_PEAK_MEMORY_KIND = "harness.peak_memory_kind"
-
 TAG_SKIPPED_STEPS = "harness.skipped_steps"
 """Steps whose batches were left out since their loss or gradient was not finite; absent where none
 were. The metric `skipped_steps` counts them as training goes on."""
@@ -178,24 +131,18 @@ were. The metric `skipped_steps` counts them as training goes on."""
 TAG_PARENT = "mlflow.parentRunId"
 
 ARTIFACT_CONFIG = "config.yaml"
-
 ARTIFACT_GRID = "samples.png"
-
 ARTIFACT_GRID_IMAGES = "grid.npz"
 """Array `images`, (classes, images a class, H, W, C) uint8, and `class_names`, (classes,)."""
-
 ARTIFACT_VALIDATION_SAMPLES = "validation_samples"
 """Folder of grids of the validation samples, `step-00000050.png` and so on."""
-
 ARTIFACT_PROBE = "attention_probe"
 """`.csv` has all figures of the probe, `.png` a figure of them."""
-
 ARTIFACT_TRIALS = "trials.json"
 """On an ablation's run: `{"trials": [{"variant", "seed", "hash", "run_id"}...], "floor":
 {"fd_...": value, "is_...": value} or {}, "floor_identity": {...}}`, trials in table order."""
 
 SAMPLES = "samples.npz"
-
 LONGEST_NAME = 250
 
 _NAME = re.compile(r"[/\w.\- :]+")
@@ -218,10 +165,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"{name!r} is not a name that MLflow takes: read as a path it is {path!r}")
 
 
-SHOWN_DIGITS = 12
-"""Hex digits of a hash that messages, names of files and identities show."""
-
-
 def short_hash(digest: str) -> str:
-    """The digits of a hash that are shown: 48 bits, enough to tell those of one folder apart."""
-    return digest[:SHOWN_DIGITS]
+    """The hex digits that messages, names of files and identities show: 48 bits, enough to tell the
+    hashes of one folder apart."""
+    return digest[:12]

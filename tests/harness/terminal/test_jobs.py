@@ -12,10 +12,10 @@ from harness.processes.jobs import JobEnded, JobProgressed, JobResult, JobsInter
 from harness.processes.progress import Progress
 from harness.terminal.jobs import (
     REFRESHES_PER_SECOND,
-    JobDisplay,
     LiveView,
     cut_middle,
     format_duration,
+    job_display,
     remaining_for_all,
 )
 
@@ -53,7 +53,7 @@ def drawn(view: LiveView, width: int) -> list[str]:
 
 def test_a_pipe_gets_a_line_at_each_stage_and_each_quarter() -> None:
     output = io.StringIO()
-    with JobDisplay(Console(file=output, width=40), total=1) as display:
+    with job_display(Console(file=output, width=40), total=1) as display:
         display.event(JobStarted("sana/seed0"))
         for done in range(101):
             progress = Progress("train", done, 100, f"loss {done / 100}")
@@ -80,7 +80,7 @@ def test_a_pipe_gets_a_line_at_each_stage_and_each_quarter() -> None:
 def test_a_failed_job_shows_one_line_with_reason_and_log() -> None:
     output = io.StringIO()
     reason = "config.yaml: [bold]key[/bold]\n  is not known"
-    with JobDisplay(Console(file=output, width=40), total=3) as display:
+    with job_display(Console(file=output, width=40), total=3) as display:
         display.event(JobStarted("a"))
         display.event(JobEnded(JobResult("a", Path.cwd() / "runs/a.log", 1.0, reason=reason)))
     assert plain_lines(output)[-1] == (
@@ -90,7 +90,7 @@ def test_a_failed_job_shows_one_line_with_reason_and_log() -> None:
 
 def test_notices_and_interruptions_are_shown() -> None:
     output = io.StringIO()
-    with JobDisplay(Console(file=output), total=1) as display:
+    with job_display(Console(file=output), total=1) as display:
         display.notice("reused 2 finished trials")
         display.event(JobsInterrupted(("a", "b")))
     notice, interruption = plain_lines(output)
@@ -100,21 +100,21 @@ def test_notices_and_interruptions_are_shown() -> None:
 
 def test_plain_lines_are_flushed_at_once(tmp_path: Path) -> None:
     with (tmp_path / "output").open("w") as file:
-        JobDisplay(Console(file=file), total=1).notice("now")
+        job_display(Console(file=file), total=1).notice("now")
         assert "now" in (tmp_path / "output").read_text()
 
 
 def test_a_dumb_terminal_gets_plain_lines() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, _environ={"TERM": "dumb"})
-    with JobDisplay(console, total=1) as display:
+    with job_display(console, total=1) as display:
         display.event(JobStarted("a"))
     assert plain_lines(output) == ["a  started"]
 
 
 def test_a_terminal_shows_bars_and_keeps_ended_jobs_above_them() -> None:
     console = terminal(100)
-    with JobDisplay(console, total=2) as display:
+    with job_display(console, total=2) as display:
         display.event(JobStarted("a"))
         display.event(JobProgressed("a", Progress("train", 30, 60, "loss 0.43")))
         time.sleep(3 / REFRESHES_PER_SECOND)
