@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.cli.main import run_command
 from harness.cli.options import (
+    DEVICE,
+    EXPERIMENTS_DIR,
+    SCALE,
     Parser,
-    add_command,
-    add_device,
-    add_experiments_dir,
-    add_file,
-    add_number,
-    add_overrides,
-    add_scale,
+    command,
+    flag,
+    number,
+    option,
+    overrides,
+    path,
 )
 
 ATTENTION_SUBJECTS = (
@@ -47,13 +48,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ratio means something on a machine that is not quiet.",
     )
     commands = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
-    add_command(commands, attention, _add_attention)
-    add_command(commands, data, _add_data)
-    add_command(commands, evaluation, _add_evaluation, add_device)
-    add_command(commands, overhead, _add_overhead, add_scale, add_experiments_dir)
+    for each in (attention, data, evaluation, overhead):
+        each.add(commands)
     return run_command(parser, sys.argv[1:] if arguments is None else arguments)
 
 
+@command(
+    option(
+        "--subjects",
+        nargs="+",
+        metavar="SUBJECT",
+        default=ATTENTION_SUBJECTS,
+        help=f"what to time (default: {' '.join(ATTENTION_SUBJECTS)})",
+    ),
+    option(
+        "--tokens",
+        nargs="+",
+        type=int,
+        default=ATTENTION_TOKENS,
+        metavar="N",
+        help=f"default: {' '.join(map(str, ATTENTION_TOKENS))}",
+    ),
+    number("--width", 384, "channels of a token"),
+    number("--heads", 6, "the backbone's, for variants that do not choose theirs"),
+    number("--batch", 1, "images"),
+    number("--convolution", 0, "size of the convolution of V; 0 is none", least=0),
+    option("--precision", choices=("float32", "bf16"), default="float32"),
+    number("--threads", 1, "CPU threads"),
+    flag("--compile", "by torch.compile"),
+    option("--device", choices=("cpu", "cuda"), default="cpu"),
+    number("--seconds", 15, "for each number of tokens and pass, after five rounds"),
+    path(
+        "--output",
+        "write attention.csv, growth.csv, attention.png and attention.pdf there",
+        "FOLDER",
+    ),
+)
 def attention(options: argparse.Namespace) -> int:
     """Latency and memory of attention blocks against tokens, beside diffusers'.
 
@@ -69,39 +99,15 @@ def attention(options: argparse.Namespace) -> int:
     return run(options)
 
 
-def _add_attention(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--subjects",
-        nargs="+",
-        metavar="SUBJECT",
-        default=ATTENTION_SUBJECTS,
-        help=f"what to time (default: {' '.join(ATTENTION_SUBJECTS)})",
-    )
-    command.add_argument(
-        "--tokens",
-        nargs="+",
-        type=int,
-        default=ATTENTION_TOKENS,
-        metavar="N",
-        help=f"default: {' '.join(map(str, ATTENTION_TOKENS))}",
-    )
-    add_number(command, "--width", 384, "channels of a token")
-    add_number(command, "--heads", 6, "the backbone's, for variants that do not choose theirs")
-    add_number(command, "--batch", 1, "images")
-    add_number(command, "--convolution", 0, "size of the convolution of V; 0 is none", least=0)
-    command.add_argument("--precision", choices=("float32", "bf16"), default="float32")
-    add_number(command, "--threads", 1, "CPU threads")
-    command.add_argument("--compile", action="store_true", help="by torch.compile")
-    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    add_number(command, "--seconds", 15, "for each number of tokens and pass, after five rounds")
-    command.add_argument(
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="write attention.csv, growth.csv, attention.png and attention.pdf there",
-    )
-
-
+@command(
+    path("source", "the images"),
+    path("manifest", "which of them"),
+    path("--latents", "a folder of `data encode`", "DIR"),
+    number("--resolution", 256, "pixels a side", least=4),
+    number("--batch-size", 32, "images a batch"),
+    number("--workers", 2, "loader processes", least=0),
+    number("--rounds", 5, "pairs of measurements"),
+)
 def data(options: argparse.Namespace) -> int:
     """Images a second of the training loader, beside torchvision's ImageFolder.
 
@@ -116,16 +122,21 @@ def data(options: argparse.Namespace) -> int:
     return run(options)
 
 
-def _add_data(command: argparse.ArgumentParser) -> None:
-    command.add_argument("source", metavar="SOURCE", type=Path, help="the images")
-    command.add_argument("manifest", metavar="MANIFEST", type=Path, help="which of them")
-    command.add_argument("--latents", type=Path, metavar="DIR", help="a folder of `data encode`")
-    add_number(command, "--resolution", 256, "pixels a side", least=4)
-    add_number(command, "--batch-size", 32, "images a batch")
-    add_number(command, "--workers", 2, "loader processes", least=0)
-    add_number(command, "--rounds", 5, "pairs of measurements")
-
-
+@command(
+    path("--samples", "images (default: scikit-learn's digits)", "DIR"),
+    path("--reference", "what they are compared to", "DIR"),
+    number("--count", 256, "images of each folder", least=2),
+    path(
+        "--weights",
+        "Inception weights, torch-fidelity's or pytorch-fid's file (default: torch-fidelity's from "
+        "PyTorch's cache, else random ones)",
+    ),
+    number("--batch-size", 50, "images seen at once"),
+    number("--threads", None, "of each tool (default: all processors)"),
+    number("--rounds", 3, "runs of each"),
+    path("--json", "write all of it as JSON"),
+    DEVICE,
+)
 def evaluation(options: argparse.Namespace) -> int:
     """Seconds of FID, beside torch-fidelity's, pytorch-fid's and scipy's.
 
@@ -141,24 +152,20 @@ def evaluation(options: argparse.Namespace) -> int:
     return run(options)
 
 
-def _add_evaluation(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--samples", type=Path, metavar="DIR", help="images (default: scikit-learn's digits)"
-    )
-    command.add_argument("--reference", type=Path, metavar="DIR", help="what they are compared to")
-    add_number(command, "--count", 256, "images of each folder", least=2)
-    add_file(
-        command,
-        "--weights",
-        "Inception weights, torch-fidelity's or pytorch-fid's file (default: torch-fidelity's from "
-        "PyTorch's cache, else random ones)",
-    )
-    add_number(command, "--batch-size", 50, "images seen at once")
-    add_number(command, "--threads", None, "of each tool (default: all processors)")
-    add_number(command, "--rounds", 3, "runs of each")
-    add_file(command, "--json", "write all of it as JSON")
-
-
+@command(
+    overrides("change a field"),
+    option("--ablation", default="baselines", help="a file in experiments/ablation"),
+    option("--variant", default="dydila", help="one of the ablation's"),
+    number("--steps", 60, "steps timed a round"),
+    number("--rounds", 5, "trainings"),
+    number("--threads", 1, "CPU threads"),
+    number("--jobs", 200, "tiny jobs to launch"),
+    number("--workers", 2, "processes that run them"),
+    number("--trials", 5, "whole tiny trials"),
+    flag("--json", "print JSON instead of text"),
+    SCALE,
+    EXPERIMENTS_DIR,
+)
 def overhead(options: argparse.Namespace) -> int:
     """Seconds a training step beside a plain PyTorch loop, and seconds a launched trial.
 
@@ -171,19 +178,6 @@ def overhead(options: argparse.Namespace) -> int:
     from benchmarks.overhead import run
 
     return run(options)
-
-
-def _add_overhead(command: argparse.ArgumentParser) -> None:
-    add_overrides(command, "change a field")
-    command.add_argument("--ablation", default="baselines", help="a file in experiments/ablation")
-    command.add_argument("--variant", default="dydila", help="one of the ablation's")
-    add_number(command, "--steps", 60, "steps timed a round")
-    add_number(command, "--rounds", 5, "trainings")
-    add_number(command, "--threads", 1, "CPU threads")
-    add_number(command, "--jobs", 200, "tiny jobs to launch")
-    add_number(command, "--workers", 2, "processes that run them")
-    add_number(command, "--trials", 5, "whole tiny trials")
-    command.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 if __name__ == "__main__":

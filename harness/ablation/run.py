@@ -87,8 +87,8 @@ def run_ablation(
         KeyboardInterrupt: Ctrl-C; the same call resumes the trials.
         Detached: the trials go on; the same call watches them again.
     """
-    bound, runs_dir = bind_content(ablation), runs_dir.resolve()
     check_folder(runs_dir, "--runs-dir")
+    bound, runs_dir = bind_content(ablation), runs_dir.resolve()
     launcher = _launcher(bound, cluster, runs_dir, console, detach=detach)
     return _AblationInProgress(bound, launcher, runs_dir, console, only_failed=only_failed).run()
 

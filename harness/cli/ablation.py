@@ -4,49 +4,36 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import suppress
 
 from harness.cli.options import (
     BAD_INPUT,
+    DETACH,
     FAILED,
+    SELECTION,
     Commands,
-    add_command,
-    add_detach,
-    add_selection,
-    check_runs_dir,
+    command,
+    flag,
     load_selected_ablation,
     load_selection,
 )
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 """Of `status --watch`, at the files of trials."""
-
 _WIDTH_WITHOUT_TERMINAL = 160
 
 
 def add(commands: Commands) -> None:
     """Add the commands."""
-    add_command(commands, ablation, add_selection, add_detach, _add_print_sbatch)
-    add_command(commands, config, add_selection)
-    add_command(commands, report, add_selection)
-    add_command(commands, status, add_selection, _add_watch)
-    add_command(commands, cancel, add_selection)
-    add_command(commands, retry, add_selection, add_detach)
+    for each in (ablation, config, report, status, cancel, retry):
+        each.add(commands)
 
 
-def _add_print_sbatch(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--print-sbatch",
-        action="store_true",
-        help="print the scripts that SLURM would be given now, and submit nothing",
-    )
-
-
-def _add_watch(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--watch", action="store_true", help="go on showing, until all is over or Ctrl-C"
-    )
-
-
+@command(
+    *SELECTION,
+    DETACH,
+    flag("--print-sbatch", "print the scripts that SLURM would be given now, and submit nothing"),
+)
 def ablation(options: argparse.Namespace) -> int:
     """Train, sample and measure every variant with every seed, then compare.
 
@@ -66,6 +53,7 @@ def ablation(options: argparse.Namespace) -> int:
     return 0
 
 
+@command(*SELECTION, DETACH)
 def retry(options: argparse.Namespace) -> int:
     """Run those trials of an ablation again that failed, then compare.
 
@@ -78,18 +66,16 @@ def retry(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, *, only_failed: bool) -> int:
-    """Run what is not finished, or what failed, and compare; the exit code.
-
-    Where the jobs are left to a scheduler, it says how to go on.
-    """
+    """Run what is not finished, or what failed, and compare; or leave the jobs to a scheduler, and
+    say how to go on."""
     from rich.console import Console
 
     from harness.ablation.run import run_ablation
     from harness.cluster.launcher import Detached
+    from harness.terminal.jobs import print_line
 
     console = Console()
     selected, cluster = load_selection(options)
-    check_runs_dir(options.runs_dir)
     try:
         outcome = run_ablation(
             selected,
@@ -101,13 +87,11 @@ def _run(options: argparse.Namespace, *, only_failed: bool) -> int:
         )
     except Detached as left:
         which = f"{options.name} --scale {options.scale}"
-        console.print(
+        print_line(
+            console,
             f"{left}. To watch them again and get the report, repeat the command.\n"
             f"`python -m harness status {which}` shows them, `python -m harness cancel {which}` "
             "ends them; both with the same --seeds and KEY=VALUE as here.",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
         )
         return 0 if left.by_signal is None else 128 + left.by_signal
     if outcome.failed and all(result.caused_by_user for result in outcome.failed):
@@ -115,6 +99,7 @@ def _run(options: argparse.Namespace, *, only_failed: bool) -> int:
     return FAILED if outcome.failed or not outcome.reported else 0
 
 
+@command(*SELECTION)
 def config(options: argparse.Namespace) -> int:
     """Print the resolved trials of an ablation and their hashes, and run nothing."""
     from harness.config.serialisation import to_yaml
@@ -135,6 +120,7 @@ def config(options: argparse.Namespace) -> int:
     return 0
 
 
+@command(*SELECTION)
 def report(options: argparse.Namespace) -> int:
     """Rebuild the tables and figures of an ablation from MLflow.
 
@@ -151,11 +137,11 @@ def report(options: argparse.Namespace) -> int:
     selected = None
     if options.seeds is not None or options.overrides:
         selected = load_selected_ablation(options)
-    check_runs_dir(options.runs_dir)
     rebuild_report(options.name, options.scale, options.runs_dir, Console(), selected)
     return 0
 
 
+@command(*SELECTION)
 def cancel(options: argparse.Namespace) -> int:
     """End the queued and running SLURM jobs of an ablation.
 
@@ -170,6 +156,7 @@ def cancel(options: argparse.Namespace) -> int:
     return 0
 
 
+@command(*SELECTION, flag("--watch", "go on showing, until all is over or Ctrl-C"))
 def status(options: argparse.Namespace) -> int:
     """Show how far every trial of an ablation is.
 
@@ -190,13 +177,11 @@ def status(options: argparse.Namespace) -> int:
     if not options.watch:
         console.print(status_view(progress.rows(), progress.notices()))
         return 0
-    try:
-        with Live(console=console, auto_refresh=False) as live:
-            while True:
-                rows = progress.rows()
-                live.update(status_view(rows, progress.notices()), refresh=True)
-                if is_over(rows):
-                    return 0
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-    except KeyboardInterrupt:
-        return 0
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            rows = progress.rows()
+            live.update(status_view(rows, progress.notices()), refresh=True)
+            if is_over(rows):
+                break
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return 0

@@ -1,4 +1,4 @@
-"""`harness data`: from image files to what training reads; here its `describe` and `verify`."""
+"""`harness data`: from image files to what training reads; here `describe`, `verify`, `encode`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli import data_encode, data_make_manifest
-from harness.cli.options import Commands, add_command, add_number
+from harness.cli.data_make_manifest import make_manifest
+from harness.cli.options import DEVICE, Commands, command, flag, number, option, path, spec_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.data.inspect import Description, ImageSizes
+    from harness.data.inspect import Description
 
 _MOST_NAMED = 10
 """How many of the images that were left out are named."""
+
+_MANIFEST = path("manifest", "from make-manifest")
+_SOURCE = path("source", "the images")
+_PROCESSES = number("--processes", None, "that read (default: as many as there are cores)")
 
 
 def add(commands: Commands) -> None:
@@ -28,24 +32,16 @@ def add(commands: Commands) -> None:
         epilog="Start with: python -m harness data make-manifest --help",
     )
     parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    data_make_manifest.add(parts)
-    add_command(parts, describe, _add_describe)
-    add_command(parts, verify, _add_verify)
-    data_encode.add(parts)
+    for each in (make_manifest, describe, verify, encode):
+        each.add(parts)
 
 
-def _add_describe(command: argparse.ArgumentParser) -> None:
-    command.add_argument("manifest", metavar="MANIFEST", type=Path, help="from make-manifest")
-    command.add_argument("source", metavar="SOURCE", type=Path, nargs="?", help="the images")
-    add_number(command, "--sampled", 1000, "look at the width and height of N images at most")
-    command.add_argument(
-        "--contact-sheet",
-        metavar="PNG",
-        type=Path,
-        help="write a picture of a few images of up to 20 classes",
-    )
-
-
+@command(
+    _MANIFEST,
+    option("source", metavar="SOURCE", type=Path, nargs="?", help="the images"),
+    number("--sampled", 1000, "look at the width and height of N images at most"),
+    path("--contact-sheet", "write a picture of a few images of up to 20 classes", "PNG"),
+)
 def describe(options: argparse.Namespace) -> int:
     """Show what a manifest holds, in numbers and as a picture.
 
@@ -64,20 +60,18 @@ def describe(options: argparse.Namespace) -> int:
     from harness.machine.files import check_writable
     from models.errors import UserError
 
-    if options.contact_sheet is not None and options.source is None:
-        raise UserError("--contact-sheet needs SOURCE, the images that it shows")
     if options.contact_sheet is not None:
+        if options.source is None:
+            raise UserError("--contact-sheet needs SOURCE, the images that it shows")
         check_writable(options.contact_sheet)
     manifest = read_manifest(options.manifest)
     source = None if options.source is None else open_source(options.source)
     described = describe_manifest(manifest, source, options.sampled)
-    console = Console()
-    console.print(_class_table(described))
-    for line in _lines(described):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    Console().print(_class_table(described))
+    print("\n".join(_lines(described)))
     if source is not None and options.contact_sheet is not None:
         contact_sheet(manifest, source, options.contact_sheet)
-        console.print(str(options.contact_sheet), highlight=False, markup=False, soft_wrap=True)
+        print(options.contact_sheet)
     return 0
 
 
@@ -92,9 +86,8 @@ def _class_table(described: Description) -> Table:
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for label, item in enumerate(described.classes):
         # The user's own names are no markup.
-        table.add_row(
-            str(label), Text(item.id), Text(item.name), f"{item.images:,}", f"{item.size:,}"
-        )
+        names = (Text(item.id), Text(item.name))
+        table.add_row(str(label), *names, f"{item.images:,}", f"{item.size:,}")
     return table
 
 
@@ -105,37 +98,19 @@ def _lines(described: Description) -> list[str]:
         f"{described.size:,} bytes",
         f"images a class: {fewest:,} to {most:,}, median {median:,.10g}",
     ]
-    if described.image_sizes is not None:
-        lines.append(_size_line(described.image_sizes))
+    sizes = described.image_sizes
+    if sizes is not None:
+        kinds = {"smallest": sizes.smallest, "median": sizes.median, "largest": sizes.largest}
+        shown = ", ".join(f"{kind} {wide} x {high}" for kind, (wide, high) in kinds.items())
+        lines.append(f"width x height of {sizes.sampled:,} images: {shown} (by area)")
     lines.append(f"left out: {len(described.left_out):,}")
     lines += [f"  {item.id}: {item.reason}" for item in described.left_out[:_MOST_NAMED]]
     if len(described.left_out) > _MOST_NAMED:
         lines.append(f"  and {len(described.left_out) - _MOST_NAMED:,} more, which it lists")
-    lines.append(f"hash: {described.hash}")
-    return lines
+    return [*lines, f"hash: {described.hash}"]
 
 
-def _size_line(sizes: ImageSizes) -> str:
-    shown = (
-        f"{name} {width} x {height}"
-        for name, (width, height) in (
-            ("smallest", sizes.smallest),
-            ("median", sizes.median),
-            ("largest", sizes.largest),
-        )
-    )
-    return f"width x height of {sizes.sampled:,} images: {', '.join(shown)} (by area)"
-
-
-def _add_verify(command: argparse.ArgumentParser) -> None:
-    command.add_argument("manifest", metavar="MANIFEST", type=Path, help="from make-manifest")
-    command.add_argument("source", metavar="SOURCE", type=Path, help="the images")
-    command.add_argument(
-        "--sizes-only", action="store_true", help="compare sizes, and read no image"
-    )
-    add_number(command, "--processes", None, "that read (default: as many as there are cores)")
-
-
+@command(_MANIFEST, _SOURCE, flag("--sizes-only", "compare sizes, and read no image"), _PROCESSES)
 def verify(options: argparse.Namespace) -> int:
     """See that the images are those of a manifest.
 
@@ -157,9 +132,64 @@ def verify(options: argparse.Namespace) -> int:
     if options.sizes_only:
         check_sizes(manifest, source)
     else:
-        processes = options.processes or usable_cores()
         with ProgressView(Console(stderr=True)) as view:
-            check_contents(manifest, source, processes, view)
+            check_contents(manifest, source, options.processes or usable_cores(), view)
     what = "sizes" if options.sizes_only else "contents"
     print(f"{manifest.name}: all {len(manifest.images)} images have the {what} of the manifest")
+    return 0
+
+
+@command(
+    option("source", metavar="SOURCE", help="the images"),
+    option("out", metavar="OUT", help="the folder to write"),
+    option(
+        "--autoencoder",
+        metavar="FOLDER",
+        required=True,
+        help="in diffusers' layout; or a name on the hub, as OWNER/NAME or OWNER/NAME/FOLDER",
+    ),
+    option("--manifest", metavar="FILE", required=True, help="from make-manifest"),
+    number("--resolution", None, "pixels a side", required=True),
+    option("--dtype", choices=("float16", "float32"), default="float16", help="to store in"),
+    number("--batch-size", 32, "images encoded at once"),
+    number(
+        "--images-per-shard",
+        512,
+        "about how many images a file holds, and a killed process loses",
+    ),
+    number("--processes", 1, "on this machine, GPUs in turn"),
+    number("--loaders", 8, "threads of each process that read and decode images"),
+    DEVICE,
+)
+def encode(options: argparse.Namespace) -> int:
+    """Encode images and their mirror images with an autoencoder.
+
+    Of each image of a manifest, and of its mirror image, mean and log-variance (AutoencoderKL) or
+    the latent (AutoencoderDC) go to the folder OUT. The same command resumes where it was stopped,
+    and can run any number of times side by side, also under torchrun and srun.
+
+    Example: python -m harness data encode imagenet/train latents --manifest sub-in-100.json
+    --autoencoder sd-vae-ft-ema --resolution 256
+    """
+    from rich.console import Console
+
+    from harness.data.latents.encode_in_processes import EncodeSpec, run_encode
+    from harness.machine.place import place_from_environment
+    from harness.processes.progress import ignore_progress
+    from harness.terminal.progress import ProgressView
+
+    spec = spec_of(EncodeSpec, options)
+    place = place_from_environment()
+    if place is not None and place.rank > 0:
+        run_encode(spec, options.processes, ignore_progress)
+        return 0
+    with ProgressView(Console(stderr=True)) as view:
+        encoded = run_encode(spec, options.processes, view)
+    description = encoded.cache.description
+    total = sum(description.shard_sizes)
+    print(
+        f"{description.manifest_name}: {total} images and their mirror images, {encoded.images} "
+        f"of them encoded now in {encoded.seconds:.1f} s; identity {encoded.cache.identity}"
+    )
+    print(options.out)
     return 0

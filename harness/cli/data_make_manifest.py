@@ -6,54 +6,39 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.options import Commands, add_command, add_number
+from harness.cli.options import command, flag, number, one_of, option, path
 
 if TYPE_CHECKING:
-    from harness.data.manifest import Manifest, ManifestClass
+    from harness.data.manifest import Manifest
 
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    add_command(commands, make_manifest, _add_files, _add_choice, _add_reading)
-
-
-def _add_files(command: argparse.ArgumentParser) -> None:
-    command.add_argument("source", metavar="SOURCE", type=Path, help="the images")
-    command.add_argument("out", metavar="OUT", type=Path, help="the manifest to write")
-
-
-def _add_choice(command: argparse.ArgumentParser) -> None:
-    choice = command.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--class-list",
-        metavar="LIST",
-        help="take a list of classes that comes with the harness, such as sub-in-100/v1",
-    )
-    choice.add_argument(
-        "--classes-file",
-        metavar="FILE",
-        type=Path,
-        help="take the classes of a text file, in its order: an id a line, or an id, a tab and a "
-        "name",
-    )
-    add_number(choice, "--classes", None, "draw N classes (default: take all)")
-    add_number(command, "--per-class", None, "draw N images a class (default: take all)")
-    command.add_argument("--seed", metavar="S", type=int, default=0, help="of the draw")
-
-
-def _add_reading(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+@command(
+    path("source", "the images"),
+    path("out", "the manifest to write"),
+    one_of(
+        option(
+            "--class-list",
+            metavar="LIST",
+            help="take a list of classes that comes with the harness, such as sub-in-100/v1",
+        ),
+        path(
+            "--classes-file",
+            "take the classes of a text file, in its order: an id a line, or an id, a tab and a "
+            "name",
+        ),
+        number("--classes", None, "draw N classes (default: take all)"),
+    ),
+    number("--per-class", None, "draw N images a class (default: take all)"),
+    option("--seed", metavar="S", type=int, default=0, help="of the draw"),
+    option(
         "--name",
         help="the manifest's name (default: the class list's, with how many a class and the seed "
         "if images are drawn; otherwise OUT's)",
-    )
-    add_number(command, "--processes", None, "that read (default: as many as there are cores)")
-    command.add_argument("--strict", action="store_true", help="fail if an image cannot be read")
-    command.add_argument(
-        "--force", action="store_true", help="replace OUT even if it holds another manifest"
-    )
-
-
+    ),
+    number("--processes", None, "that read (default: as many as there are cores)"),
+    flag("--strict", "fail if an image cannot be read"),
+    flag("--force", "replace OUT even if it holds another manifest"),
+)
 def make_manifest(options: argparse.Namespace) -> int:
     """Choose images and write their ids, sizes and hashes.
 
@@ -66,17 +51,23 @@ def make_manifest(options: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
+    from harness.data.class_lists import IMAGENET, read_class_file, read_class_list
     from harness.data.make_manifest import make_manifest as make
     from harness.data.manifest import write_manifest
     from harness.data.sources import open_source
     from harness.machine.environment import usable_cores
     from harness.terminal.progress import ProgressView
 
-    before = _present(options.out, options.force)
-    chosen = _chosen(options)
+    out = options.out
+    before = _present(out, options.force)
+    chosen = None
+    if options.class_list is not None:
+        chosen = read_class_list(options.class_list)
+    elif options.classes_file is not None:
+        chosen = read_class_file(options.classes_file)
+    named = read_class_list(IMAGENET) if chosen is None else chosen
     source = open_source(options.source)
-    console = Console(stderr=True)
-    with ProgressView(console) as view:
+    with ProgressView(Console(stderr=True)) as view:
         manifest = make(
             source,
             name=options.name or _default_name(options),
@@ -84,16 +75,23 @@ def make_manifest(options: argparse.Namespace) -> int:
             classes=options.classes,
             per_class=options.per_class,
             seed=options.seed,
-            names=_names(chosen),
+            names={item.id: item.name for item in named},
             processes=options.processes or usable_cores(),
             strict=options.strict,
             on_progress=view,
         )
-    _check_same(options.out, before, manifest)
-    write_manifest(options.out, manifest)
+    _check_same(out, before, manifest)
+    write_manifest(out, manifest)
     if source.left_out:
         print(f"{options.source}: {source.left_out}")
-    _report(options.out, manifest)
+    print(
+        f"{manifest.name}: {len(manifest.images)} images of {len(manifest.classes)} classes, hash "
+        f"{manifest.hash}"
+    )
+    if manifest.left_out:
+        first = manifest.left_out[0]
+        print(f"left out: {len(manifest.left_out)}, the first {first.id} ({first.reason})")
+    print(out)
     return 0
 
 
@@ -128,35 +126,8 @@ def _check_same(out: Path, before: Manifest | None, manifest: Manifest) -> None:
         )
 
 
-def _chosen(options: argparse.Namespace) -> tuple[ManifestClass, ...] | None:
-    from harness.data.class_lists import read_class_file, read_class_list
-
-    if options.class_list is not None:
-        return read_class_list(options.class_list)
-    return None if options.classes_file is None else read_class_file(options.classes_file)
-
-
-def _names(chosen: tuple[ManifestClass, ...] | None) -> dict[str, str]:
-    """Names of classes by id: those of the chosen list, else ImageNet's."""
-    from harness.data.class_lists import IMAGENET, read_class_list
-
-    classes = read_class_list(IMAGENET) if chosen is None else chosen
-    return {item.id: item.name for item in classes}
-
-
 def _default_name(options: argparse.Namespace) -> str:
     if options.class_list is None:
         return str(options.out.stem)
     drawn = f"-{options.per_class}-per-class-seed-{options.seed}"
     return f"{options.class_list}{'' if options.per_class is None else drawn}"
-
-
-def _report(out: Path, manifest: Manifest) -> None:
-    print(
-        f"{manifest.name}: {len(manifest.images)} images of {len(manifest.classes)} classes, hash "
-        f"{manifest.hash}"
-    )
-    if manifest.left_out:
-        first = manifest.left_out[0]
-        print(f"left out: {len(manifest.left_out)}, the first {first.id} ({first.reason})")
-    print(out)

@@ -6,15 +6,15 @@ import argparse
 from pathlib import Path
 
 from harness.cli.options import (
-    FAILED,
+    EXPERIMENTS_DIR,
+    RUNS_DIR,
     Commands,
-    add_command,
-    add_experiments_dir,
-    add_extraction,
-    add_file,
-    add_number,
-    add_overrides,
-    add_runs_dir,
+    command,
+    extraction,
+    number,
+    option,
+    overrides,
+    path,
     spec_of,
 )
 from harness.evaluation.standalone.spec import DEFAULT_SPLITS
@@ -39,90 +39,15 @@ field's names of those on Inception features."""
 
 def add(commands: Commands) -> None:
     """Add the commands."""
-    add_command(commands, evaluate, _add_images, _add_extraction, _add_figures, add_runs_dir)
-    add_command(
-        commands,
-        build_reference,
-        _add_source,
-        _add_built_extraction,
-        _add_built,
-        add_experiments_dir,
-        name=BUILD_REFERENCE,
-    )
-
-
-def _add_images(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "images", nargs="*", metavar="SAMPLES REFERENCE", help="short for the next two options"
-    )
-    command.add_argument(
-        "--samples",
-        metavar="IMAGES",
-        help="a folder of images, an .npz with arr_0, a .npy, or a trial's folder or run id",
-    )
-    command.add_argument(
-        "--reference",
-        metavar="REF",
-        type=Path,
-        help="from build-reference or of ADM; or real images, as a folder, .npz or .npy",
-    )
-
-
-def _add_extraction(command: argparse.ArgumentParser) -> None:
-    add_extraction(command, None, "the reference's, else inception")
-
-
-def _add_figures(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--metrics",
-        dest="measurements",
-        metavar="NAME",
-        nargs="+",
-        type=_measurement,
-        help="; ".join(f"{one.value}: {_meanings(one)}" for one in Measurement)
-        + "; fid, sfid and kid mean the same distances, whatever the extractor (default: all that "
-        "the extractor can give)",
-    )
-    add_number(
-        command,
-        "--splits",
-        DEFAULT_SPLITS,
-        "parts of the Inception score's spread",
-        field="inception_splits",
-    )
-    add_number(
-        command,
-        "--resamples",
-        100,
-        "for the interval that stands beside the distance of few samples; 0 leaves it out",
-        least=0,
-    )
-    command.add_argument(
-        "--per-class",
-        metavar="N",
-        type=int,
-        nargs="?",
-        const=_FEWEST_OF_A_CLASS,
-        help="the Frechet distance of each class too, of those with N images or more on both sides "
-        f"({_FEWEST_OF_A_CLASS} if N is left out); both sides need labels: a folder of class "
-        "folders, or arr_1 in an .npz",
-    )
-    add_file(command, "--per-class-csv", "write the classes' distances as CSV")
-    command.add_argument(
-        "--export",
-        metavar=f"{_EXPORT}NPZ",
-        type=_export,
-        help="write the samples as ADM's evaluator reads them",
-    )
-    add_file(command, "--json", "write all of it as JSON")
+    evaluate.add(commands)
+    build_reference.add(commands)
 
 
 def _measurement(name: str) -> Measurement:
-    try:
-        return _MEASUREMENTS[name]
-    except KeyError:
+    if name not in _MEASUREMENTS:
         expected = ", ".join(_MEASUREMENTS)
-        raise argparse.ArgumentTypeError(f"is {name}, but expected some of {expected}") from None
+        raise argparse.ArgumentTypeError(f"is {name}, but expected some of {expected}")
+    return _MEASUREMENTS[name]
 
 
 def _meanings(measurement: Measurement) -> str:
@@ -139,6 +64,61 @@ def _export(typed: str) -> Path:
     return Path(typed.removeprefix(_EXPORT))
 
 
+@command(
+    option("images", nargs="*", metavar="SAMPLES REFERENCE", help="short for the next two options"),
+    option(
+        "--samples",
+        metavar="IMAGES",
+        help="a folder of images, an .npz with arr_0, a .npy, or a trial's folder or run id",
+    ),
+    path(
+        "--reference",
+        "from build-reference or of ADM; or real images, as a folder, .npz or .npy",
+        "REF",
+    ),
+    *extraction(None, "the reference's, else inception"),
+    option(
+        "--metrics",
+        dest="measurements",
+        metavar="NAME",
+        nargs="+",
+        type=_measurement,
+        help="; ".join(f"{one.value}: {_meanings(one)}" for one in Measurement)
+        + "; fid, sfid and kid mean the same distances, whatever the extractor (default: all that "
+        "the extractor can give)",
+    ),
+    number(
+        "--splits",
+        DEFAULT_SPLITS,
+        "parts of the Inception score's spread",
+        field="inception_splits",
+    ),
+    number(
+        "--resamples",
+        100,
+        "for the interval that stands beside the distance of few samples; 0 leaves it out",
+        least=0,
+    ),
+    option(
+        "--per-class",
+        metavar="N",
+        type=int,
+        nargs="?",
+        const=_FEWEST_OF_A_CLASS,
+        help="the Frechet distance of each class too, of those with N images or more on both sides "
+        f"({_FEWEST_OF_A_CLASS} if N is left out); both sides need labels: a folder of class "
+        "folders, or arr_1 in an .npz",
+    ),
+    path("--per-class-csv", "write the classes' distances as CSV"),
+    option(
+        "--export",
+        metavar=f"{_EXPORT}NPZ",
+        type=_export,
+        help="write the samples as ADM's evaluator reads them",
+    ),
+    path("--json", "write all of it as JSON"),
+    RUNS_DIR,
+)
 def evaluate(options: argparse.Namespace) -> int:
     """Measure images from anywhere: FID, sFID, KID, IS, precision and recall.
 
@@ -154,25 +134,20 @@ def evaluate(options: argparse.Namespace) -> int:
     from harness.evaluation.standalone.evaluate import run_evaluation
     from harness.evaluation.standalone.spec import EvaluateSpec
     from harness.evaluation.standalone.table import print_evaluation
-    from harness.processes.ranks import RankFailedError
     from harness.terminal.progress import ProgressView
 
     _check(options)
     spec = spec_of(EvaluateSpec, options)
     aside = Console(stderr=True)
-    try:
-        evaluation = run_evaluation(spec, options.processes, lambda unit: ProgressView(aside, unit))
-    except RankFailedError as error:
-        aside.print(error, highlight=False, markup=False, soft_wrap=True)
-        return FAILED
+    evaluation = run_evaluation(spec, options.processes, lambda unit: ProgressView(aside, unit))
     if evaluation is None:
         return 0
     print_evaluation(evaluation, Console())
-    for path in spec.outputs:
-        if str(path) not in evaluation.unwritten:
-            print(path)
+    for file in spec.outputs:
+        if str(file) not in evaluation.unwritten:
+            print(file)
     if evaluation.unwritten:
-        reasons = [f"{path} ({reason})" for path, reason in evaluation.unwritten.items()]
+        reasons = [f"{file} ({reason})" for file, reason in evaluation.unwritten.items()]
         raise UserError(f"the figures stand above, but could not be written: {', '.join(reasons)}")
     return 0
 
@@ -199,38 +174,32 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--per-class-csv writes what --per-class measures: give that too")
 
 
-def _add_source(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+@command(
+    option(
         "source",
         metavar="SOURCE",
         help="a folder of images of one size, an .npz with arr_0, a .npy; with --manifest, images "
         "packed in any way; or scale:NAME, the training images of a scale",
-    )
-    command.add_argument("out", metavar="OUT", type=Path, help="the .npz to write")
-    add_overrides(command, "change a field of a scale's data, such as data.path=...")
-
-
-def _add_built_extraction(command: argparse.ArgumentParser) -> None:
-    add_extraction(command, "inception", "inception")
-
-
-def _add_built(command: argparse.ArgumentParser) -> None:
-    add_file(command, "--manifest", "which images, from data make-manifest")
-    add_number(command, "--resolution", None, "pixels a side, for images of a manifest")
-    command.add_argument(
+    ),
+    path("out", "the .npz to write"),
+    overrides("change a field of a scale's data, such as data.path=..."),
+    *extraction("inception", "inception"),
+    path("--manifest", "which images, from data make-manifest"),
+    number("--resolution", None, "pixels a side, for images of a manifest"),
+    option(
         "--layout",
         choices=("features", "adm"),
         default="features",
         help="keep features of single images, or the images themselves, as ADM's files do",
-    )
-    add_number(
-        command,
+    ),
+    number(
         "--single-images",
         10_000,
         "keep features (or images) of so many at most, for KID, precision and recall",
-    )
-
-
+    ),
+    EXPERIMENTS_DIR,
+    name=BUILD_REFERENCE,
+)
 def build_reference(options: argparse.Namespace) -> int:
     """Store statistics and features of real images.
 
@@ -244,19 +213,13 @@ def build_reference(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from harness.evaluation.standalone.reference import BuildSpec, run_build
-    from harness.processes.ranks import RankFailedError
     from harness.terminal.progress import ProgressView
 
     if options.out.suffix != ".npz":
         raise UserError(f"OUT is {options.out}, but must end in .npz")
     spec = spec_of(BuildSpec, options)
-    aside = Console(stderr=True)
-    try:
-        with ProgressView(aside) as view:
-            built = run_build(spec, options.processes, view)
-    except RankFailedError as error:
-        aside.print(error, highlight=False, markup=False, soft_wrap=True)
-        return FAILED
+    with ProgressView(Console(stderr=True)) as view:
+        built = run_build(spec, options.processes, view)
     if built is None:
         return 0
     for note in built.notes:

@@ -1,7 +1,6 @@
 """The command line: it parses, calls one function and prints.
 
-Each command has a function that adds it. What a command needs is imported only when it runs, so
-that `--help` needs none of the heavy libraries.
+What a command needs is imported only when it runs, so that `--help` needs no heavy library.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from harness.cli import ablation, data, evaluate, listing, search, trained
 from harness.cli.options import BAD_INPUT, FAILED, INTERRUPTED, Parser
 from harness.machine.files import full_disk_as_user_error
+from harness.processes.jobs import RankFailedError
 from harness.processes.signals import Interrupted, terminated_like_interrupted
 from models.errors import UserError
 
@@ -24,26 +24,30 @@ cannot tell from names of commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        arguments: None takes those of the process.
+    """Run one command; `arguments` None takes those of the process.
 
     Returns:
-        0, or 1 if trials failed, 2 if the input is wrong, 130 after Ctrl-C, 143 after
+        0, or 1 if trials or processes failed, 2 if the input is wrong, 130 after Ctrl-C, 143 after
         SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if " ".join(words[:2]) in _OF_TWO_WORDS:
         words[:2] = [" ".join(words[:2])]
-    parser = Parser(
+    parser: argparse.ArgumentParser = Parser(
         prog="harness",
         description="Fair, repeatable ablations of linear attention in diffusion transformers.",
         epilog="Start with: python -m harness ablation no_differential",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for room in (ablation, search, listing, data, evaluate, trained):
-        room.add(commands)
+    for add in (
+        ablation.add,
+        search.search.add,
+        listing.print_list.add,
+        data.add,
+        evaluate.add,
+        trained.add,
+    ):
+        add(commands)
     return run_command(parser, words)
 
 
@@ -65,6 +69,9 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except RankFailedError as error:
+        print(error, file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt as error:
         print("interrupted: the same command resumes where this one stopped", file=sys.stderr)
         return error.exit_code if isinstance(error, Interrupted) else INTERRUPTED

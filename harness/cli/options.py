@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 from collections.abc import Callable
+from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from harness.machine.environment import EXPERIMENTS, RUNS
 from models.errors import UserError
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 FAILED = 1
 """The exit code where a trial or a process failed."""
-
 BAD_INPUT = 2
 """The exit code after a mistake that the user can mend."""
-
 INTERRUPTED = 130
 """The exit code after Ctrl-C. Another signal gives 128 and its number as well: 143 for SIGTERM."""
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Option: TypeAlias = Callable[[argparse._ActionsContainer], object]
+"""Adds an option, or a word without dashes, to a command."""
+Run: TypeAlias = Callable[[argparse.Namespace], int]
+"""Takes the parsed options and returns the exit code."""
 
 What = TypeVar("What")
 Spec = TypeVar("Spec")
@@ -55,48 +57,63 @@ class _Help(argparse.HelpFormatter):
         return f"{text} (default: %(default)s)"
 
 
-def add_command(
-    commands: Commands,
-    run: Callable[[argparse.Namespace], int],
-    *add_options: Callable[[argparse.ArgumentParser], None],
-    name: str | None = None,
-) -> None:
-    """Add a command, whose name and help are those of a function.
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command, whose help is a function's docstring: its paragraphs are a line for the list of
+    commands, a description, and perhaps an example."""
 
-    Args:
-        commands: of a parser.
-        run: gets the parsed options and returns the exit code. Its name is the command's, and the
-            paragraphs of its docstring are a line for the list of commands, a description, and
-            perhaps an example.
-        add_options: each adds options, in the order of the help.
-        name: of the command, if it is another than the function's.
-    """
-    paragraphs = [" ".join(part.split()) for part in (run.__doc__ or "").split("\n\n")]
-    example = paragraphs.pop() if paragraphs[-1].startswith("Example") else None
-    summary, *more = paragraphs
-    command = commands.add_parser(
-        name or run.__name__.replace("_", "-"),
-        help=summary[:1].lower() + summary[1:].removesuffix("."),
-        description=" ".join([summary, *more]),
-        epilog=example,
-        formatter_class=_Help,
-    )
-    for add in add_options:
-        add(command)
-    command.set_defaults(command=run)
+    run: Run
+    options: tuple[Option, ...]
+    """In the order of the help."""
+    name: str
+
+    def add(self, commands: Commands) -> None:
+        """Add the command to those of a parser."""
+        paragraphs = [" ".join(part.split()) for part in (self.run.__doc__ or "").split("\n\n")]
+        example = paragraphs.pop() if paragraphs[-1].startswith("Example") else None
+        parser = commands.add_parser(
+            self.name,
+            help=paragraphs[0][:1].lower() + paragraphs[0][1:].removesuffix("."),
+            description=" ".join(paragraphs),
+            epilog=example,
+            formatter_class=_Help,
+        )
+        for add in self.options:
+            add(parser)
+        parser.set_defaults(command=self.run)
 
 
-def add_number(
-    command: argparse._ActionsContainer,
-    option: str,
+def command(*options: Option, name: str | None = None) -> Callable[[Run], Command]:
+    """Make a function a command with these options, which has the function's name or another."""
+    return lambda run: Command(run, options, name or run.__name__.replace("_", "-"))
+
+
+def option(*names: str, **settings: Any) -> Option:
+    """An option or a word, in the terms of `argparse.ArgumentParser.add_argument`."""
+    return methodcaller("add_argument", *names, **settings)
+
+
+def flag(name: str, text: str) -> Option:
+    """An option without a value."""
+    return option(name, action="store_true", help=text)
+
+
+def path(name: str, text: str, shown: str = "FILE") -> Option:
+    """A path: an option, or, where the name has no dashes, a word."""
+    shown = shown if name.startswith("-") else name.upper()
+    return option(name, metavar=shown, type=Path, help=text)
+
+
+def number(
+    name: str,
     default: int | None,
     text: str,
     *,
     least: int = 1,
     field: str | None = None,
     required: bool = False,
-) -> None:
-    """Add an option that is a whole number, and refuses smaller ones than `least`.
+) -> Option:
+    """An option that is a whole number, and refuses smaller ones than `least`.
 
     `field` is the name that the options have it under, if it is another than the option's.
     """
@@ -108,91 +125,35 @@ def add_number(
             )
         return int(typed)
 
-    command.add_argument(
-        option,
-        metavar="N",
-        type=read,
-        default=default,
-        help=text,
-        dest=field or option.removeprefix("--").replace("-", "_"),
-        required=required,
+    dest = field or name.removeprefix("--").replace("-", "_")
+    return option(
+        name, metavar="N", type=read, default=default, help=text, dest=dest, required=required
     )
 
 
-def add_file(command: argparse.ArgumentParser, option: str, text: str) -> None:
-    """Add an option that is a path."""
-    command.add_argument(option, metavar="FILE", type=Path, help=text)
+def one_of(*options: Option) -> Option:
+    """Options of which a user may give one."""
+
+    def add(parser: argparse._ActionsContainer) -> None:
+        group = parser.add_mutually_exclusive_group()
+        for each in options:
+            each(group)
+
+    return add
 
 
 def spec_of(spec: type[Spec], options: argparse.Namespace) -> Spec:
     """A request, a dataclass, with each field taken from the option of the same name."""
-    taken = {}
-    for field in dataclasses.fields(spec):  # type: ignore[arg-type]
-        value = getattr(options, field.name)
-        taken[field.name] = tuple(value) if isinstance(value, list) else value
-    return spec(**taken)
-
-
-def add_selection(command: argparse.ArgumentParser) -> None:
-    """Which ablation, at which scale, with which seeds, changed how, and where it lies."""
-    command.add_argument(
-        "name", metavar="NAME", help="a file in experiments/ablation; `list` shows all"
-    )
-    add_overrides(
-        command,
-        "change a field for every variant, such as train.steps=200; for where trials run, such as "
-        "cluster.workers=1",
-    )
-    add_scale(command)
-    command.add_argument(
-        "--seeds", type=int, metavar="N", help="run seeds 0 to N-1 instead of the ablation's own"
-    )
-    add_cluster(command)
-    add_runs_dir(command)
-    add_experiments_dir(command)
-
-
-def add_overrides(command: argparse.ArgumentParser, text: str) -> None:
-    """Fields that are set for this time."""
-    command.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help=text)
-
-
-def add_scale(command: argparse.ArgumentParser) -> None:
-    """How big."""
-    command.add_argument("--scale", default="digits", help="how big: a file in experiments/scale")
-
-
-def add_cluster(command: argparse.ArgumentParser) -> None:
-    """Where trials run."""
-    command.add_argument(
-        "--cluster", default="local", help="where trials run: a file in experiments/cluster"
-    )
-
-
-def add_detach(command: argparse.ArgumentParser) -> None:
-    """Whether to stay until all is over."""
-    command.add_argument(
-        "--detach",
-        action="store_true",
-        help="with SLURM: leave once the jobs are submitted; the same command watches them again",
-    )
-
-
-def add_runs_dir(command: argparse.ArgumentParser) -> None:
-    """The folder of all outputs."""
-    command.add_argument(
-        "--runs-dir",
-        type=_folder,
-        default=RUNS,
-        help="where trials and reports are written (default: runs/ in the repository)",
-    )
+    taken = {each.name: getattr(options, each.name) for each in dataclasses.fields(spec)}  # type: ignore[arg-type]
+    lists_as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in taken.items()}
+    return spec(**lists_as_tuples)
 
 
 def _folder(typed: str) -> Path:
     """A folder that is there, or can be made as far as its name tells."""
     folder = Path(typed)
     try:
-        there = _nearest(folder)
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     except OSError as error:
         raise argparse.ArgumentTypeError(f"is {typed}: {error.strerror}") from error
     if not there.is_dir():
@@ -200,81 +161,86 @@ def _folder(typed: str) -> Path:
     return folder
 
 
-def _nearest(folder: Path) -> Path:
-    """The folder itself, or the lowest of those above it that is there."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+def overrides(text: str) -> Option:
+    """Fields that are set for this time."""
+    return option("overrides", metavar="KEY=VALUE", nargs="*", default=[], help=text)
 
 
-def check_runs_dir(folder: Path) -> None:
-    """See that trials and reports can be written, before any work and without making the folder.
+SCALE = option("--scale", default="digits", help="how big: a file in experiments/scale")
+CLUSTER = option(
+    "--cluster", default="local", help="where trials run: a file in experiments/cluster"
+)
+DETACH = flag(
+    "--detach", "with SLURM: leave once the jobs are submitted; the same command watches them again"
+)
+RUNS_DIR = option(
+    "--runs-dir",
+    type=_folder,
+    default=RUNS,
+    help="where trials and reports are written (default: runs/ in the repository)",
+)
+EXPERIMENTS_DIR = option(
+    "--experiments-dir",
+    type=Path,
+    default=EXPERIMENTS,
+    help="the folder of YAML files (default: experiments/ in the repository)",
+)
+DEVICE = option(
+    "--device",
+    choices=("auto", "cpu", "cuda"),
+    default="auto",
+    help="auto takes a GPU if there is one",
+)
+SELECTION = (
+    option("name", metavar="NAME", help="a file in experiments/ablation; `list` shows all"),
+    overrides(
+        "change a field for every variant, such as train.steps=200; for where trials run, such as "
+        "cluster.workers=1"
+    ),
+    SCALE,
+    option(
+        "--seeds", type=int, metavar="N", help="run seeds 0 to N-1 instead of the ablation's own"
+    ),
+    CLUSTER,
+    RUNS_DIR,
+    EXPERIMENTS_DIR,
+)
+"""Which ablation, at which scale, with which seeds, changed how, and where it lies."""
 
-    Raises:
-        UserError: they cannot.
-    """
-    there = _nearest(folder)
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"--runs-dir is {folder}, but nothing can be written in {there} ({error.strerror}): "
-            "name a folder of your own"
-        ) from error
 
-
-def add_experiments_dir(command: argparse.ArgumentParser) -> None:
-    """The folder of YAML files."""
-    command.add_argument(
-        "--experiments-dir",
-        type=Path,
-        default=EXPERIMENTS,
-        help="the folder of YAML files (default: experiments/ in the repository)",
-    )
-
-
-def add_device(command: argparse.ArgumentParser) -> None:
-    """CPU or GPU."""
-    command.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="auto takes a GPU if there is one",
-    )
-
-
-def add_extraction(command: argparse.ArgumentParser, default: str | None, shown: str) -> None:
+def extraction(default: str | None, shown: str) -> tuple[Option, ...]:
     """Which features of images, and where and how they are computed."""
-    command.add_argument(
-        "--extractor",
-        metavar="NAME",
-        default=default,
-        help=f"inception, efficientnet_lite0 or torch:MODEL, a model of timm (default: {shown})",
-    )
-    add_file(
-        command,
-        "--extractor-weights",
-        "weights for inception instead of the standard ones, or for torch:MODEL",
-    )
-    add_number(
-        command,
-        "--extractor-size",
-        None,
-        "pixels a side that torch:MODEL sees (default: 224 for DINOv2, or else timm's)",
-        least=16,
-    )
-    add_number(command, "--batch-size", 64, "images seen at once")
-    add_device(command)
-    add_number(
-        command,
-        "--processes",
-        1,
-        "share the extraction out among N processes on this machine, which take GPUs in turn and "
-        "share the cores; torchrun can start them instead",
+    return (
+        option(
+            "--extractor",
+            metavar="NAME",
+            default=default,
+            help="inception, efficientnet_lite0 or torch:MODEL, a model of timm "
+            f"(default: {shown})",
+        ),
+        path(
+            "--extractor-weights",
+            "weights for inception instead of the standard ones, or for torch:MODEL",
+        ),
+        number(
+            "--extractor-size",
+            None,
+            "pixels a side that torch:MODEL sees (default: 224 for DINOv2, or else timm's)",
+            least=16,
+        ),
+        number("--batch-size", 64, "images seen at once"),
+        DEVICE,
+        number(
+            "--processes",
+            1,
+            "share the extraction out among N processes on this machine, which take GPUs in turn "
+            "and share the cores; torchrun can start them instead",
+        ),
     )
 
 
 def load_selected_ablation(options: argparse.Namespace) -> Ablation:
-    """The ablation of `add_selection`, for commands to which it does not matter where it runs.
+    """The ablation of `SELECTION`, for commands to which it does not matter where it runs.
 
     Raises:
         ConfigError: with all mistakes.
@@ -291,7 +257,7 @@ def load_selected_ablation(options: argparse.Namespace) -> Ablation:
 
 
 def load_selection(options: argparse.Namespace) -> tuple[Ablation, ClusterConfig]:
-    """The ablation of `add_selection`, and where it runs.
+    """The ablation of `SELECTION`, and where it runs.
 
     Raises:
         ConfigError: with all mistakes of both.
@@ -311,14 +277,15 @@ def load_with_cluster(
     from harness.config.mistakes import ConfigError, Mistake
 
     mistakes: list[Mistake] = []
+    loaded = cluster = None
+    try:
+        loaded = load()
+    except ConfigError as error:
+        mistakes += error.mistakes
     try:
         cluster = load_cluster(options.cluster, options.overrides, options.experiments_dir)
     except ConfigError as error:
         mistakes += error.mistakes
-    try:
-        loaded = load()
-    except ConfigError as error:
-        raise ConfigError([*error.mistakes, *mistakes]) from None
-    if mistakes:
+    if loaded is None or cluster is None:
         raise ConfigError(mistakes)
     return loaded, cluster

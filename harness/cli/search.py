@@ -5,51 +5,36 @@ from __future__ import annotations
 import argparse
 
 from harness.cli.options import (
+    CLUSTER,
+    DETACH,
+    EXPERIMENTS_DIR,
     FAILED,
-    Commands,
-    add_cluster,
-    add_command,
-    add_detach,
-    add_experiments_dir,
-    add_overrides,
-    add_runs_dir,
-    add_scale,
-    check_runs_dir,
+    RUNS_DIR,
+    SCALE,
+    command,
     load_with_cluster,
+    option,
+    overrides,
 )
 
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    add_command(
-        commands,
-        search,
-        _add_study,
-        add_scale,
-        add_cluster,
-        add_detach,
-        add_runs_dir,
-        add_experiments_dir,
-    )
-
-
-def _add_study(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name", metavar="NAME", help="a file in experiments/search; see `list`")
-    add_overrides(command, "change a field of the base configuration, such as train.steps=200")
-    command.add_argument(
-        "--trials", type=int, required=True, metavar="N", help="trials of the study in all"
-    )
-    command.add_argument(
-        "--workers", type=int, metavar="N", help="trials at once; short for cluster.workers=N"
-    )
-    command.add_argument(
+@command(
+    option("name", metavar="NAME", help="a file in experiments/search; see `list`"),
+    overrides("change a field of the base configuration, such as train.steps=200"),
+    option("--trials", type=int, required=True, metavar="N", help="trials of the study in all"),
+    option("--workers", type=int, metavar="N", help="trials at once; short for cluster.workers=N"),
+    option(
         "--storage",
         metavar="URL",
         help="database of the study, such as postgresql://user@host/name "
         "(default: a file in RUNS_DIR/searches)",
-    )
-
-
+    ),
+    SCALE,
+    CLUSTER,
+    DETACH,
+    RUNS_DIR,
+    EXPERIMENTS_DIR,
+)
 def search(options: argparse.Namespace) -> int:
     """Look for good values of configuration fields with Optuna.
 
@@ -59,21 +44,20 @@ def search(options: argparse.Namespace) -> int:
 
     Example: python -m harness search dydila_factors --trials 30 train.steps=300
     """
-    from harness.search.config import Search, load_search
+    from harness.search.config import load_search
 
     if options.workers is not None:
         options.overrides = [*options.overrides, f"cluster.workers={options.workers}"]
 
-    def load() -> Search:
-        return load_search(
+    loaded, cluster = load_with_cluster(
+        lambda: load_search(
             options.name,
             scale=options.scale,
             overrides=options.overrides,
             experiments_dir=options.experiments_dir,
-        )
-
-    loaded, cluster = load_with_cluster(load, options)
-    check_runs_dir(options.runs_dir)
+        ),
+        options,
+    )
     # Optuna and the trials' libraries take seconds, which a mistake need not wait for.
     from rich.console import Console
 

@@ -3,48 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from harness.cli.options import Commands, add_command, add_number, add_runs_dir
+from harness.cli.options import RUNS_DIR, Commands, command, number, option, path
 
-
-def add(commands: Commands) -> None:
-    """Add the commands."""
-    add_command(commands, probe, _add_run, add_runs_dir, _add_probe)
-    add_command(commands, export, _add_run, _add_out, add_runs_dir)
-    add_command(commands, convert, _add_source, _add_out, _add_heads)
-
-
-def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", metavar="RUN", help="a trial's folder, or its run id in MLflow")
-    command.add_argument(
+_RUN = (
+    option("run", metavar="RUN", help="a trial's folder, or its run id in MLflow"),
+    option(
         "--weights",
         choices=("last", "best"),
         help="EMA weights of the last step, or the best ones by the trial's train.best_by "
         "(default: those that the trial's samples are drawn from)",
-    )
+    ),
+)
+_OUT = path("out", "the folder or file to write")
 
 
-def _add_probe(command: argparse.ArgumentParser) -> None:
-    for option, text in (("--images", "held-out images"), ("--timesteps", "noise levels")):
-        add_number(command, option, None, f"{text} (default: as in the trial)")
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    for each in (probe, export, convert):
+        each.add(commands)
 
 
-def _add_source(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "source", metavar="SOURCE", type=Path, help="a checkpoint, or the folder of an export"
-    )
-
-
-def _add_out(command: argparse.ArgumentParser) -> None:
-    command.add_argument("out", metavar="OUT", type=Path, help="the folder or file to write")
-
-
-def _add_heads(command: argparse.ArgumentParser) -> None:
-    text = "heads of the checkpoint's attention, if its width and depth are none of DiT's sizes"
-    add_number(command, "--heads", None, text)
-
-
+@command(
+    *_RUN,
+    RUNS_DIR,
+    number("--images", None, "held-out images (default: as in the trial)"),
+    number("--timesteps", None, "noise levels (default: as in the trial)"),
+)
 def probe(options: argparse.Namespace) -> int:
     """Measure how smooth the attention of a trained trial is, layer by layer.
 
@@ -59,16 +44,12 @@ def probe(options: argparse.Namespace) -> int:
     from harness.trial.trained import probe_run
 
     probe_run(
-        options.run,
-        options.runs_dir,
-        options.images,
-        options.timesteps,
-        Console(),
-        options.weights,
+        options.run, options.runs_dir, options.images, options.timesteps, Console(), options.weights
     )
     return 0
 
 
+@command(*_RUN, _OUT, RUNS_DIR)
 def export(options: argparse.Namespace) -> int:
     """Write a trained network as model.safetensors and model.json.
 
@@ -84,6 +65,15 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+@command(
+    path("source", "a checkpoint, or the folder of an export"),
+    _OUT,
+    number(
+        "--heads",
+        None,
+        "heads of the checkpoint's attention, if its width and depth are none of DiT's sizes",
+    ),
+)
 def convert(options: argparse.Namespace) -> int:
     """Turn a published DiT checkpoint into an exported model, or back.
 

@@ -14,6 +14,10 @@ class LostTouchError(UserError):
     """A process cannot go on because another one does not answer: a consequence, not a cause."""
 
 
+class RankFailedError(Exception):
+    """One of several processes crashed or was killed; the message says which, and how."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One call of the pool's target.

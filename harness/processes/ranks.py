@@ -24,7 +24,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from harness.machine.environment import THREAD_VARIABLES, usable_cores
 from harness.machine.place import place_from_environment
 from harness.processes.group import ProcessGroup
-from harness.processes.jobs import Job
+from harness.processes.jobs import Job, RankFailedError
 from harness.processes.meeting import Meeting
 from harness.processes.progress import Progress, ProgressListener
 from harness.processes.signals import Interrupted, StopRequest, stop_on_signals
@@ -43,10 +43,6 @@ FIRST_FAILURE_SECONDS = 1.0
 """How long to wait for the cause after a failure that may be its consequence."""
 
 POLL_SECONDS = 0.1
-
-
-class RankFailedError(Exception):
-    """One of the processes crashed or was killed; the message says which, and how."""
 
 
 def run_ranks(

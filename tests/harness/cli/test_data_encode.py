@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.cli.data_encode import add
+from harness.cli.data import encode
 from harness.cli.options import Parser
 from harness.data.latents import encode_in_processes as encode_command
 from harness.data.latents.autoencoder import load_autoencoder
@@ -33,7 +33,7 @@ Encode = Callable[..., Path]
 
 def run(*arguments: str | Path) -> int:
     parser = Parser()
-    add(parser.add_subparsers(required=True))
+    encode.add(parser.add_subparsers(required=True))
     options = parser.parse_args(["encode", *map(str, arguments)])
     return int(options.command(options))
 

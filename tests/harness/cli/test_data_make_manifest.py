@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.cli.data_make_manifest import add
+from harness.cli.data_make_manifest import make_manifest
 from harness.cli.options import Parser
 from harness.data.class_lists import read_class_list
 from harness.data.manifest import Manifest, read_manifest
@@ -18,7 +18,7 @@ from models.errors import UserError
 
 def run(*arguments: str | Path) -> int:
     parser = Parser()
-    add(parser.add_subparsers(required=True))
+    make_manifest.add(parser.add_subparsers(required=True))
     options = parser.parse_args(["make-manifest", *map(str, arguments), "--processes", "1"])
     return int(options.command(options))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -8,8 +9,10 @@ from typing import Protocol
 
 import pytest
 
-from harness.cli.main import main
+from harness.cli.main import main, run_command
+from harness.cli.options import Parser, command
 from harness.machine.environment import EXPERIMENTS, ROOT
+from harness.processes.jobs import RankFailedError
 
 
 @dataclass(frozen=True)
@@ -136,3 +139,17 @@ def test_a_report_of_nothing_says_which_command_makes_it(
     done = harness("report", "no_differential", "--runs-dir", str(tmp_path / "runs"))
     assert done.code == 2
     assert "make ablation EXP=no_differential" in done.err
+
+
+def test_a_process_that_was_killed_is_one_line_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @command()
+    def lose(options: argparse.Namespace) -> int:
+        """Lose a process."""
+        raise RankFailedError("process 1 of 2 ended: killed by signal 9")
+
+    parser: argparse.ArgumentParser = Parser(prog="harness")
+    lose.add(parser.add_subparsers())
+    assert run_command(parser, ["lose"]) == 1
+    assert capsys.readouterr().err == "process 1 of 2 ended: killed by signal 9\n"

@@ -137,7 +137,7 @@ def test_a_runs_dir_that_cannot_be_written_is_told_before_any_work(
 ) -> None:
     """Nobody, not even root, can make a file in /proc."""
     assert main([*words, "--runs-dir", "/proc/runs"]) == 2
-    assert "--runs-dir is /proc/runs, but nothing can be written in /proc" in one_line(capsys)
+    assert "--runs-dir is /proc/runs, where nothing can be written" in one_line(capsys)
 
 
 LONG = "a" * 300

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.listing import Listed, list_ablations, list_scales
+from harness.cli.listing import Listed, list_files
 from harness.cli.main import main
 from harness.config.catalogue import find_file, names
 from harness.config.layers import NAME_WORDS
@@ -31,7 +31,7 @@ def test_ablations_are_listed_with_their_questions_and_broken_ones_with_their_er
     (root / "ablation/d d.yaml").write_text(good)
     (root / "ablation/notes.txt").write_text("x")
     (root / "ablation/folder.yaml").mkdir()
-    assert list_ablations(root) == (
+    assert list_files("ablation", root) == (
         Listed(
             "a_no_yaml",
             "",
@@ -58,7 +58,7 @@ def test_scales_are_listed_with_what_they_are_and_broken_ones_with_their_error(
     (root / "scale/big.yaml").write_text("about: all of it\ntrain.steps: 1\n")
     (root / "scale/lost.yaml").write_text("about: lost\nextends: ../bas.yaml\n")
     (root / "scale/mute.yaml").write_text("extends: big.yaml\n")
-    assert list_scales(root) == (
+    assert list_files("scale", root) == (
         Listed("big", "all of it", None),
         Listed("lost", "lost", "e/scale/lost.yaml:2: extends: there is no file e/bas.yaml"),
         Listed("mute", "", None),
@@ -74,8 +74,8 @@ def test_a_list_of_a_folder_that_is_not_there_is_refused(
 
 
 def test_without_a_folder_nothing_is_listed(tmp_path: Path) -> None:
-    assert list_ablations(tmp_path / "nowhere") == ()
-    assert list_scales(tmp_path / "nowhere") == ()
+    assert list_files("ablation", tmp_path / "nowhere") == ()
+    assert list_files("scale", tmp_path / "nowhere") == ()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.cli.listing import list_ablations, list_scales
+from harness.cli.listing import list_files
 from harness.config.catalogue import names
 from harness.config.load import load_ablation, load_cluster
 from harness.config.mistakes import Mistake
@@ -303,7 +303,7 @@ def test_the_cluster_loads() -> None:
 
 
 def test_every_entry_of_the_catalogue_has_its_line_and_no_error() -> None:
-    listed = [*list_ablations(EXPERIMENTS), *list_scales(EXPERIMENTS)]
+    listed = [*list_files("ablation", EXPERIMENTS), *list_files("scale", EXPERIMENTS)]
     assert [entry for entry in listed if entry.error or not entry.about] == []
 
 

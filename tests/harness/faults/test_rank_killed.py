@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.processes.jobs import RankFailedError
 from harness.processes.progress import Progress, ignore_progress
-from harness.processes.ranks import RankFailedError
 from harness.processes.signals import StopRequest
 from harness.processes.status import read_status
 from harness.trial.run import run_trial_job

@@ -9,8 +9,9 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.processes.jobs import RankFailedError
 from harness.processes.progress import Progress
-from harness.processes.ranks import RankFailedError, run_ranks
+from harness.processes.ranks import run_ranks
 from harness.processes.signals import StopRequest
 from models.errors import UserError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.listing import list_searches
+from harness.cli.listing import list_files
 from harness.config.catalogue import names
 from harness.config.mistakes import ConfigError
 from harness.config.trial_hash import trial_hash
@@ -231,7 +231,7 @@ def test_every_search_that_ships_loads_and_tries_its_base_first(name: str, scale
 
 
 def test_every_search_that_ships_is_listed_with_its_question_and_header() -> None:
-    listed = list_searches(EXPERIMENTS)
+    listed = list_files("search", EXPERIMENTS)
     assert listed
     assert [entry for entry in listed if entry.error or not entry.about] == []
     for entry in listed:
