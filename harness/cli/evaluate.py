@@ -212,7 +212,8 @@ def build_reference(options: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from harness.evaluation.standalone.reference import BuildSpec, run_build
+    from harness.evaluation.standalone.reference import run_build
+    from harness.evaluation.standalone.spec import BuildSpec
     from harness.terminal.progress import ProgressView
 
     if options.out.suffix != ".npz":

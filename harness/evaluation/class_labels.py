@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.walk import class_order
-from harness.evaluation.image_inputs import UNREADABLE, find_images, unreadable_arrays
+from harness.evaluation.image_inputs import find_images, reading_arrays
 from harness.machine.file_kinds import shown_names
 from harness.machine.npz import array_shape, load_arrays
 from models.errors import UserError
 
 _LABELS = "arr_1"
 _LARGEST = 999_999
+_EXPECTED = (
+    "figures of each class need a folder of class folders, or an .npz with a label for each image "
+    f"in {_LABELS}"
+)
 
 
 @dataclass(frozen=True)
@@ -122,14 +126,12 @@ def read_labels(path: Path) -> Labelled:
     if path.is_dir():
         return _folder_labels(path)
     if path.suffix != ".npz":
-        raise UserError(f"{path} holds no labels: {_expected()}")
-    try:
+        raise UserError(f"{path} holds no labels: {_EXPECTED}")
+    with reading_arrays(path):
         labels = load_arrays(path, [_LABELS]).get(_LABELS)
         if labels is None:
-            raise UserError(f"{path} holds no labels {_LABELS}: {_expected()}")
+            raise UserError(f"{path} holds no labels {_LABELS}: {_EXPECTED}")
         images = _length(path, "arr_0")
-    except UNREADABLE as error:
-        raise unreadable_arrays(path, error) from error
     are_integers = labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size > 0
     if not are_integers or labels.min() < 0 or labels.max() > _LARGEST:
         raise UserError(
@@ -153,7 +155,7 @@ def _folder_labels(folder: Path) -> Labelled:
     parts = [tuple(name.split("/")) for name in find_images(folder).names]
     loose = next((part for part in parts if len(part) < 2), None)
     if loose is not None:
-        raise UserError(f"{folder / loose[0]} lies in no class folder: {_expected()}")
+        raise UserError(f"{folder / loose[0]} lies in no class folder: {_EXPECTED}")
     names = tuple(sorted({part[0] for part in parts}, key=class_order))
     for one, other in itertools.pairwise(names):
         if _by_number(one) == _by_number(other):
@@ -172,10 +174,3 @@ def _length(path: Path, name: str) -> int | None:
     except KeyError:
         return None
     return shape[0] if shape else None
-
-
-def _expected() -> str:
-    return (
-        "figures of each class need a folder of class folders, or an .npz with a label for each "
-        f"image in {_LABELS}"
-    )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +12,27 @@ import torch
 from numpy.typing import NDArray
 
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.metrics.frechet import Gaussian
 from harness.evaluation.metrics.moments import FeatureMoments
 from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.errors import UserError
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """By what features are extracted, where, and by which processes together."""
+
+    extractor: FeatureExtractor
+    """In eval mode; it is moved to `device`."""
+    batch_size: int
+    """Images at a time; without effect on the features, up to rounding."""
+    device: torch.device | str
+    group: ProcessGroup = ALONE
+    """Processes that see the same images and call a function together: they share out the batches,
+    which are those that one process would make, and the leading one alone has the features."""
+    on_progress: ProgressListener = ignore_progress
+    """Told after each batch, on the leading process."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +50,17 @@ class Features:
     def __len__(self) -> int:
         return len(self.features)
 
-    @property
-    def spatial_gaussian(self) -> Gaussian | None:
-        """Fitted to the spatial features; None where there are none."""
-        return None if self.spatial is None else self.spatial.gaussian
-
     def subset(self, indices: NDArray[np.int64]) -> Features:
-        """Those of some of the images, without their spatial moments."""
+        """The features of some of the images, without spatial moments."""
         return Features(self.features[indices], self.logits[indices])
 
 
-def no_features(extractor: FeatureExtractor) -> Features:
-    """Those of no image."""
+def no_features(extractor: FeatureExtractor, count: int = 0) -> Features:
+    """Room for the features of some images, still to be filled."""
     return Features(
-        np.empty((0, extractor.feature_size), dtype=np.float32),
-        np.empty((0, extractor.classes), dtype=np.float32),
+        np.empty((count, extractor.feature_size), dtype=np.float32),
+        np.empty((count, extractor.classes), dtype=np.float32),
+        FeatureMoments(extractor.spatial_size) if extractor.spatial_size else None,
     )
 
 
@@ -59,7 +68,6 @@ class FeatureBatch(NamedTuple):
     """What an extractor says about some consecutive images."""
 
     rows: slice
-    """Which ones."""
     images: NDArray[np.uint8]
     """(M, H, W, C): those of the batch that were asked for."""
     features: NDArray[np.float32]
@@ -70,121 +78,67 @@ class FeatureBatch(NamedTuple):
     """(B, S)."""
 
 
-def extract_features(
-    images: ImageRows,
-    extractor: FeatureExtractor,
-    *,
-    batch_size: int,
-    device: torch.device | str,
-    group: ProcessGroup = ALONE,
-    on_progress: ProgressListener = ignore_progress,
-) -> Features:
+def extract_features(images: ImageRows, extraction: Extraction) -> Features:
     """Extract in float32, whatever the precision of training was.
-
-    Several processes share out the batches, which are the same ones as one process would make.
 
     Args:
         images: (N, H, W, C) uint8 with 1 or 3 channels; a batch at a time is read.
-        extractor: in eval mode; it is moved to `device`.
-        batch_size: without effect on the result, up to rounding.
-        device: where to compute.
-        group: of processes that see the same images and call this together.
-        on_progress: told after each batch, on the leading process.
+        extraction: how.
 
     Returns:
         Those of all images on the leading process, none on the others.
 
     Raises:
         ValueError: there are no images, or they are not uint8 of this shape.
-        FloatingPointError: a feature or logit is not finite.
-    """
-    count = len(images) if group.leads else 0
-    features = np.empty((count, extractor.feature_size), dtype=np.float32)
-    logits = np.empty((count, extractor.classes), dtype=np.float32)
-    spatial = FeatureMoments(extractor.spatial_size)
-    placed = np.zeros(count, dtype=np.bool_)
-    for batch in feature_batches(
-        images,
-        extractor,
-        batch_size=batch_size,
-        device=device,
-        group=group,
-        on_progress=on_progress,
-    ):
-        assert not placed[batch.rows].any()
-        features[batch.rows], logits[batch.rows] = batch.features, batch.logits
-        placed[batch.rows] = True
-        if batch.spatial is not None:
-            spatial.update(batch.spatial)
-    assert placed.all()
-    return Features(features, logits, spatial if extractor.spatial_size else None)
-
-
-@contextmanager
-def finite_features(weights: Path | None) -> Iterator[None]:
-    """Context in which features are extracted with weights that a user may have named.
-
-    Args:
-        weights: their file; None for those that the extractor has of its own.
-
-    Raises:
         UserError: a feature or logit is not finite.
     """
-    try:
-        yield
-    except FloatingPointError as error:
-        file = "its weights" if weights is None else f"the weights in {weights}"
-        raise UserError(
-            f"{error}: {file} hold NaN, or are too large; make or fetch them again"
-        ) from error
+    found = no_features(extraction.extractor, len(images) if extraction.group.leads else 0)
+    placed = np.zeros(len(found), dtype=np.bool_)
+    for batch in feature_batches(images, extraction):
+        assert not placed[batch.rows].any()
+        found.features[batch.rows], found.logits[batch.rows] = batch.features, batch.logits
+        placed[batch.rows] = True
+        if found.spatial is not None and batch.spatial is not None:
+            found.spatial.update(batch.spatial)
+    assert placed.all()
+    return found
 
 
 def feature_batches(
-    images: ImageRows,
-    extractor: FeatureExtractor,
-    *,
-    batch_size: int,
-    device: torch.device | str,
-    kept_images: NDArray[np.int64] | None = None,
-    group: ProcessGroup = ALONE,
-    on_progress: ProgressListener = ignore_progress,
+    images: ImageRows, extraction: Extraction, kept_images: Sequence[int] | NDArray[np.int64] = ()
 ) -> Iterator[FeatureBatch]:
-    """The same batch by batch, so that memory does not grow with the images.
+    """Extract as `extract_features` does, in memory that does not grow with the images.
 
     All processes of a group must iterate to the end; the leading one gets all batches, in their
     order.
 
     Args:
-        images: as in `extract_features`.
-        extractor: the same.
-        batch_size: the same.
-        device: the same.
-        kept_images: in rising order, the indices of those that the batches shall hold; None for
-            no images at all.
-        group: as in `extract_features`.
-        on_progress: the same.
+        images: (N, H, W, C) uint8 with 1 or 3 channels.
+        extraction: how.
+        kept_images: in rising order, the indices of the images that the batches shall hold.
+
+    Raises:
+        ValueError: there are no images, or they are not uint8 of this shape.
+        UserError: a feature or logit is not finite.
     """
     if len(images) == 0:
         raise ValueError("no images to extract features from")
-    kept = np.empty(0, dtype=np.int64) if kept_images is None else kept_images
+    kept = np.asarray(kept_images, dtype=np.int64)
     batches = [
-        slice(start, min(start + batch_size, len(images)))
-        for start in range(0, len(images), batch_size)
+        slice(start, min(start + extraction.batch_size, len(images)))
+        for start in range(0, len(images), extraction.batch_size)
     ]
-    own = [batches[turn] for turn in own_turns(len(batches), group)]
-    extracted = _extracted_batches(images, own, kept, extractor.to(device), device)
-    for found in in_rounds(extracted, len(batches), group):
+    own = [batches[turn] for turn in own_turns(len(batches), extraction.group)]
+    extraction.extractor.to(extraction.device)
+    extracted = _extracted_batches(images, own, kept, extraction)
+    for found in in_rounds(extracted, len(batches), extraction.group):
         for batch in found:
             yield batch
-            on_progress(Progress("features", batch.rows.stop, len(images)))
+            extraction.on_progress(Progress("features", batch.rows.stop, len(images)))
 
 
 def _extracted_batches(
-    images: ImageRows,
-    batches: Sequence[slice],
-    kept: NDArray[np.int64],
-    extractor: FeatureExtractor,
-    device: torch.device | str,
+    images: ImageRows, batches: Sequence[slice], kept: NDArray[np.int64], extraction: Extraction
 ) -> Iterator[FeatureBatch]:
     """The next batch is read while one is worked on."""
 
@@ -196,30 +150,31 @@ def _extracted_batches(
         for number, batch in enumerate(batches):
             pixels = coming.pop().result()
             coming += [reader.submit(read, later) for later in batches[number + 1 : number + 2]]
-            yield _extracted(pixels, batch, kept, extractor, device)
+            features, logits, spatial = _extracted(pixels, extraction)
+            first, last = np.searchsorted(kept, (batch.start, batch.stop))
+            shown = pixels[kept[first:last] - batch.start]
+            yield FeatureBatch(batch, shown, features, logits, spatial)
 
 
 def _extracted(
-    images: NDArray[np.uint8],
-    rows: slice,
-    kept: NDArray[np.int64],
-    extractor: FeatureExtractor,
-    device: torch.device | str,
-) -> FeatureBatch:
-    with torch.inference_mode(), _full_precision():
-        extracted = extractor(torch.from_numpy(images).to(device))
+    images: NDArray[np.uint8], extraction: Extraction
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
+    extractor = extraction.extractor
+    # By default a GPU's convolutions round what they multiply to 10 bits.
+    full_precision = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    with torch.inference_mode(), full_precision:
+        extracted = extractor(torch.from_numpy(images).to(extraction.device))
         parts = [None if part is None else part.cpu().numpy() for part in extracted]
     if not all(part is None or np.isfinite(part).all() for part in parts):
-        raise FloatingPointError(f"{extractor.name} gave features that are not finite")
+        file = extractor.weights_file
+        weights = "its weights" if file is None else f"the weights in {file}"
+        raise UserError(
+            f"{extractor.name} gave features that are not finite: {weights} hold NaN, or are too "
+            "large; make or fetch them again"
+        )
     features, logits, spatial = parts
     assert features is not None
     assert logits is not None
-    first, last = np.searchsorted(kept, (rows.start, rows.stop))
-    return FeatureBatch(rows, images[kept[first:last] - rows.start], features, logits, spatial)
-
-
-def _full_precision() -> AbstractContextManager[None]:
-    """By default a GPU's convolutions round what they multiply to 10 bits."""
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
+    return features, logits, spatial

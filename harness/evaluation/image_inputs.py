@@ -10,8 +10,9 @@ import hashlib
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,35 @@ _OPAQUE = 255
 _SLACK = 1.1
 """How far from zero values may lie that are taken for -1 to 1: networks draw a little beyond."""
 
-UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+
+_GREY = ("1", "L")
+
+_MAYBE_TRANSPARENT = ("LA", "PA", "P", "RGBA")
+
+_MODES = (*_GREY, *_MAYBE_TRANSPARENT, "RGB", "CMYK", "YCbCr")
+
+_FEWEST = 2
+
+
+@contextmanager
+def reading_arrays(path: Path) -> Iterator[None]:
+    """Context in which a file of arrays is read.
+
+    Raises:
+        UserError: it cannot be read; the message says which kind of file it is, or that it is
+            damaged.
+    """
+    try:
+        yield
+    except _UNREADABLE as error:
+        what = known_kind(path)
+        if what is not None:
+            raise UserError(f"{path} is {what}") from error
+        raise UserError(
+            f"{path} cannot be read ({one_line(error)}): it is damaged, truncated or no file of "
+            "arrays"
+        ) from error
 
 
 class ArrayImages:
@@ -72,7 +101,7 @@ class ArrayImages:
     def __getitem__(self, rows: slice, /) -> NDArray[np.uint8]:
         try:
             part = np.asarray(self._array[rows])
-        except UNREADABLE as error:
+        except _UNREADABLE as error:
             raise UserError(
                 f"{self.path} is damaged or truncated ({error}): write or fetch it again"
             ) from error
@@ -131,44 +160,21 @@ def open_array_images(path: Path) -> ArrayImages:
     Raises:
         UserError: the file is missing, damaged or holds something else.
     """
-    try:
+    with reading_arrays(path):
         if path.suffix == ".npy":
             return ArrayImages(path, map_npy(path), "the array")
-        return ArrayImages(path, open_npz_array(path, "arr_0"), "arr_0")
-    except KeyError:
-        kind = known_kind(path)
-        if kind is not None:
-            raise UserError(f"{path} is {kind}") from None
-        with zipfile.ZipFile(path) as archive:
-            held = [name.removesuffix(".npy") for name in archive.namelist()]
-        raise UserError(
-            f"{path} has no array arr_0, which holds the images in ADM's layout; it has "
-            f"{shown_names(held)}"
-        ) from None
-    except UNREADABLE as error:
-        raise unreadable_arrays(path, error) from error
-
-
-def unreadable_arrays(path: Path, error: Exception) -> UserError:
-    """What to say of a file of arrays that cannot be read: which kind it is, or that it is damaged.
-
-    Args:
-        path: of the file.
-        error: one of `UNREADABLE`.
-    """
-    kind = known_kind(path)
-    if kind is not None:
-        return UserError(f"{path} is {kind}")
-    return UserError(
-        f"{path} cannot be read ({one_line(error)}): it is damaged, truncated or no file of arrays"
-    )
-
-
-_GREY = ("1", "L")
-
-_MAYBE_TRANSPARENT = ("LA", "PA", "P", "RGBA")
-
-_MODES = (*_GREY, *_MAYBE_TRANSPARENT, "RGB", "CMYK", "YCbCr")
+        try:
+            return ArrayImages(path, open_npz_array(path, "arr_0"), "arr_0")
+        except KeyError:
+            kind = known_kind(path)
+            if kind is not None:
+                raise UserError(f"{path} is {kind}") from None
+            with zipfile.ZipFile(path) as archive:
+                held = [name.removesuffix(".npy") for name in archive.namelist()]
+            raise UserError(
+                f"{path} has no array arr_0, which holds the images in ADM's layout; it has "
+                f"{shown_names(held)}"
+            ) from None
 
 
 def find_images(folder: Path) -> ImageWalk:
@@ -228,22 +234,16 @@ class FolderImages:
 
     def _decoded(self, path: Path) -> NDArray[np.uint8]:
         """(H, W, C)."""
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                image.load()
-                if image.mode in _MAYBE_TRANSPARENT:
-                    alpha = np.asarray(image.convert("RGBA"))[..., 3]
-                    if (alpha != _OPAQUE).any():
-                        raise UserError(
-                            f"{path} has transparent pixels: put it on a background and store it "
-                            "without transparency"
-                        )
-                pixels = np.asarray(image.convert("L" if self.shape[3] == 1 else "RGB"))
-        except UserError:
-            raise
-        # Damaged files make Pillow raise almost anything.
-        except Exception as error:
-            raise UserError(f"{path} is damaged or truncated ({error})") from error
+        with _opened(path) as image:
+            image.load()
+            if image.mode in _MAYBE_TRANSPARENT:
+                alpha = np.asarray(image.convert("RGBA"))[..., 3]
+                if (alpha != _OPAQUE).any():
+                    raise UserError(
+                        f"{path} has transparent pixels: put it on a background and store it "
+                        "without transparency"
+                    )
+            pixels = np.asarray(image.convert("L" if self.shape[3] == 1 else "RGB"))
         if pixels.shape[:2] != self.shape[1:3]:
             raise UserError(f"{path} has another size than its header had before")
         return pixels.reshape(self.shape[1:])
@@ -260,23 +260,29 @@ class FolderImages:
         )
 
 
-def _header(path: Path) -> tuple[tuple[int, int], str]:
-    """Width and height, and mode."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as image:
-            size, mode = image.size, image.mode
+            yield image
+    except UserError:
+        raise
     except UnidentifiedImageError:
         raise UserError(f"{path} is {known_kind(path) or 'no image, or a damaged one'}") from None
+    # Damaged files make Pillow raise almost anything.
     except Exception as error:
         raise UserError(f"{path} is damaged or truncated ({error})") from error
+
+
+def _header(path: Path) -> tuple[tuple[int, int], str]:
+    """Width and height, and mode."""
+    with _opened(path) as image:
+        size, mode = image.size, image.mode
     if mode not in _MODES:
         raise UserError(
             f"{path} has pixels of the kind {mode}: expected 8 bits a channel, colour or grey"
         )
     return size, mode
-
-
-_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -286,10 +292,15 @@ class ImageInput:
     images: ImageRows
     source: str
     """Where they come from, in words."""
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     """What was done to them."""
     classes: int | None = None
     """How many classes they are of; None where they have no labels."""
+
+    @property
+    def resolution(self) -> str:
+        """Rows and columns of the images."""
+        return "x".join(map(str, self.images.shape[1:3]))
 
 
 class HashedRows:
@@ -376,8 +387,6 @@ def _count_classes(images: FolderImages | ArrayImages) -> int | None:
         return len({part[0] for part in parts}) if all(len(part) > 1 for part in parts) else None
     if images.path.suffix != ".npz":
         return None
-    try:
+    with reading_arrays(images.path):
         labels = load_arrays(images.path, ["arr_1"]).get("arr_1")
-    except UNREADABLE as error:
-        raise unreadable_arrays(images.path, error) from error
     return None if labels is None else len(np.unique(labels))

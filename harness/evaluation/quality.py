@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import Features, extract_features
+from harness.evaluation.features import Extraction, Features, extract_features
 from harness.evaluation.metrics.frechet import gaussian_distance
 from harness.evaluation.metrics.inception_score import inception_score
 from harness.evaluation.metrics.kernel_distance import kernel_distance, squared_discrepancy
@@ -22,7 +22,6 @@ from harness.evaluation.metrics.moments import fitted_gaussian
 from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.evaluation.reference import Reference, ReferenceStatistics, drawn_without_order
 from harness.machine.npz import ImageRows
-from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener, ignore_progress
 from harness.vocabulary import names
 from harness.vocabulary.metrics import BY_KEY, Measurement, MetricKey
@@ -112,33 +111,32 @@ def _frechet(compared: _Compared) -> dict[MetricKey, Figure]:
 
 
 def _spatial(compared: _Compared) -> dict[MetricKey, Figure]:
-    ours = compared.features.spatial_gaussian
+    ours, real = compared.features.spatial, compared.reference.spatial
     if ours is None:
         raise _LeftOutError("the extractor has no spatial features")
-    if compared.reference.spatial is None:
+    if real is None:
         raise _LeftOutError("the reference holds no statistics of spatial features")
-    return {"sfd": Figure(gaussian_distance(ours, compared.reference.spatial))}
+    return {"sfd": Figure(gaussian_distance(ours.gaussian, real))}
 
 
 def _kernel(compared: _Compared) -> dict[MetricKey, Figure]:
     ours, real = compared.features.features, compared.real_features()
     if compared.kernel_subsets is None:
-        ours, real = _at_most(KERNEL_IMAGES, ours), _at_most(KERNEL_IMAGES, real)
+        ours, real = (_at_most(KERNEL_IMAGES, one, "kernel-images") for one in (ours, real))
         return {"kd": Figure(squared_discrepancy(ours, real), basis="over all pairs of images")}
     found = kernel_distance(
         ours, real, subsets=compared.kernel_subsets, subset_size=KERNEL_SUBSET_SIZE
     )
-    if found.std is None:
-        return {"kd": Figure(found.mean, basis="over all pairs of images")}
-    basis = f"over {found.subsets} subsets of {found.subset_size:,}"
+    subsets = f"{found.subsets} subsets of {found.subset_size:,}"
+    basis = f"over {'all pairs of images' if found.std is None else subsets}"
     return {"kd": Figure(found.mean, found.std, basis)}
 
 
-def _at_most(count: int, features: NDArray[Any]) -> NDArray[Any]:
+def _at_most(count: int, features: NDArray[Any], stream: str) -> NDArray[Any]:
     """A fixed random choice of rows where there are more."""
     if len(features) <= count:
         return features
-    order = torch.randperm(len(features), generator=generator("kernel-images"))
+    order = torch.randperm(len(features), generator=generator(stream))
     return features[order[:count].numpy()]
 
 
@@ -158,12 +156,9 @@ def _neighbours(compared: _Compared) -> dict[MetricKey, Figure]:
     fewest = min(len(real), len(compared.features))
     if fewest <= max(NEIGHBOURS, DENSITY_NEIGHBOURS):
         raise _LeftOutError(f"{fewest} images have too few neighbours")
-    if len(real) > MOST_NEIGHBOURHOODS:
-        order = torch.randperm(len(real), generator=generator("neighbourhoods"))
-        real = real[order[:MOST_NEIGHBOURHOODS].numpy()]
     found = neighbour_scores(
         compared.features.features,
-        real,
+        _at_most(MOST_NEIGHBOURHOODS, real, "neighbourhoods"),
         neighbours=NEIGHBOURS,
         density_neighbours=DENSITY_NEIGHBOURS,
         on_progress=compared.on_progress,
@@ -221,28 +216,15 @@ def measure_quality(
 
 
 def evaluate_samples(
-    images: ImageRows,
-    reference: Reference,
-    extractor: FeatureExtractor,
-    *,
-    inception_splits: int,
-    batch_size: int,
-    device: torch.device | str,
-    group: ProcessGroup = ALONE,
-    on_progress: ProgressListener = ignore_progress,
+    images: ImageRows, reference: Reference, extraction: Extraction, *, inception_splits: int
 ) -> Quality | None:
     """Measure samples against real images.
 
     Args:
         images: (N, H, W, C) uint8 with 1 or 3 channels.
-        reference: features of real images, from the same extractor.
-        extractor: in eval mode.
+        reference: features of real images, from the same extractor; needed on the leading process.
+        extraction: how; the leading process of its group does what follows the extraction.
         inception_splits: at most N.
-        batch_size: of the extraction.
-        device: of the extraction.
-        group: of processes that call this together and share out the extraction. The leading one
-            does the rest, and needs the reference's features.
-        on_progress: told after each batch of the extraction, on the leading process.
 
     Returns:
         None on a process that another one leads.
@@ -252,24 +234,17 @@ def evaluate_samples(
     """
     if len(images) < max(2, inception_splits):
         raise ValueError(f"{len(images)} images are too few for {inception_splits} splits")
-    reference.check(extractor)
-    features = extract_features(
-        images,
-        extractor,
-        batch_size=batch_size,
-        device=device,
-        group=group,
-        on_progress=on_progress,
-    )
-    if not group.leads:
+    reference.check(extraction.extractor)
+    features = extract_features(images, extraction)
+    if not extraction.group.leads:
         return None
     return measure_features(
         features,
         images.shape[1:3],
         reference.statistics(),
-        extractor,
+        extraction.extractor,
         inception_splits=inception_splits,
-        on_progress=on_progress,
+        on_progress=extraction.on_progress,
     )
 
 
@@ -301,12 +276,9 @@ def real_against_real(
     """
     held_out.check(extractor)
     reference.check(extractor)
+    found = drawn_without_order(held_out, samples)
     return measure_features(
-        drawn_without_order(held_out, samples),
-        resolution,
-        reference.statistics(),
-        extractor,
-        inception_splits=inception_splits,
+        found, resolution, reference.statistics(), extractor, inception_splits=inception_splits
     )
 
 
@@ -347,21 +319,13 @@ def quality_identity(
     extractor: FeatureExtractor,
     splits: int,
 ) -> dict[str, Any]:
-    """What the figures of any samples depend on.
-
-    Args:
-        samples: how many.
-        resolution: their rows and columns.
-        reference: what they are compared with.
-        extractor: that measures them.
-        splits: of the Inception-style score.
-    """
+    """What the figures of a number of samples depend on, whoever measures them."""
     return {
         "extractor": extractor.name,
         "extractor_weights_sha256": extractor.weights_sha256,
         "resize": extractor.resize,
         "samples": samples,
-        "resolution": "x".join(str(side) for side in resolution),
+        "resolution": "x".join(map(str, resolution)),
         "reference_fingerprint": reference.fingerprint,
         "reference_images": reference.images,
         "inception_splits": splits,

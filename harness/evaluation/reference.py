@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +15,13 @@ from numpy.typing import NDArray
 
 from harness.data.images import Pictures
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import Features, extract_features, no_features
+from harness.evaluation.features import Extraction, Features, extract_features, no_features
 from harness.evaluation.metrics.frechet import Gaussian
 from harness.evaluation.metrics.moments import FeatureMoments, fitted_gaussian
 from harness.machine.files import atomic_path
 from harness.machine.npz import ImageRows
-from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.lock import held
-from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.progress import Progress
 from harness.vocabulary.names import short_hash
 from models.randomness import generator
 
@@ -32,11 +30,6 @@ from models.randomness import generator
 class ReferenceStatistics:
     """Real images as one extractor sees them."""
 
-    extractor: str
-    weights_sha256: str | None
-    """None where it was not recorded."""
-    resize: str | None
-    """None where it was not recorded."""
     fingerprint: str
     """A hash of the images, or of the file where that is all that is known."""
     images: int | None
@@ -100,15 +93,13 @@ class Reference:
 
     def statistics(self) -> ReferenceStatistics:
         """What samples of the same extractor and resizing are compared with."""
+        features, spatial = self.features.features, self.features.spatial
         return ReferenceStatistics(
-            extractor=self.extractor,
-            weights_sha256=self.weights_sha256,
-            resize=None,
             fingerprint=self.fingerprint,
-            images=len(self.features),
-            gaussian=fitted_gaussian(self.features.features),
-            spatial=self.features.spatial_gaussian,
-            features=self.features.features,
+            images=len(features),
+            gaussian=fitted_gaussian(features),
+            spatial=None if spatial is None else spatial.gaussian,
+            features=features,
         )
 
 
@@ -116,33 +107,20 @@ class _DamagedError(Exception):
     pass
 
 
-def load_reference(
-    real: RealImages,
-    extractor: FeatureExtractor,
-    *,
-    cache_dir: Path,
-    batch_size: int,
-    device: torch.device | str,
-    group: ProcessGroup = ALONE,
-    on_progress: ProgressListener = ignore_progress,
-) -> Reference:
+def load_reference(real: RealImages, extraction: Extraction, cache_dir: Path) -> Reference:
     """The features of real images, from the cache where they are there.
 
     The file is `<extractor>-<12 digits of the weights' hash>-<12 of the fingerprint>.npz`. Of
     several processes that need the same one, one extracts and the others wait for it. A file that
-    is damaged or of something else is made again, which `on_progress` is told.
+    is damaged or of something else is made again, which `extraction.on_progress` is told.
 
     Args:
         real: the images.
-        extractor: in eval mode.
-        cache_dir: made where it does not exist.
-        batch_size: of the extraction.
-        device: of the extraction.
-        group: of processes that call this together and share out the extraction; only the leading
-            one has the features then.
-        on_progress: told after each batch, on the leading process, and while it waits; what it
-            raises ends the wait.
+        extraction: how features are extracted that are not there yet; its listener is told while it
+            waits, too, and what that raises ends the wait.
+        cache_dir: made if it does not exist.
     """
+    extractor, group = extraction.extractor, extraction.group
     cache_dir.mkdir(parents=True, exist_ok=True)
     # A colon is no part of a file's name everywhere.
     plain = extractor.name.replace(":", "-")
@@ -151,23 +129,16 @@ def load_reference(
     identity = _identity(real, extractor)
     features: Features | None = None
     waits = Progress("wait", 0, 1, "waiting for the features that another process extracts")
-    lock = held(cache_dir / f"{name}.lock", lambda: on_progress(waits))
+    lock = held(cache_dir / f"{name}.lock", lambda: extraction.on_progress(waits))
     with lock if group.leads else nullcontext():
         if group.leads and path.exists():
             try:
                 features = _read(path, identity, len(real.images), extractor)
             except _DamagedError as damage:
                 note = f"{path} is made again: {damage}"
-                on_progress(Progress("features", 0, len(real.images), note))
+                extraction.on_progress(Progress("features", 0, len(real.images), note))
         if not group.broadcast(features is not None):
-            features = extract_features(
-                real.images,
-                extractor,
-                batch_size=batch_size,
-                device=device,
-                group=group,
-                on_progress=on_progress,
-            )
+            features = extract_features(real.images, extraction)
             if group.leads:
                 _write(path, identity, features)
     if features is None:
@@ -202,13 +173,13 @@ def _identity(real: RealImages, extractor: FeatureExtractor) -> str:
 
 
 def _write(path: Path, identity: str, features: Features) -> None:
+    spatial = {} if features.spatial is None else features.spatial.arrays()
     arrays: dict[str, NDArray[Any]] = {
         "identity": np.array(identity),
         "features": features.features,
         "logits": features.logits,
+        **{f"spatial_{name}": array for name, array in spatial.items()},
     }
-    if features.spatial is not None:
-        arrays |= {f"spatial_{name}": array for name, array in features.spatial.arrays().items()}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -219,28 +190,25 @@ def _read(path: Path, identity: str, count: int, extractor: FeatureExtractor) ->
     Raises:
         _DamagedError: why it is of no use.
     """
+    size, spatial = extractor.spatial_size, None
     try:
         with np.load(path, allow_pickle=False) as stored:
             written = str(stored["identity"])
             features, logits = stored["features"], stored["logits"]
-            spatial = _read_spatial(stored, extractor)
+            if size:
+                moments = stored["spatial_mean"], stored["spatial_scatter"]
+                spatial = FeatureMoments.of(int(stored["spatial_count"]), *moments)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _DamagedError(f"it cannot be read ({error})") from error
     if written != identity:
         raise _DamagedError("it is of other images or of another extractor")
-    if features.shape != (count, extractor.feature_size) or features.dtype != np.float32:
-        raise _DamagedError(f"it holds features {features.dtype} {features.shape}")
-    if logits.shape != (count, extractor.classes) or logits.dtype != np.float32:
-        raise _DamagedError(f"it holds logits {logits.dtype} {logits.shape}")
-    size = extractor.spatial_size
+    expected = (
+        ("features", features, extractor.feature_size),
+        ("logits", logits, extractor.classes),
+    )
+    for name, array, width in expected:
+        if array.shape != (count, width) or array.dtype != np.float32:
+            raise _DamagedError(f"it holds {name} {array.dtype} {array.shape}")
     if spatial is not None and (spatial.count, spatial.scatter.shape) != (count, (size, size)):
         raise _DamagedError(f"it holds moments of {spatial.count} spatial features")
     return Features(features, logits, spatial)
-
-
-def _read_spatial(stored: Mapping[str, Any], extractor: FeatureExtractor) -> FeatureMoments | None:
-    """The moments of an extractor that has spatial features."""
-    if not extractor.spatial_size:
-        return None
-    names = ("spatial_mean", "spatial_scatter")
-    return FeatureMoments.of(int(stored["spatial_count"]), *(stored[name] for name in names))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
@@ -28,14 +29,18 @@ from typing_extensions import TypedDict
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.extractors.weights_file import file_sha256
-from harness.evaluation.features import FeatureBatch, extract_features, feature_batches
+from harness.evaluation.features import (
+    Extraction,
+    FeatureBatch,
+    extract_features,
+    feature_batches,
+)
 from harness.evaluation.image_inputs import (
-    UNREADABLE,
     HashedRows,
     ImageInput,
     open_array_images,
     open_images,
-    unreadable_arrays,
+    reading_arrays,
 )
 from harness.evaluation.metrics.frechet import Gaussian, check_features, gaussian_of_moments
 from harness.evaluation.metrics.moments import FeatureMoments, fitted_gaussian
@@ -43,9 +48,7 @@ from harness.evaluation.reference import ReferenceStatistics
 from harness.machine.environment import installed_versions
 from harness.machine.file_kinds import shown_names
 from harness.machine.files import atomic_path
-from harness.machine.npz import ImageRows, array_shape, begin_array, load_arrays
-from harness.processes.group import ALONE, ProcessGroup
-from harness.processes.progress import ProgressListener, ignore_progress
+from harness.machine.npz import array_shape, begin_array, load_arrays
 from harness.vocabulary.metrics import INCEPTION
 from models.errors import UserError, first_line
 from models.randomness import generator
@@ -55,8 +58,17 @@ FORMAT = 1
 
 PROVENANCE = "provenance"
 
+Layout = Literal["features", "adm"]
+
+SINGLE_IMAGES = 10_000
+"""As in ADM's reference files."""
+
 _SAME_MEAN = 1e-3
 """Of their size: what float32 and another order of summing can differ by, and more."""
+
+_PACKAGES = ("numpy", "pillow", "timm", "torch", "torch-fidelity")
+
+_STORED_CHANNELS = 3
 
 
 def is_reference(path: Path) -> bool:
@@ -64,8 +76,7 @@ def is_reference(path: Path) -> bool:
     if path.suffix != ".npz" or not path.is_file():
         return False
     try:
-        with zipfile.ZipFile(path) as archive:
-            return "mu.npy" in archive.namelist()
+        return "mu" in _members(path)
     except (OSError, zipfile.BadZipFile):
         return True
 
@@ -78,10 +89,8 @@ def open_reference_images(path: Path) -> ImageInput | None:
     """
     if not is_reference(path):
         return open_images(path)
-    try:
-        zipfile.ZipFile(path).close()
-    except UNREADABLE as error:
-        raise unreadable_arrays(path, error) from error
+    with reading_arrays(path):
+        _members(path)
     return None
 
 
@@ -99,39 +108,27 @@ def reference_extractor(path: Path) -> str:
 
 
 def read_reference(
-    path: Path,
-    extractor: FeatureExtractor,
-    *,
-    single_images: bool,
-    batch_size: int,
-    device: torch.device | str,
-    group: ProcessGroup = ALONE,
-    on_progress: ProgressListener = ignore_progress,
+    path: Path, extraction: Extraction, *, single_images: bool
 ) -> tuple[ReferenceStatistics, dict[str, Any]]:
     """Read a reference, and what it is from.
 
     Args:
         path: of the `.npz`.
-        extractor: that the samples are measured with.
+        extraction: how the samples are measured.
         single_images: whether features of single images are needed, which an ADM file has to be
-            asked for: its images are then shown to the extractor.
-        batch_size: of that extraction.
-        device: of that extraction.
-        group: of processes that call this together; of an extraction, the leading one alone has
+            asked for: its images are then shown to the extractor, and the leading process alone has
             the features.
-        on_progress: told after each batch, on the leading process.
 
     Raises:
         UserError: it is missing, damaged, no reference, or from another extractor.
     """
+    extractor = extraction.extractor
     provenance = _read_provenance(path)
     _check_extractor(provenance, extractor, path)
     names = ["mu", "sigma", "features", *(("mu_s", "sigma_s") if extractor.spatial_size else ())]
-    try:
+    with reading_arrays(path):
         arrays, members = load_arrays(path, names), _members(path)
         shape = array_shape(path, "arr_0") if "arr_0" in members else None
-    except UNREADABLE as error:
-        raise unreadable_arrays(path, error) from error
     # Other arrays of that name are refused where they are needed.
     if shape is not None and len(shape) == 4:
         provenance.setdefault("resolution", f"{shape[1]}x{shape[2]}")
@@ -150,25 +147,9 @@ def read_reference(
         # A singular covariance is less exact than the features that it was made from.
         gaussian = fitted_gaussian(features)
     if features is None and shape is not None and single_images:
-        features = extract_features(
-            open_array_images(path),
-            extractor,
-            batch_size=batch_size,
-            device=device,
-            group=group,
-            on_progress=on_progress,
-        ).features
-    statistics = ReferenceStatistics(
-        extractor=str(provenance["extractor"]),
-        weights_sha256=provenance.get("weights_sha256"),
-        resize=provenance.get("resize"),
-        fingerprint=str(provenance.setdefault("fingerprint", file_sha256(path))),
-        images=images,
-        gaussian=gaussian,
-        spatial=spatial,
-        features=features,
-    )
-    return statistics, provenance
+        features = extract_features(open_array_images(path), extraction).features
+    fingerprint = str(provenance.setdefault("fingerprint", file_sha256(path)))
+    return ReferenceStatistics(fingerprint, images, gaussian, spatial, features), provenance
 
 
 class _Provenance(TypedDict):
@@ -204,19 +185,17 @@ def _read_provenance(path: Path) -> dict[str, Any]:
         UserError: the file is missing or damaged, or says it in another way than
             `build_reference`.
     """
-    try:
+    if not path.exists():
+        raise UserError(
+            f"there is no reference {path}: make it with: python -m harness evaluate "
+            f"build-reference IMAGES {path}"
+        )
+    with reading_arrays(path):
         members = _members(path)
         if PROVENANCE not in members:
             standard = {"extractor": INCEPTION, "source": str(path), "assumed": True}
             return {**standard, "arrays": members}
         text = str(load_arrays(path, [PROVENANCE])[PROVENANCE])
-    except FileNotFoundError:
-        raise UserError(
-            f"there is no reference {path}: make it with: python -m harness evaluate "
-            f"build-reference IMAGES {path}"
-        ) from None
-    except UNREADABLE as error:
-        raise unreadable_arrays(path, error) from error
     try:
         return dict(_STORED.validate_python(json.loads(text), strict=True))
     except ValidationError as error:
@@ -234,14 +213,17 @@ def _read_provenance(path: Path) -> dict[str, Any]:
 def _check_extractor(
     provenance: Mapping[str, Any], extractor: FeatureExtractor, path: Path
 ) -> None:
-    theirs = [provenance.get(key) for key in ("extractor", "weights_sha256", "resize")]
-    ours = [extractor.name, extractor.weights_sha256, extractor.resize]
-    for what, their, our in zip(("extractor", "weights", "resize"), theirs, ours, strict=True):
-        if their not in (None, our):
+    for what, key, ours in (
+        ("extractor", "extractor", extractor.name),
+        ("weights", "weights_sha256", extractor.weights_sha256),
+        ("resize", "resize", extractor.resize),
+    ):
+        theirs = provenance.get(key)
+        if theirs not in (None, ours):
             assumed = ", as all files without provenance are," if provenance.get("assumed") else ""
             raise UserError(
-                f"the reference {path} is{assumed} of {what} {their!r}, but the samples are "
-                f"measured with {what} {our!r}: name the same one, or build a reference of its own"
+                f"the reference {path} is{assumed} of {what} {theirs!r}, but the samples are "
+                f"measured with {what} {ours!r}: name the same one, or build a reference of its own"
             )
 
 
@@ -294,44 +276,22 @@ def _stored_features(
     return features
 
 
-Layout = Literal["features", "adm"]
-
-SINGLE_IMAGES = 10_000
-"""As in ADM's reference files."""
-
-_PACKAGES = ("numpy", "pillow", "timm", "torch", "torch-fidelity")
-
-_STORED_CHANNELS = 3
-
-
 def build_reference(
-    images: ImageRows,
-    extractor: FeatureExtractor,
+    images: ImageInput,
+    extraction: Extraction,
     path: Path,
     *,
-    source: str,
-    classes: int | None = None,
     layout: Layout = "features",
     single_images: int = SINGLE_IMAGES,
-    batch_size: int,
-    device: torch.device | str,
-    group: ProcessGroup = ALONE,
-    on_progress: ProgressListener = ignore_progress,
 ) -> dict[str, Any]:
     """Write the file that `read_reference` reads, the same one by however many processes.
 
     Args:
-        images: (N, H, W, C) uint8 with 1 or 3 channels, N at least 2.
-        extractor: in eval mode.
+        images: at least 2.
+        extraction: how; the leading process of its group writes.
         path: of the `.npz`.
-        source: where the images come from, in words.
-        classes: how many classes they are of; None where that is not known.
         layout: `features` keeps features of single images, `adm` the images themselves.
         single_images: how many of them at most, a fixed random choice.
-        batch_size: of the extraction.
-        device: of the extraction.
-        group: of processes that see the same images and call this together; the leading one writes.
-        on_progress: told after each batch, on the leading process.
 
     Returns:
         The provenance.
@@ -339,57 +299,48 @@ def build_reference(
     Raises:
         UserError: the layout does not fit the extractor, or there are too few images.
     """
+    extractor, rows = extraction.extractor, images.images
     if layout == "adm" and not extractor.spatial_size:
         raise UserError(
             f"ADM's layout is for Inception features, not for {extractor.name}: leave --layout out"
         )
-    if len(images) < 2:
-        raise UserError(f"{source}: {len(images)} images, but at least 2 are needed")
-    hashed = HashedRows(images)
-    order = torch.randperm(len(images), generator=generator("reference-single-images"))
+    if len(rows) < 2:
+        raise UserError(f"{images.source}: {len(rows)} images, but at least 2 are needed")
+    hashed = HashedRows(rows)
+    order = torch.randperm(len(rows), generator=generator("reference-single-images"))
     chosen = np.sort(order[:single_images].numpy())
-    batches = feature_batches(
-        hashed,
-        extractor,
-        batch_size=batch_size,
-        device=device,
-        kept_images=chosen if layout == "adm" else None,
-        group=group,
-        on_progress=on_progress,
-    )
     provenance = {
         "format": FORMAT,
         "extractor": extractor.name,
         "extractor_display": extractor.display,
         "weights_sha256": extractor.weights_sha256,
         "resize": extractor.resize,
-        "images": len(images),
+        "images": len(rows),
         "single_images": len(chosen),
-        "resolution": "x".join(str(side) for side in images.shape[1:3]),
-        "source": source,
-        **({} if classes is None else {"classes": classes}),
+        "resolution": images.resolution,
+        "source": images.source,
+        **({} if images.classes is None else {"classes": images.classes}),
         "versions": installed_versions(_PACKAGES),
     }
-    if not group.leads:
-        for _ in batches:
-            pass
-        return {**provenance, "fingerprint": hashed.sha256(group)}
-    stored: tuple[str, tuple[int, ...], type[np.generic]]
-    stored = ("features", (extractor.feature_size,), np.float32)
-    if layout == "adm":
-        stored = ("arr_0", (*images.shape[1:3], _STORED_CHANNELS), np.uint8)
-    name, row, kind = stored
+    batches = feature_batches(hashed, extraction, chosen if layout == "adm" else ())
+    if not extraction.group.leads:
+        deque(batches, maxlen=0)
+        return {**provenance, "fingerprint": hashed.sha256(extraction.group)}
     moments = FeatureMoments(extractor.feature_size)
     spatial = FeatureMoments(extractor.spatial_size)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        one: NDArray[Any]
+        name, one = "features", np.empty(extractor.feature_size, dtype=np.float32)
+        if layout == "adm":
+            name, one = "arr_0", np.empty((*rows.shape[1:3], _STORED_CHANNELS), dtype=np.uint8)
         with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-            begin_array(file, (len(chosen), *row), np.dtype(kind))
+            begin_array(file, (len(chosen), *one.shape), one.dtype)
             for batch in batches:
                 moments.update(batch.features)
                 if batch.spatial is not None:
                     spatial.update(batch.spatial)
                 file.write(_chosen_rows(batch, chosen, layout).tobytes())
-        provenance["fingerprint"] = hashed.sha256(group)
+        provenance["fingerprint"] = hashed.sha256(extraction.group)
         arrays: dict[str, NDArray[Any]] = {"mu": moments.mean, "sigma": moments.covariance}
         if extractor.spatial_size:
             arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}

@@ -17,11 +17,10 @@ from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_decoder
-from harness.evaluation.standalone.evaluate import evaluate_images, silent_watch
+from harness.evaluation.standalone.evaluate import evaluate_images
 from harness.evaluation.standalone.spec import EvaluateSpec
 from harness.machine.environment import ROOT, RUNS
 from harness.machine.files import read_json
-from harness.processes.progress import ignore_progress
 from harness.sampling.sample import Samples, SampleSpec, draw_samples
 from harness.tracking.store import open_store
 from harness.training.export import DESCRIPTION
@@ -153,7 +152,7 @@ def measure(
             json=None,
             runs_dir=RUNS,
         )
-        evaluation = evaluate_images(spec, silent_watch(ignore_progress))
+        evaluation = evaluate_images(spec)
     assert evaluation is not None  # one process leads itself
     figures: dict[str, float] = evaluation.report["figures"]
     return figures

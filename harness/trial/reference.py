@@ -14,7 +14,7 @@ from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
 from harness.data.images import Pictures
 from harness.evaluation.extractors import load_extractor
-from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.features import Extraction
 from harness.evaluation.quality import Quality, real_against_real
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.machine.files import write_json
@@ -33,41 +33,30 @@ def extractor_files(config: TrialConfig) -> tuple[str, Path | None, int | None]:
     return config.evaluate.extractor, file, config.evaluate.extractor_size
 
 
+def load_extraction(
+    config: TrialConfig, device: torch.device, report: ProgressListener, group: ProcessGroup = ALONE
+) -> Extraction:
+    """With the extractor that a configuration names."""
+    extractor = load_extractor(*extractor_files(config))
+    return Extraction(extractor, config.evaluate.batch_size, device, group, report)
+
+
 def real_features(
-    pictures: Pictures,
-    count: int | None,
-    config: TrialConfig,
-    extractor: FeatureExtractor,
-    *,
-    references: Path,
-    device: torch.device,
-    report: ProgressListener,
-    group: ProcessGroup = ALONE,
+    pictures: Pictures, count: int | None, extraction: Extraction, references: Path
 ) -> Reference:
     """Features of real images, from the cache that all trials share where they are in it.
 
     Args:
         pictures: to choose from.
         count: how many, a fixed random choice; None takes all.
-        config: of a trial.
-        extractor: the one that the configuration names.
+        extraction: how features are extracted.
         references: the folder of the cache.
-        device: of the extraction.
-        report: told after each batch.
-        group: of processes that extract together.
     """
     if count is not None and count < len(pictures.labels):
         order = torch.randperm(len(pictures.labels), generator=generator("reference-images"))
         pictures = pictures.subset(order[:count].sort().values)
-    return load_reference(
-        RealImages(PictureRows(pictures), pictures.fingerprint()),
-        extractor,
-        cache_dir=references,
-        batch_size=config.evaluate.batch_size,
-        device=device,
-        group=group,
-        on_progress=report,
-    )
+    real = RealImages(PictureRows(pictures), pictures.fingerprint())
+    return load_reference(real, extraction, references)
 
 
 def measured_identity(quality: Quality) -> dict[str, Any]:
@@ -88,21 +77,15 @@ def measure_floor(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
     config = TrialConfig.model_validate(spec.config)
     references = Path(spec.references)
     data = load_data_set(config.data)
-    extractor = load_extractor(*extractor_files(config))
-    device = choose_device(config.train.device, "train.device")
-
-    def features(pictures: Pictures, count: int | None) -> Reference:
-        return real_features(
-            pictures, count, config, extractor, references=references, device=device, report=report
-        )
-
+    extraction = load_extraction(config, choose_device(config.train.device, "train.device"), report)
+    held_out, evaluate = data.held_out.pictures, config.evaluate
     floor = real_against_real(
-        features(data.held_out.pictures, config.evaluate.samples),
-        data.held_out.pictures.picture_shape[1:],
-        features(data.train.pictures, config.evaluate.reference_images),
-        extractor,
-        samples=config.evaluate.samples,
-        inception_splits=config.evaluate.inception_splits,
+        real_features(held_out, evaluate.samples, extraction, references),
+        held_out.picture_shape[1:],
+        real_features(data.train.pictures, evaluate.reference_images, extraction, references),
+        extraction.extractor,
+        samples=evaluate.samples,
+        inception_splits=evaluate.inception_splits,
     )
     measured = {"metrics": floor.recorded(), "identity": measured_identity(floor)}
     write_json(floor_file(config, references), measured, indent=2)

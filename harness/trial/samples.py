@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from harness.config.schema import TrialConfig
 from harness.data.datasets import Decoder, load_decoder
 from harness.data.images import DataSet
 from harness.evaluation.cost import images_per_second
-from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import extract_features
+from harness.evaluation.features import Extraction, extract_features
 from harness.evaluation.quality import measure_features
 from harness.evaluation.reference import Reference, ReferenceStatistics
 from harness.machine.files import atomic_path, read_json, write_json
@@ -165,7 +164,7 @@ class ValidationSamples:
         data: that it trains on.
         folder: of the trial; gets `validation_samples/step-00000050.png` and so on.
         device: where the network is.
-        load_measuring: gives the extractor and the reference; called before the first measurement.
+        load_measuring: gives the extraction and the reference; called before the first measurement.
         on_grid: told of each grid that was written.
         on_progress: told how far a validation is, as a note on the training.
     """
@@ -176,7 +175,7 @@ class ValidationSamples:
         data: DataSet,
         folder: Path,
         device: torch.device,
-        load_measuring: Callable[[], tuple[FeatureExtractor, Reference]],
+        load_measuring: Callable[[], tuple[Extraction, Reference]],
         on_grid: Callable[[Path], None],
         on_progress: ProgressListener,
     ) -> None:
@@ -229,19 +228,12 @@ class ValidationSamples:
     def _measure(
         self, images: NDArray[np.uint8], on_progress: ProgressListener
     ) -> dict[MetricKey, float]:
-        extractor, reference = self._measuring
-        features = extract_features(
-            images,
-            extractor,
-            batch_size=self.config.evaluate.batch_size,
-            device=self.device,
-            on_progress=on_progress,
-        )
+        extraction, reference = self._measuring
         quality = measure_features(
-            features,
+            extract_features(images, replace(extraction, on_progress=on_progress)),
             images.shape[1:3],
             reference,
-            extractor,
+            extraction.extractor,
             inception_splits=self.config.evaluate.inception_splits,
         )
         figures = quality.values()
@@ -252,7 +244,7 @@ class ValidationSamples:
         return figures
 
     def _figures(self, by_metric: Mapping[MetricKey, float]) -> SampleFigures:
-        extractor, _ = self._measuring
+        extractor = self._measuring[0].extractor
         count = self.config.train.validation_samples
         logged = {
             names.on_validation_samples(BY_KEY[metric].recorded(extractor.name), count): value
@@ -273,9 +265,9 @@ class ValidationSamples:
         self.on_grid(path)
 
     @cached_property
-    def _measuring(self) -> tuple[FeatureExtractor, ReferenceStatistics]:
-        extractor, reference = self.load_measuring()
-        return extractor, reference.statistics()
+    def _measuring(self) -> tuple[Extraction, ReferenceStatistics]:
+        extraction, reference = self.load_measuring()
+        return extraction, reference.statistics()
 
     @cached_property
     def _to_pixels(self) -> Decoder:

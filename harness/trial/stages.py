@@ -13,9 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from harness.config.facts import shown_precision
@@ -24,15 +22,15 @@ from harness.config.serialisation import flatten, to_yaml
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
 from harness.evaluation.cost import measure_peak_memory
-from harness.evaluation.extractors import check_extractor, load_extractor
-from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.extractors import check_extractor
+from harness.evaluation.features import Extraction
 from harness.evaluation.probe.outputs import probe_metrics, probe_trial, write_probe
 from harness.evaluation.probe.probe import NOISE_LEVELS
-from harness.evaluation.quality import Quality, evaluate_samples
+from harness.evaluation.quality import evaluate_samples
 from harness.evaluation.reference import Reference
 from harness.machine.files import full_disk_as_user_error, remove_leftovers, write_json, write_text
 from harness.machine.place import choose_device
-from harness.processes.group import ALONE, ProcessGroup, current_group
+from harness.processes.group import current_group
 from harness.processes.progress import ProgressListener
 from harness.processes.signals import StopRequest
 from harness.tracking.journal import Journal, ending_of
@@ -44,7 +42,7 @@ from harness.training.skipped_steps import shown
 from harness.training.train import load_trained, resolve_precision, train
 from harness.training.validation import BEST, read_best
 from harness.trial.identity import cost_metrics, figures_identity, spec_tags, validation_tags
-from harness.trial.reference import extractor_files, real_features
+from harness.trial.reference import extractor_files, load_extraction, real_features
 from harness.trial.samples import ValidationSamples, save_grid, trial_samples
 from harness.trial.spec import RESULT, TrialSpec, precision_file
 from harness.vocabulary import names
@@ -143,8 +141,7 @@ class TrialStages:
         if self.config.train.validation_samples:
             # Before training, where the other processes would wait for the one that does it, and a
             # wait for another trial's features could not be left without losing steps.
-            extractor = load_extractor(*extractor_files(self.config))
-            self._reference(data, extractor, self.report, self.group)
+            self._reference(data, self._extraction())
         with measure_peak_memory(self.device) as peak:
             logger = DummyLogger() if journal is None else JournalLogger(journal, self.on_metrics)
             precision = self.group.broadcast(self._precision(data) if self.group.leads else None)
@@ -180,8 +177,13 @@ class TrialStages:
         if self.group.leads:
             columns = self.config.sample.grid_images
             grids = save_grid(self.folder, images, labels, data.train.class_names, columns)
-        extractor = load_extractor(*extractor_files(self.config))
-        quality = self._measure(images, data, extractor)
+        extraction = self._extraction()
+        quality = evaluate_samples(
+            images,
+            self._reference(data, extraction),
+            extraction,
+            inception_splits=self.config.evaluate.inception_splits,
+        )
         if journal is None or quality is None:
             return {}
         metrics = {
@@ -198,7 +200,7 @@ class TrialStages:
         tags = {
             names.TAG_DATA: f"{data.title}, {rows}x{columns}",
             names.TAG_PRECISION: shown_precision(trained.precision, self.config),
-            names.TAG_EXTRACTOR: extractor.display,
+            names.TAG_EXTRACTOR: extraction.extractor.display,
             names.TAG_METRIC_IDENTITY: json.dumps(identity, sort_keys=True),
             names.TAG_PEAK_MEMORY_KIND: peak.kind,
             **validation_tags(identity, self.config, best),
@@ -235,9 +237,9 @@ class TrialStages:
             if journal is not None:
                 journal.artifact(grid, names.ARTIFACT_VALIDATION_SAMPLES)
 
-        def load_measuring() -> tuple[FeatureExtractor, Reference]:
-            extractor = load_extractor(*extractor_files(self.config))
-            return extractor, self._reference(data, extractor, self.report_training)
+        def load_measuring() -> tuple[Extraction, Reference]:
+            extraction = load_extraction(self.config, self.device, self.report_training)
+            return extraction, self._reference(data, extraction)
 
         return ValidationSamples(
             self.config,
@@ -249,38 +251,13 @@ class TrialStages:
             self.report_training,
         )
 
-    def _measure(
-        self, images: NDArray[np.uint8], data: DataSet, extractor: FeatureExtractor
-    ) -> Quality | None:
-        """The figures, from features that all processes extract; None where another one leads."""
-        return evaluate_samples(
-            images,
-            self._reference(data, extractor, self.report, self.group),
-            extractor,
-            inception_splits=self.config.evaluate.inception_splits,
-            batch_size=self.config.evaluate.batch_size,
-            device=self.device,
-            group=self.group,
-            on_progress=self.report,
-        )
+    def _extraction(self) -> Extraction:
+        """By all processes together."""
+        return load_extraction(self.config, self.device, self.report, self.group)
 
-    def _reference(
-        self,
-        data: DataSet,
-        extractor: FeatureExtractor,
-        report: ProgressListener,
-        group: ProcessGroup = ALONE,
-    ) -> Reference:
-        return real_features(
-            data.train.pictures,
-            self.config.evaluate.reference_images,
-            self.config,
-            extractor,
-            references=Path(self.spec.references),
-            device=self.device,
-            report=report,
-            group=group,
-        )
+    def _reference(self, data: DataSet, extraction: Extraction) -> Reference:
+        count, references = self.config.evaluate.reference_images, Path(self.spec.references)
+        return real_features(data.train.pictures, count, extraction, references)
 
     def _probe(self, network: Backbone, data: DataSet) -> tuple[dict[str, float], tuple[Path, ...]]:
         """The attention probe's metrics and files; none where it is switched off."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from harness.config.discovery import extractors, offer_of
 from harness.config.mistakes import nearest_name
@@ -32,24 +33,24 @@ def load_extractor(
         UserError: there is no such extractor, it takes no such size, or its weights are missing,
             damaged or not those expected.
     """
-    module, arguments, sizes = _find(name, size)
-    return module.load(*arguments, weights, *sizes).eval()
+    module, arguments = _find(name, weights, size)
+    extractor: FeatureExtractor = module.load(*arguments).eval()
+    extractor.weights_file = weights
+    return extractor
 
 
 def check_extractor(name: str, weights: Path | None = None, size: int | None = None) -> None:
-    """See that the weights are there, without loading them.
+    """See that `load_extractor` finds what it needs, without loading the weights.
 
     Raises:
-        UserError: there is no such extractor, or its weights are missing.
+        UserError: there is no such extractor, it takes no such size, or its weights are missing.
     """
-    module, arguments, _ = _find(name, size)
-    module.check(*arguments, weights)
+    module, arguments = _find(name, weights, size)
+    module.check(*arguments)
 
 
-def _find(
-    name: str, size: int | None
-) -> tuple[ModuleType, tuple[str, ...], tuple[int | None, ...]]:
-    """The extractor's module, and what its `load` takes before and after the weights."""
+def _find(name: str, weights: Path | None, size: int | None) -> tuple[ModuleType, list[Any]]:
+    """The extractor's module, and what its `load` and `check` take."""
     offers = extractors()
     offer = offer_of(name, offers)
     if offer is None:
@@ -57,9 +58,9 @@ def _find(
         near = nearest_name(name, shown)
         hint = f" (did you mean {near}?)" if near else ""
         raise UserError(f"there is no extractor {name!r}; expected one of {', '.join(shown)}{hint}")
-    member = name.partition(":")[2]
     sized = bool(offer.constants.get("SIZED"))
     if size is not None and not sized:
         raise UserError(f"the extractor {name} sees images of one size: leave its size out")
-    module = importlib.import_module(offer.module)
-    return module, (member,) if member else (), (size,) if sized else ()
+    member = name.partition(":")[2]
+    arguments = [*([member] if member else []), weights, *([size] if sized else [])]
+    return importlib.import_module(offer.module), arguments

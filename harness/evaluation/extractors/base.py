@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,8 @@ class FeatureExtractor(nn.Module, ABC):
     """The name in tables."""
     weights_sha256: str
     """Of the file that the weights come from, in hex."""
+    weights_file: Path | None = None
+    """The file of weights that a user named, for messages."""
     resize: str
     """How images become the classifier's input, in words."""
     feature_size: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +78,12 @@ def classes_csv(classes: NamedClasses, extractor: str) -> str:
     """A line a class, those that were left out with the reason; counts are part of the header, as
     distances of other counts belong in no column of these."""
     found = classes.distances
-    column = (
-        f"{FRECHET.recorded(extractor)} of {found.samples} samples and {found.reference} "
-        "reference images"
-    )
+    counts = f"{found.samples} samples and {found.reference} reference images"
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["class", column, "left out"])
-    for name, value in classes.by_name.items():
-        writer.writerow([name, repr(value), ""])
-    for name, reason in classes.left_out.items():
-        writer.writerow([name, "", reason])
+    writer.writerow(["class", f"{FRECHET.recorded(extractor)} of {counts}", "left out"])
+    writer.writerows([name, repr(value), ""] for name, value in classes.by_name.items())
+    writer.writerows([name, "", reason] for name, reason in classes.left_out.items())
     return out.getvalue()
 
 
@@ -110,13 +105,7 @@ def write_outputs(
     report: Mapping[str, Any],
     classes: NamedClasses | None,
 ) -> dict[str, str]:
-    """Write what is asked for.
-
-    Args:
-        spec: says what, and where.
-        samples: their labels are exported too, where they have some.
-        report: of the evaluation, as JSON takes it.
-        classes: None where they were not measured.
+    """Write what is asked for, samples with their labels if they have some.
 
     Returns:
         The files that could not be written, and why. It is no error: hours of work may lie behind
@@ -141,14 +130,24 @@ def write_outputs(
     return failed
 
 
-def evaluation_warnings(quality: Quality, provenance: Mapping[str, Any]) -> list[str]:
+def evaluation_warnings(
+    quality: Quality, provenance: Mapping[str, Any], classes: int | None = None
+) -> list[str]:
     """What a reader of the figures must know, a line each.
 
     Args:
         quality: the figures.
         provenance: of the reference.
+        classes: how many the samples are of; None where they have no labels.
     """
-    found = [f"{metric.value} left out: {why}" for metric, why in quality.left_out.items()]
+    found = []
+    theirs = provenance.get("classes")
+    if None not in (classes, theirs) and classes != theirs:
+        found.append(
+            f"the samples are of {classes:,} classes, but the reference of {theirs:,}: the "
+            "distance contains that difference"
+        )
+    found += [f"{metric.value} left out: {why}" for metric, why in quality.left_out.items()]
     count = quality.identity["samples"]
     for what, number in (("samples", count), ("reference images", provenance.get("images"))):
         if number is not None and number < ENOUGH_SAMPLES:
@@ -157,22 +156,19 @@ def evaluation_warnings(quality: Quality, provenance: Mapping[str, Any]) -> list
                 "that, and compare with none of another number"
             )
     if provenance.get("assumed"):
-        found.append(_assumption(provenance))
+        found.append(
+            "extractor and resize of the reference are not recorded and are taken to be the "
+            "standard ones"
+        )
+        if not {"mu_s", "arr_0"} & set(provenance["arrays"]):
+            found[-1] += (
+                "; a file with mu and sigma alone is as pytorch-fid or clean-fid write it, which "
+                "resize otherwise"
+            )
     theirs, ours = provenance.get("resolution"), quality.identity["resolution"]
     if theirs not in (None, ours):
         found.append(f"the samples are {ours}, but the reference is of images of {theirs}")
     return found
-
-
-def _assumption(provenance: Mapping[str, Any]) -> str:
-    """What is taken for granted of a file from elsewhere."""
-    said = "extractor and resize of the reference are not recorded and are taken to be the standard"
-    if {"mu_s", "arr_0"} & set(provenance["arrays"]):
-        return f"{said} ones"
-    return (
-        f"{said} ones; a file with mu and sigma alone is as pytorch-fid or clean-fid write it, "
-        "which resize otherwise"
-    )
 
 
 def evaluation_report(
@@ -194,22 +190,12 @@ def evaluation_report(
         if quality.figures["kd"].std is None:
             report["identity"]["kernel_subsets"] = 1
     if uncertainty is not None:
-        interval = uncertainty.interval
-        report["interval"] = {
-            "low": interval.centred[0],
-            "high": interval.centred[1],
-            "confidence": interval.confidence,
-            "resamples": interval.resamples,
-            "standard_error": interval.standard_error,
-        }
-    if uncertainty is not None and uncertainty.extrapolation is not None:
-        line = uncertainty.extrapolation
-        report["extrapolation"] = {
-            "value": line.value,
-            "standard_error": line.standard_error,
-            "sizes": list(line.sizes),
-            "distances": list(line.distances),
-        }
+        interval = asdict(uncertainty.interval)
+        low, high = uncertainty.interval.centred
+        kept = ("confidence", "resamples", "standard_error")
+        report["interval"] = {"low": low, "high": high, **{key: interval[key] for key in kept}}
+        if uncertainty.extrapolation is not None:
+            report["extrapolation"] = asdict(uncertainty.extrapolation)
     if classes is not None:
         report["per_class"] = {
             "metric": FRECHET.recorded(str(quality.identity["extractor"])),

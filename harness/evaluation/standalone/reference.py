@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from harness.data.manifest import read_manifest
 from harness.data.manifest_images import EncodedImages
 from harness.data.sources import open_source
 from harness.evaluation.extractors import load_extractor
-from harness.evaluation.features import finite_features
+from harness.evaluation.features import Extraction
 from harness.evaluation.image_inputs import ImageInput, open_images
 from harness.evaluation.reference import PictureRows
-from harness.evaluation.reference_file import Layout, build_reference
+from harness.evaluation.reference_file import build_reference
+from harness.evaluation.standalone.spec import BuildSpec
 from harness.machine.files import check_writable
 from harness.machine.place import choose_device
 from harness.processes.group import ProcessGroup
@@ -32,31 +33,6 @@ _LARGEST = 8192
 """Pixels a side: 0.2 GB an image, far beyond what any extractor looks at."""
 _SCALE = "scale:"
 _RANK = "harness.evaluation.standalone.reference:build_as_rank"
-
-
-@dataclass(frozen=True)
-class BuildSpec:
-    """What to build, as the command line names it."""
-
-    source: str
-    """A path, or `scale:NAME`."""
-    out: Path
-    overrides: tuple[str, ...]
-    """Of a scale's `data.`."""
-    extractor: str
-    extractor_weights: Path | None
-    extractor_size: int | None
-    """Pixels a side that the extractor sees; None takes its own choice."""
-    manifest: Path | None
-    """Which images of the path, for those that must be cropped and resized."""
-    resolution: int | None
-    """Pixels a side, with a manifest."""
-    layout: Layout
-    single_images: int
-    batch_size: int
-    device: str
-    """auto, cpu or cuda."""
-    experiments_dir: Path
 
 
 @dataclass(frozen=True)
@@ -103,46 +79,26 @@ def build_as_rank(payload: Mapping[str, Any], report: ProgressListener, stop: St
 def _build(spec: BuildSpec, group: ProcessGroup, on_progress: ProgressListener) -> Built | None:
     if group.leads:
         check_writable(spec.out)
-    images = open_source_images(
-        spec.source, spec.manifest, spec.resolution, spec.overrides, spec.experiments_dir
+    images = _open_source_images(spec)
+    extractor = load_extractor(spec.extractor, spec.extractor_weights, spec.extractor_size)
+    provenance = build_reference(
+        images,
+        Extraction(extractor, spec.batch_size, choose_device(spec.device), group, on_progress),
+        spec.out,
+        layout=spec.layout,
+        single_images=spec.single_images,
     )
-    with finite_features(spec.extractor_weights):
-        provenance = build_reference(
-            images.images,
-            load_extractor(spec.extractor, spec.extractor_weights, spec.extractor_size),
-            spec.out,
-            source=images.source,
-            classes=images.classes,
-            layout=spec.layout,
-            single_images=spec.single_images,
-            batch_size=spec.batch_size,
-            device=choose_device(spec.device),
-            group=group,
-            on_progress=on_progress,
-        )
     return Built(provenance, images.notes) if group.leads else None
 
 
-def open_source_images(
-    source: str,
-    manifest: Path | None,
-    resolution: int | None,
-    overrides: Sequence[str],
-    experiments_dir: Path,
-) -> ImageInput:
+def _open_source_images(spec: BuildSpec) -> ImageInput:
     """See which images there are.
-
-    Args:
-        source: a path, or `scale:NAME`.
-        manifest: which images of the path, for those that must be cropped and resized.
-        resolution: pixels a side, with a manifest.
-        overrides: of a scale's `data.`.
-        experiments_dir: the folder of YAML files.
 
     Raises:
         UserError: they are missing, or the arguments do not fit one another.
     """
-    if (manifest is None) != (resolution is None):
+    source, resolution = spec.source, spec.resolution
+    if (spec.manifest is None) != (resolution is None):
         raise UserError(
             "--manifest and --resolution go together: images of a manifest are cropped and resized "
             "to a square, others are taken as they are"
@@ -150,22 +106,19 @@ def open_source_images(
     if resolution is not None and not 1 <= resolution <= _LARGEST:
         raise UserError(f"--resolution is {resolution}, but must be 1 to {_LARGEST:,} pixels")
     if source.startswith(_SCALE):
-        if manifest is not None:
+        if spec.manifest is not None:
             raise UserError(f"{source} has a manifest of its own: name it as data.manifest=FILE")
-        return _of_scale(source, overrides, experiments_dir)
-    if overrides:
-        raise UserError(f"{overrides[0]} changes the data of a scale, but SOURCE is {source}")
-    if manifest is None or resolution is None:
+        name = source.removeprefix(_SCALE)
+        config = load_data_config(name, spec.overrides, spec.experiments_dir)
+        pictures = load_data_set(config).train.pictures
+        fingerprint = short_hash(pictures.fingerprint())
+        text = f"training images of {source} ({config.name}, fingerprint {fingerprint})"
+        return ImageInput(PictureRows(pictures), text, (), len(pictures.labels.unique()))
+    if spec.overrides:
+        raise UserError(f"{spec.overrides[0]} changes the data of a scale, but SOURCE is {source}")
+    if spec.manifest is None or resolution is None:
         return open_images(Path(source))
-    named = read_manifest(manifest)
+    named = read_manifest(spec.manifest)
     images = EncodedImages(open_source(Path(source)), named, resolution)
     text = f"{named.name} (manifest {short_hash(named.hash)}) at {resolution} pixels, from {source}"
     return ImageInput(PictureRows(images), text, (), len(images.labels.unique()))
-
-
-def _of_scale(source: str, overrides: Sequence[str], experiments_dir: Path) -> ImageInput:
-    config = load_data_config(source.removeprefix(_SCALE), overrides, experiments_dir)
-    pictures = load_data_set(config).train.pictures
-    fingerprint = short_hash(pictures.fingerprint())
-    text = f"training images of {source} ({config.name}, fingerprint {fingerprint})"
-    return ImageInput(PictureRows(pictures), text, (), len(pictures.labels.unique()))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.evaluation.metrics.uncertainty import Uncertainty
 from harness.evaluation.quality import Quality
-from harness.vocabulary.metrics import FRECHET, INCEPTION, METRICS, Metric
+from harness.vocabulary.metrics import FRECHET, INCEPTION, METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,13 +31,33 @@ _SAMPLING = (
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """The table, what it depends on, and the warnings."""
-    console.print(_table(evaluation))
+    from rich.text import Text
+
+    table = _empty_table("figure", "value", "")
+    for row in figure_rows(evaluation.quality, evaluation.uncertainty, evaluation.display):
+        table.add_row(*map(Text, row))
+    console.print(table)
     if evaluation.per_class is not None:
         _print_classes(evaluation.per_class, evaluation, console)
     for line in _facts(evaluation):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _print_line(console, line)
     for warning in evaluation.warnings:
-        console.print(f"! {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        _print_line(console, f"! {warning}", "yellow")
+
+
+def _print_line(console: Console, line: str, style: str | None = None) -> None:
+    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def _empty_table(*columns: str) -> Table:
+    """With figures in the second column."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place == 1 else "left", overflow="fold")
+    return table
 
 
 def figure_rows(
@@ -61,20 +81,19 @@ def figure_rows(
             for number in (figure.value, figure.std)
         )
         shown = f"{value}" if std is None else f"{value} \u00b1 {std}"
-        rows.append((_heading(metric, extractor, display), shown, figure.basis))
-        if metric is FRECHET:
-            rows += _uncertain_rows(metric.printed_title(extractor), uncertainty)
+        title = metric.printed_title(extractor)
+        heading = f"{title}{_of_extractor(quality, display)} {metric.direction.arrow}"
+        rows.append((heading, shown, figure.basis))
+        if metric is FRECHET and uncertainty is not None:
+            rows += _uncertain_rows(title, uncertainty)
     return rows
 
 
-def _heading(metric: Metric, extractor: str, display: str) -> str:
-    of = "" if extractor == INCEPTION else f" ({display})"
-    return f"{metric.printed_title(extractor)}{of} {metric.direction.arrow}"
+def _of_extractor(quality: Quality, display: str) -> str:
+    return "" if quality.identity["extractor"] == INCEPTION else f" ({display})"
 
 
-def _uncertain_rows(title: str, uncertainty: Uncertainty | None) -> list[tuple[str, str, str]]:
-    if uncertainty is None:
-        return []
+def _uncertain_rows(title: str, uncertainty: Uncertainty) -> list[tuple[str, str, str]]:
     interval, line = uncertainty.interval, uncertainty.extrapolation
     low, high = interval.centred
     rows = [
@@ -93,37 +112,18 @@ def _uncertain_rows(title: str, uncertainty: Uncertainty | None) -> list[tuple[s
     return rows
 
 
-def _table(evaluation: Evaluation) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("figure", overflow="fold")
-    table.add_column("value", justify="right", overflow="fold")
-    table.add_column("", overflow="fold")
-    for row in figure_rows(evaluation.quality, evaluation.uncertainty, evaluation.display):
-        table.add_row(*map(Text, row))
-    return table
-
-
 def _print_classes(classes: NamedClasses, evaluation: Evaluation, console: Console) -> None:
     """The farthest classes; all of them are in the files."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     distances = classes.distances
-    extractor = str(evaluation.quality.identity["extractor"])
-    title = FRECHET.printed_title(extractor)
-    title = title if extractor == INCEPTION else f"{title} ({evaluation.display})"
     if distances.mean is not None:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column("class", overflow="fold")
-        table.add_column(
-            f"{title} of {distances.samples:,} samples and {distances.reference:,} reference "
+        heading = FRECHET.printed_title(str(evaluation.quality.identity["extractor"]))
+        heading += _of_extractor(evaluation.quality, evaluation.display)
+        table = _empty_table(
+            "class",
+            f"{heading} of {distances.samples:,} samples and {distances.reference:,} reference "
             f"images a class {FRECHET.direction.arrow}",
-            justify="right",
         )
         by_name = sorted(classes.by_name.items(), key=lambda item: -item[1])
         for name, value in by_name[:_SHOWN_CLASSES]:
@@ -133,16 +133,11 @@ def _print_classes(classes: NamedClasses, evaluation: Evaluation, console: Conso
         table.add_row(f"mean of {len(by_name):,} classes", f"{distances.mean:.4f}")
         console.print(table)
     if classes.mapping:
-        console.print(classes.mapping, highlight=False, markup=False, soft_wrap=True)
+        _print_line(console, classes.mapping)
     if classes.left_out:
         name, reason = next(iter(classes.left_out.items()))
-        console.print(
-            f"! {len(classes.left_out):,} classes left out: the first, {name}, has {reason}",
-            style="yellow",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        left_out = f"{len(classes.left_out):,} classes left out"
+        _print_line(console, f"! {left_out}: the first, {name}, has {reason}", "yellow")
 
 
 def _facts(evaluation: Evaluation) -> list[str]:

@@ -12,8 +12,7 @@ from harness.cli import data, evaluate
 from harness.cli.main import main
 from harness.cli.options import Parser, spec_of
 from harness.data.latents.encode_in_processes import EncodeSpec
-from harness.evaluation.standalone.reference import BuildSpec
-from harness.evaluation.standalone.spec import EvaluateSpec
+from harness.evaluation.standalone.spec import BuildSpec, EvaluateSpec
 from harness.vocabulary.metrics import Measurement
 
 ENCODE = ["data", "encode", "images", "out", "--autoencoder", "a", "--manifest", "m.json"]

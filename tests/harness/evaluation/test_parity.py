@@ -20,7 +20,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from harness.evaluation.extractors import load_extractor
-from harness.evaluation.features import Features, extract_features
+from harness.evaluation.features import Extraction, Features, extract_features
 from harness.evaluation.metrics.inception_score import inception_score
 from harness.evaluation.metrics.kernel_distance import kernel_distance
 from harness.evaluation.metrics.neighbours import neighbour_scores
@@ -64,8 +64,7 @@ def test_the_whole_inception_path_gives_torch_fidelitys_figures(tmp_path: Path) 
     )
     extractor = load_extractor("inception", weights)
     ours, others = (
-        extract_features(images, extractor, batch_size=4, device="cpu")
-        for images in (samples, real)
+        extract_features(images, Extraction(extractor, 4, "cpu")) for images in (samples, real)
     )
     fid = frechet_distance_of_features(ours.features, others.features)
     # torch-fidelity takes roots of eigenvalues that are zero up to rounding.
@@ -104,10 +103,10 @@ def test_the_extractor_sees_the_very_pixels_and_torchmetrics_gets_the_same_dista
         colour = torch.from_numpy(images).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
         metric.update(colour, real=are_real)
     extractor = PixelExtractor()
-    features = extract_features(real, PixelExtractor(), batch_size=64, device="cpu")
+    features = extract_features(real, Extraction(PixelExtractor(), 64, "cpu"))
     reference = Reference(features, "f" * 64, extractor.name, extractor.weights_sha256)
     quality = evaluate_samples(
-        samples, reference, extractor, inception_splits=1, batch_size=64, device="cpu"
+        samples, reference, Extraction(extractor, 64, "cpu"), inception_splits=1
     )
     seen = torch.cat(extractor.seen).numpy()
     assert seen.dtype == np.uint8
@@ -119,7 +118,7 @@ def test_rounding_and_range_of_pixels_reach_the_extractor_unchanged() -> None:
     """All 256 levels: nothing is normalised, truncated or rounded on the way."""
     levels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
     extractor = PixelExtractor()
-    found = extract_features(levels, extractor, batch_size=3, device="cpu")
+    found = extract_features(levels, Extraction(extractor, 3, "cpu"))
     assert isinstance(found, Features)
     assert np.array_equal(torch.cat(extractor.seen).numpy(), levels)
 

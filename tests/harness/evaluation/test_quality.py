@@ -9,7 +9,7 @@ import torch
 from harness.evaluation import quality
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import extract_features
+from harness.evaluation.features import Extraction, extract_features
 from harness.evaluation.metrics.inception_score import inception_score
 from harness.evaluation.metrics.kernel_distance import squared_discrepancy
 from harness.evaluation.quality import Figure, Quality, evaluate_samples, real_against_real
@@ -25,7 +25,7 @@ REAL_FINGERPRINT = "0123456789abcdef"
 
 
 def reference_of(images: np.ndarray, extractor: FeatureExtractor) -> Reference:
-    features = extract_features(images, extractor, batch_size=16, device="cpu")
+    features = extract_features(images, Extraction(extractor, 16, "cpu"))
     return Reference(features, REAL_FINGERPRINT, extractor.name, extractor.weights_sha256)
 
 
@@ -33,7 +33,7 @@ def measure(
     images: np.ndarray, reference: Reference, extractor: FeatureExtractor, splits: int = 1
 ) -> Quality:
     return evaluate_samples(
-        images, reference, extractor, inception_splits=splits, batch_size=16, device="cpu"
+        images, reference, Extraction(extractor, 16, "cpu"), inception_splits=splits
     )
 
 
@@ -46,7 +46,7 @@ def noisy(images: np.ndarray, amount: float) -> np.ndarray:
 def test_figures_are_those_of_features_and_logits(projection, digits: np.ndarray) -> None:
     reference = reference_of(digits[:300], projection)
     quality = measure(digits[300:400], reference, projection, splits=3)
-    features = extract_features(digits[300:400], projection, batch_size=100, device="cpu")
+    features = extract_features(digits[300:400], Extraction(projection, 100, "cpu"))
     expected = frechet_distance_of_features(features.features, reference.features.features)
     score = inception_score(features.logits, 3, seed=0)
     assert quality.values()["fd"] == pytest.approx(expected, rel=1e-5)
@@ -77,7 +77,7 @@ def test_a_trial_compares_all_pairs_of_images(
     projection, digits: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = reference_of(digits[:300], projection)
-    features = extract_features(digits[300:400], projection, batch_size=100, device="cpu")
+    features = extract_features(digits[300:400], Extraction(projection, 100, "cpu"))
     expected = squared_discrepancy(features.features, reference.features.features)
     figure = measure(digits[300:400], reference, projection).figures["kd"]
     assert (figure.std, figure.basis) == (None, "over all pairs of images")
@@ -146,11 +146,10 @@ DIGITS = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1)).astype(np.uint
 
 def measured(name: str, samples: int) -> Quality:
     extractor = PixelExtractor(name)
-    features = extract_features(DIGITS[30:], extractor, batch_size=9, device="cpu")
+    features = extract_features(DIGITS[30:], Extraction(extractor, 9, "cpu"))
     reference = Reference(features, "f" * 64, name, extractor.weights_sha256)
-    return evaluate_samples(
-        DIGITS[:samples], reference, extractor, inception_splits=2, batch_size=9, device="cpu"
-    )
+    extraction = Extraction(extractor, 9, "cpu")
+    return evaluate_samples(DIGITS[:samples], reference, extraction, inception_splits=2)
 
 
 @pytest.mark.parametrize("name", ["inception", "efficientnet_lite0", "torch:resnet50.a1_in1k"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.evaluation.features import Extraction
 from harness.evaluation.reference import RealImages, Reference, drawn_without_order, load_reference
 from harness.processes.progress import Progress
 from harness.processes.signals import StopRequest
@@ -25,9 +26,7 @@ def real(digits: np.ndarray) -> RealImages:
 
 def load(real: RealImages, extractor, folder: Path, seen: list[Progress] | None = None):
     listener = (lambda _: None) if seen is None else seen.append
-    return load_reference(
-        real, extractor, cache_dir=folder, batch_size=8, device="cpu", on_progress=listener
-    )
+    return load_reference(real, Extraction(extractor, 8, "cpu", on_progress=listener), folder)
 
 
 def equal(a: Reference, b: Reference) -> bool:
@@ -109,6 +108,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from tests.support.stand_ins.random_projection import RandomProjection
+from harness.evaluation.features import Extraction
 from harness.evaluation.reference import RealImages, load_reference
 import numpy as np
 
@@ -118,8 +118,8 @@ while len(list(folder.glob("ready-*"))) < 2:
     time.sleep(0.01)
 extractor = RandomProjection()
 real = RealImages(np.zeros((4, 8, 8, 1), dtype=np.uint8), "f" * 64)
-load_reference(real, extractor, cache_dir=folder, batch_size=1, device="cpu",
-               on_progress=lambda _: time.sleep(0.2))
+slow = Extraction(extractor, 1, "cpu", on_progress=lambda _: time.sleep(0.2))
+load_reference(real, slow, folder)
 print(extractor.seen)
 """
 
@@ -140,16 +140,11 @@ def test_a_wait_for_another_process_ends_when_a_stop_is_requested(
     load(real, projection, tmp_path)
     (lock,) = tmp_path.glob("*.lock")
     stop, seen = StopRequest(), []
+    listener = stop.between_batches(seen.append)
+    extraction = Extraction(projection, 8, "cpu", on_progress=listener)
     threading.Timer(0.2, stop.request, ["SIGTERM"]).start()
     with flocked(lock), pytest.raises(Preempted, match="stopped by SIGTERM"):
-        load_reference(
-            real,
-            projection,
-            cache_dir=tmp_path,
-            batch_size=8,
-            device="cpu",
-            on_progress=stop.between_batches(seen.append),
-        )
+        load_reference(real, extraction, tmp_path)
     assert "another process" in seen[0].note
     load(real, projection, tmp_path)
     assert projection.seen == 20

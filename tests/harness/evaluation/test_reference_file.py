@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.features import extract_features
+from harness.evaluation.features import Extraction, extract_features
+from harness.evaluation.image_inputs import ImageInput
 from harness.evaluation.metrics.frechet import gaussian_distance
 from harness.evaluation.metrics.moments import fitted_gaussian
 from harness.evaluation.quality import measure_quality
@@ -26,15 +27,14 @@ from tests.support.stand_ins.pixel_extractor import PixelExtractor
 
 
 def build(images: np.ndarray, path: Path, extractor: FeatureExtractor, **options: Any):
-    return build_reference(
-        images, extractor, path, source="digits", batch_size=7, device="cpu", **options
-    )
+    shown = ImageInput(images, "digits")
+    return build_reference(shown, Extraction(extractor, 7, "cpu"), path, **options)
 
 
 def read(
     path: Path, extractor: FeatureExtractor, single_images: bool = True
 ) -> tuple[ReferenceStatistics, dict[str, Any]]:
-    return read_reference(path, extractor, single_images=single_images, batch_size=7, device="cpu")
+    return read_reference(path, Extraction(extractor, 7, "cpu"), single_images=single_images)
 
 
 @pytest.mark.parametrize("layout", ["features", "adm"])
@@ -82,19 +82,18 @@ def test_a_distance_from_the_file_is_that_from_the_features(
     digits: np.ndarray, tmp_path: Path
 ) -> None:
     extractor = PixelExtractor()
-    samples = extract_features(digits[900:1000], extractor, batch_size=50, device="cpu")
+    samples = extract_features(digits[900:1000], Extraction(extractor, 50, "cpu"))
     for count in (6, 900):
         path = tmp_path / f"{count}.npz"
         build(digits[:count], path, extractor)
-        real = extract_features(digits[:count], extractor, batch_size=50, device="cpu")
+        real = extract_features(digits[:count], Extraction(extractor, 50, "cpu"))
         expected = frechet_distance_of_features(samples.features, real.features)
         statistics, _ = read(path, extractor)
         found = measure_quality(samples, statistics, {}, inception_splits=1)
         assert found.values()["fd"] == pytest.approx(expected, rel=1e-6)
-        ours, theirs = samples.spatial_gaussian, real.spatial_gaussian
-        assert ours is not None
-        assert theirs is not None
-        expected = gaussian_distance(ours, theirs)
+        assert samples.spatial is not None
+        assert real.spatial is not None
+        expected = gaussian_distance(samples.spatial.gaussian, real.spatial.gaussian)
         assert found.values()["sfd"] == pytest.approx(expected, rel=1e-6)
 
 
@@ -117,7 +116,7 @@ def test_an_adm_files_statistics_are_used_and_its_images_serve_neighbours_alone(
     extractor = PixelExtractor("inception")
     path = adm_file(tmp_path / "adm.npz", digits[:30])
     statistics, provenance = read(path, extractor)
-    samples = extract_features(digits[100:200], extractor, batch_size=50, device="cpu")
+    samples = extract_features(digits[100:200], Extraction(extractor, 50, "cpu"))
     with np.load(path) as stored:
         mean, covariance = stored["mu"], stored["sigma"]
     ours = fitted_gaussian(samples.features)
@@ -148,7 +147,7 @@ def test_statistics_alone_leave_out_what_needs_images(digits: np.ndarray, tmp_pa
     with np.load(adm_file(tmp_path / "adm.npz", None)) as stored:
         np.savez(tmp_path / "fid.npz", mu=stored["mu"], sigma=stored["sigma"])
     statistics, _ = read(tmp_path / "fid.npz", extractor)
-    samples = extract_features(digits[:20], extractor, batch_size=50, device="cpu")
+    samples = extract_features(digits[:20], Extraction(extractor, 50, "cpu"))
     found = measure_quality(samples, statistics, {}, inception_splits=1)
     assert "fd" in found.figures
     assert set(found.left_out) == {Measurement.SPATIAL, Measurement.KERNEL, Measurement.NEIGHBOURS}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from harness.config.serialisation import to_yaml
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
 from harness.evaluation.extractors import load_extractor
-from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.features import Extraction
 from harness.evaluation.quality import evaluate_samples
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.processes.progress import Progress, ignore_progress
@@ -72,17 +73,18 @@ def data(config: TrialConfig) -> DataSet:
 @pytest.fixture(scope="module")
 def measuring(
     data: DataSet, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[FeatureExtractor, Reference]:
+) -> tuple[Extraction, Reference]:
     extractor = load_extractor("efficientnet_lite0")
     pictures = data.train.pictures.subset(torch.arange(30))
     cache = tmp_path_factory.mktemp("references")
     real = RealImages(PictureRows(pictures), "thirty digits")
-    return extractor, load_reference(real, extractor, cache_dir=cache, batch_size=30, device=CPU)
+    extraction = Extraction(extractor, 30, CPU)
+    return extraction, load_reference(real, extraction, cache)
 
 
 @pytest.fixture
 def samples_of(
-    data: DataSet, measuring: tuple[FeatureExtractor, Reference]
+    data: DataSet, measuring: tuple[Extraction, Reference]
 ) -> Callable[..., ValidationSamples]:
     def build(
         config: TrialConfig, folder: Path, told: Callable[[Progress], None] = ignore_progress
@@ -106,13 +108,13 @@ def scrambled(config: TrialConfig) -> Backbone:
 def test_figures_are_those_of_the_same_images_measured_at_the_end(
     config: TrialConfig,
     data: DataSet,
-    measuring: tuple[FeatureExtractor, Reference],
+    measuring: tuple[Extraction, Reference],
     samples_of: Callable[..., ValidationSamples],
     tmp_path: Path,
 ) -> None:
     network, told = scrambled(config), list[Progress]()
     found = samples_of(config, tmp_path, told.append)(network, 50)
-    extractor, reference = measuring
+    extraction, reference = measuring
     drawn = draw_samples(
         network,
         SampleSpec(
@@ -126,7 +128,7 @@ def test_figures_are_those_of_the_same_images_measured_at_the_end(
         CPU,
     )
     quality = evaluate_samples(
-        drawn.images, reference, extractor, inception_splits=2, batch_size=5, device=CPU
+        drawn.images, reference, replace(extraction, batch_size=5), inception_splits=2
     )
     expected = {key: v for key, v in quality.recorded().items() if not key.endswith("/std")}
     assert {"fd_efficientnet_lite0", "precision_efficientnet_lite0"} <= expected.keys()
@@ -218,18 +220,17 @@ def test_samples_that_are_not_finite_are_never_the_best_and_do_not_stop_training
 def test_a_metric_that_the_reference_cannot_give_is_told(
     config: TrialConfig,
     data: DataSet,
-    measuring: tuple[FeatureExtractor, Reference],
+    measuring: tuple[Extraction, Reference],
     tmp_path: Path,
 ) -> None:
-    extractor, reference = measuring
-    few = Reference(
-        reference.features.subset(np.arange(4)), "four digits", extractor.name, "the same"
-    )
+    extraction, reference = measuring
+    name = extraction.extractor.name
+    few = Reference(reference.features.subset(np.arange(4)), "four digits", name, "the same")
     by_recall = config.model_copy(
         update={"train": config.train.model_copy(update={"best_by": "recall"})}
     )
     samples = ValidationSamples(
-        by_recall, data, tmp_path, CPU, lambda: (extractor, few), print, ignore_progress
+        by_recall, data, tmp_path, CPU, lambda: (extraction, few), print, ignore_progress
     )
     with pytest.raises(UserError, match=r"train\.best_by=recall cannot be measured: 4 images"):
         samples(scrambled(config), 2)

@@ -29,9 +29,6 @@ def main() -> None:
         random.standard_normal((samples, CLASSES), dtype=np.float32),
     )
     reference = ReferenceStatistics(
-        extractor="synthetic",
-        weights_sha256=None,
-        resize=None,
         fingerprint="0" * 64,
         images=real,
         gaussian=Gaussian(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from harness.config.sections import SampleConfig
-from harness.evaluation.features import extract_features
-from harness.evaluation.image_inputs import FolderImages, HashedRows
+from harness.evaluation.features import Extraction, extract_features
+from harness.evaluation.image_inputs import FolderImages, HashedRows, ImageInput
 from harness.evaluation.quality import evaluate_samples
 from harness.evaluation.reference import RealImages, load_reference
 from harness.evaluation.reference_file import Layout, build_reference
@@ -37,24 +37,10 @@ SAMPLERS = (diffusion, flow)
 def measure(group: ProcessGroup, count: int, cache: Path) -> dict[str, Any] | None:
     """All figures of `count` digits, and how often the leading process told of progress."""
     extractor, seen = PixelExtractor(), list[Progress]()
-    reference = load_reference(
-        RealImages(DIGITS[500:733], "some digits"),
-        extractor,
-        cache_dir=cache,
-        batch_size=BATCH,
-        device="cpu",
-        group=group,
-    )
-    quality = evaluate_samples(
-        DIGITS[:count],
-        reference,
-        extractor,
-        inception_splits=3,
-        batch_size=BATCH,
-        device="cpu",
-        group=group,
-        on_progress=seen.append,
-    )
+    extraction = Extraction(extractor, BATCH, "cpu", group)
+    reference = load_reference(RealImages(DIGITS[500:733], "some digits"), extraction, cache)
+    heard = replace(extraction, on_progress=seen.append)
+    quality = evaluate_samples(DIGITS[:count], reference, heard, inception_splits=3)
     if quality is None:
         assert not seen
         assert len(reference.features) == 0
@@ -65,17 +51,9 @@ def measure(group: ProcessGroup, count: int, cache: Path) -> dict[str, Any] | No
 
 def build(group: ProcessGroup, path: Path, layout: Layout, single_images: int) -> dict[str, Any]:
     """A reference of 77 digits."""
-    return build_reference(
-        DIGITS[:77],
-        PixelExtractor(),
-        path,
-        source="digits",
-        layout=layout,
-        single_images=single_images,
-        batch_size=BATCH,
-        device="cpu",
-        group=group,
-    )
+    extraction = Extraction(PixelExtractor(), BATCH, "cpu", group)
+    images = ImageInput(DIGITS[:77], "digits")
+    return build_reference(images, extraction, path, layout=layout, single_images=single_images)
 
 
 def hash_images(group: ProcessGroup, count: int) -> str:
@@ -130,8 +108,8 @@ def draw(group: ProcessGroup, config: SampleConfig, folder: Path, calls: int | N
 
 def extract_from(group: ProcessGroup, folder: Path) -> int:
     """How many images of a folder gave features."""
-    images = FolderImages(folder)
-    return len(extract_features(images, PixelExtractor(), batch_size=4, device="cpu", group=group))
+    extraction = Extraction(PixelExtractor(), 4, "cpu", group)
+    return len(extract_features(FolderImages(folder), extraction))
 
 
 def die_at(group: ProcessGroup, rank: int, item: int) -> list[int]:

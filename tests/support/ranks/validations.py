@@ -13,7 +13,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
 from harness.evaluation.extractors import load_extractor
-from harness.evaluation.extractors.base import FeatureExtractor
+from harness.evaluation.features import Extraction
 from harness.evaluation.reference import PictureRows, RealImages, Reference, load_reference
 from harness.processes.progress import ProgressListener
 from harness.processes.ranks import group_of_environment
@@ -32,14 +32,12 @@ def train_and_validate(
     config = from_yaml_file(Path(payload["config"]))
     data = load_data_set(config.data)
 
-    def load_measuring() -> tuple[FeatureExtractor, Reference]:
-        extractor = load_extractor("efficientnet_lite0")
+    def load_measuring() -> tuple[Extraction, Reference]:
+        extraction = Extraction(load_extractor("efficientnet_lite0"), 30, cpu)
         real = RealImages(
             PictureRows(data.train.pictures.subset(torch.arange(30))), "thirty digits"
         )
-        return extractor, load_reference(
-            real, extractor, cache_dir=folder / "references", batch_size=30, device=cpu
-        )
+        return extraction, load_reference(real, extraction, folder / "references")
 
     with group_of_environment() as group:
         # The others would fail to write there, and leave a file where a folder should be.

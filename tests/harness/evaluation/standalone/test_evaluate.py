@@ -18,7 +18,7 @@ from harness.config.facts import sampling_facts
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_yaml
 from harness.evaluation.extractors import load_extractor
-from harness.evaluation.features import extract_features
+from harness.evaluation.features import Extraction, extract_features
 from harness.evaluation.metrics.kernel_distance import kernel_distance
 from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.evaluation.metrics.uncertainty import (
@@ -77,7 +77,7 @@ def test_figures_are_those_of_the_features(folder: Path, weights: Path) -> None:
     report = evaluate(folder, weights)
     extractor = load_extractor("torch:test_vit", weights)
     ours, real = (
-        extract_features(part, extractor, batch_size=99, device="cpu").features
+        extract_features(part, Extraction(extractor, 99, "cpu")).features
         for part in (IMAGES[:SAMPLES], IMAGES[SAMPLES:])
     )
     figures = report["figures"]
@@ -447,8 +447,8 @@ def test_each_class_is_measured_and_written(
         "cow": "0 samples and 1 reference images, but 5 of each are needed"
     }
     extractor = load_extractor("torch:test_vit", weights)
-    ours = extract_features(IMAGES[:SAMPLES][labels == 1], extractor, batch_size=99, device="cpu")
-    real = extract_features(IMAGES[SAMPLES:][1::2][:-1], extractor, batch_size=99, device="cpu")
+    ours = extract_features(IMAGES[:SAMPLES][labels == 1], Extraction(extractor, 99, "cpu"))
+    real = extract_features(IMAGES[SAMPLES:][1::2][:-1], Extraction(extractor, 99, "cpu"))
     expected = frechet_distance_of_features(ours.features, real.features)
     assert found["by_class"]["bee"] == pytest.approx(expected, rel=1e-4)
     rows = list(csv.reader(out.read_text().splitlines()))

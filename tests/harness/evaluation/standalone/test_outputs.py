@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.evaluation.features import extract_features
+from harness.evaluation.features import Extraction, extract_features
 from harness.evaluation.quality import measure_quality
 from harness.evaluation.reference_file import read_reference
 from harness.evaluation.standalone.outputs import evaluation_warnings
@@ -21,10 +21,9 @@ def digits() -> np.ndarray:
 def warnings_of(path: Path, samples: np.ndarray) -> str:
     """What is said of samples beside a reference from elsewhere."""
     extractor = PixelExtractor("inception")
-    statistics, provenance = read_reference(
-        path, extractor, single_images=False, batch_size=9, device="cpu"
-    )
-    features = extract_features(samples, extractor, batch_size=9, device="cpu")
+    extraction = Extraction(extractor, 9, "cpu")
+    statistics, provenance = read_reference(path, extraction, single_images=False)
+    features = extract_features(samples, extraction)
     identity = {"samples": len(samples), "resolution": "8x8"}
     quality = measure_quality(
         features, statistics, identity, inception_splits=1, measurements=(Measurement.FRECHET,)
