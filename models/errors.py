@@ -1,5 +1,9 @@
 """The exceptions that end a command or a trial in an orderly way, and error texts of one line."""
 
+from __future__ import annotations
+
+import signal
+
 
 class UserError(Exception):
     """A mistake that the user can mend.
@@ -17,6 +21,16 @@ class Preempted(Exception):  # noqa: N818 - no error: what was done is kept, and
         super().__init__(f"stopped by {reason} {where}")
         self.reason = reason
         self.where = where
+
+
+class Detached(Exception):  # noqa: N818 - no error: the jobs go on
+    """A command left its jobs to themselves."""
+
+    def __init__(self, jobs: int, *, by_signal: signal.Signals | None = None) -> None:
+        """`jobs` are left unfinished; `by_signal` is None where the user wished to detach."""
+        super().__init__(f"{jobs} job(s) go on without this command")
+        self.jobs = jobs
+        self.by_signal = by_signal
 
 
 def one_line(error: BaseException | str, *, named: bool = False, most: int | None = None) -> str:

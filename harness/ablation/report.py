@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,13 +12,15 @@ from harness.config.load import Ablation
 from harness.data.datasets import bind_content
 from harness.machine.environment import ROOT
 from harness.machine.files import check_folder
+from harness.terminal.jobs import print_line
 from harness.tracking.publisher import publish_pending, wait_published
 from harness.tracking.runs import (
     AblationMember,
-    AblationRun,
+    ParentRun,
     ablation_folder,
     ablation_folders,
     list_trials_again,
+    members_table,
 )
 from harness.tracking.store import Store, open_store
 from models.errors import UserError
@@ -28,11 +31,7 @@ _LONGEST_NAME = 200
 
 
 def rebuild_report(
-    ablation: str,
-    scale: str,
-    runs_dir: Path,
-    console: Console,
-    selected: Ablation | None = None,
+    ablation: str, scale: str, runs_dir: Path, console: Console, selected: Ablation | None = None
 ) -> None:
     """Make the tables and figures again from MLflow alone, of the trials that are finished.
 
@@ -55,11 +54,7 @@ def rebuild_report(
                 "file in experiments/ without its folder and ending"
             )
     check_folder(runs_dir, "--runs-dir")
-    store = open_store(ROOT)
-
-    def notice(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
-
+    store, notice = open_store(ROOT), partial(print_line, console)
     if store.database is not None and store.database.exists():
         # Where the repository was copied or moved, its artifacts are looked for here.
         store.client()
@@ -84,7 +79,7 @@ def rebuild_report(
 
 
 def record_report(
-    tracked: AblationRun,
+    tracked: ParentRun,
     members: Sequence[AblationMember],
     ablation: Ablation,
     runs_dir: Path,
@@ -106,14 +101,10 @@ def record_report(
     Returns:
         Whether there is a report.
     """
-
-    def notice(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
-
+    notice = partial(print_line, console)
     again = f"make report EXP={ablation.name} SCALE={ablation.scale}"
     folders = [*(member.folder for member in members), tracked.folder]
-    published = wait_published(folders, store, notice)
-    if published[tracked.folder] is None:
+    if wait_published(folders, store, notice)[tracked.folder] is None:
         notice(f"No report yet, since reports are made from MLflow; later: {again}")
         return False
     folder = _folder(runs_dir, ablation.scale, ablation.name)
@@ -125,7 +116,7 @@ def record_report(
     for file in report.files:
         tracked.artifact(file)
     table = (folder / TABLE_MARKDOWN).read_text(encoding="utf-8")
-    tracked.note(table, members)
+    tracked.note(f"{table.strip()}\n\n{members_table(members, tracked.folder)}")
     _show(report, console)
     return True
 
@@ -137,4 +128,4 @@ def _folder(runs_dir: Path, scale: str, ablation: str) -> Path:
 def _show(report: Report, console: Console) -> None:
     console.print(report.console)
     for file in report.files:
-        console.print(str(file), highlight=False, markup=False, soft_wrap=True)
+        print_line(console, str(file))

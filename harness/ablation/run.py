@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +13,7 @@ from rich.console import Console
 from harness.ablation.report import record_report
 from harness.ablation.status import StateReader
 from harness.cluster import make_launcher
-from harness.cluster.launcher import Detached, Launcher, Plan
+from harness.cluster.launcher import Launcher, Plan
 from harness.config.cluster import ClusterConfig
 from harness.config.load import Ablation, Trial
 from harness.config.serialisation import flatten, to_plain
@@ -20,12 +22,11 @@ from harness.machine.environment import ROOT
 from harness.machine.files import check_folder
 from harness.processes.jobs import Job, JobResult
 from harness.processes.status import record_ending
-from harness.terminal.jobs import job_display
+from harness.terminal.jobs import job_display, print_line
 from harness.tracking.events import first_event
-from harness.tracking.journal import Journal, end_left_run, ending_of
-from harness.tracking.provenance import collect
+from harness.tracking.journal import Journal, end_left_run
 from harness.tracking.publisher import publish_pending
-from harness.tracking.runs import AblationMember, AblationRun, ablation_folder
+from harness.tracking.runs import AblationMember, ParentRun, ablation_folder, list_trials
 from harness.tracking.store import open_store
 from harness.training.build import check_batch
 from harness.trial.spec import (
@@ -87,10 +88,48 @@ def run_ablation(
         KeyboardInterrupt: Ctrl-C; the same call resumes the trials.
         Detached: the trials go on; the same call watches them again.
     """
-    check_folder(runs_dir, "--runs-dir")
-    bound, runs_dir = bind_content(ablation), runs_dir.resolve()
-    launcher = _launcher(bound, cluster, runs_dir, console, detach=detach)
-    return _AblationInProgress(bound, launcher, runs_dir, console, only_failed=only_failed).run()
+    notice = partial(print_line, console)
+    work, launcher = _prepare(ablation, cluster, runs_dir, notice, detach=detach)
+    store = open_store(ROOT)
+    notice(f"{ablation.name} at {ablation.scale}: {ablation.question}")
+    if only_failed:
+        work = replace(work, left=_failed_before(work, notice))
+        notice(f"{len(work.left)} trial(s) failed and are run again")
+    else:
+        notice(_what_is_reused(work))
+    plan = _plan(work, launcher)
+    _remove_damaged(work)
+
+    store.prepare(ablation.scale, notice)
+    publish_pending(work.runs_dir, store, notice)
+    tracked = ParentRun(work.folder, store, notice)
+    tracked.start(
+        names.KIND_ABLATION,
+        scale=ablation.scale,
+        name=ablation.name,
+        question=ablation.question,
+        tags={names.TAG_BASELINE: ablation.baseline},
+    )
+    with tracked.ended_by_errors():
+        for trial in work.ablation.trials:
+            _restore_lost_record(trial, work, notice)
+        list_trials(tracked.journal, work.members, work.floor)
+        results: list[JobResult] = []
+        if plan is not None:
+            jobs = _jobs(work, plan, store.uri)
+            with job_display(console, len(jobs)) as display:
+                results = plan.run(jobs, _WORKER, display.event)
+        failed = tuple(result for result in results if not result.ok)
+        list_trials(tracked.journal, work.members, work.floor)
+        _end_runs_of_killed_workers(failed, work)
+        reported = record_report(tracked, work.members, ablation, work.runs_dir, store, console)
+    if failed:
+        tracked.end("FAILED", f"{len(failed)} trials failed")
+    else:
+        tracked.end("FINISHED", "finished")
+    # Where no trial failed and none has finished, `retry` has nothing to do, nor to compare.
+    nothing_to_compare = only_failed and not work.left and not work.reused
+    return Outcome(failed, reported or nothing_to_compare)
 
 
 def print_scripts(
@@ -101,239 +140,181 @@ def print_scripts(
     Raises:
         UserError: the trials would not go to a scheduler, or the cluster cannot give what is asked.
     """
+    notice = partial(print_line, console)
+    work, launcher = _prepare(ablation, cluster, runs_dir, notice)
+    plan = _plan(work, launcher)
+    jobs = [] if plan is None else _jobs(work, plan, open_store(ROOT).uri)
+    for script in launcher.scripts(jobs) if jobs else ():
+        notice(script)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The trials of an ablation, and what of them is left to run."""
+
+    ablation: Ablation
+    """Bound to the very data, so that its trials' hashes are final."""
+    runs_dir: Path
+    folder: Path
+    """Of the ablation's own journal."""
+    folders: Mapping[str, Path]
+    """Of the trials, by their hash."""
+    reused: frozenset[str]
+    """The hashes of the trials that were finished before."""
+    left: tuple[Trial, ...]
+    floor: Path
+    """Where real images against real ones are scored."""
+    lacks_floor: bool
+
+    @property
+    def members(self) -> list[AblationMember]:
+        """The trials in the order of the table: variant by variant."""
+        order = self.ablation.variants
+        return [
+            AblationMember(
+                it.variant, it.seed, it.hash, self.folders[it.hash], it.hash in self.reused
+            )
+            for it in sorted(self.ablation.trials, key=lambda trial: order.index(trial.variant))
+        ]
+
+
+def _prepare(
+    ablation: Ablation,
+    cluster: ClusterConfig,
+    runs_dir: Path,
+    notice: Callable[[str], None],
+    *,
+    detach: bool = False,
+) -> tuple[_Work, Launcher]:
+    """Look at what is there already, and make what runs the rest."""
+    check_folder(runs_dir, "--runs-dir")
     bound, runs_dir = bind_content(ablation), runs_dir.resolve()
-    launcher = _launcher(bound, cluster, runs_dir, console)
-    for script in _AblationInProgress(bound, launcher, runs_dir, console).scripts():
-        console.print(script, highlight=False, markup=False, soft_wrap=True)
+    label = f"{ablation.name} at {ablation.scale}"
+    launcher = make_launcher(cluster, runs_dir, label, notice, detach=detach)
+    folders = {trial.hash: trial_folder(runs_dir, trial) for trial in bound.trials}
+    reused = frozenset(key for key, folder in folders.items() if finished_result(folder))
+    floor = floor_file(bound.trials[0].config, runs_dir / "references")
+    work = _Work(
+        bound,
+        runs_dir,
+        ablation_folder(runs_dir, bound.scale, bound.name, list(folders)),
+        folders,
+        reused,
+        left=tuple(trial for trial in bound.trials if trial.hash not in reused),
+        floor=floor,
+        lacks_floor=finished_floor(floor) is None,
+    )
+    return work, launcher
 
 
-class _AblationInProgress:
-    """One call of `run_ablation`."""
+def _failed_before(work: _Work, notice: Callable[[str], None]) -> tuple[Trial, ...]:
+    """Those of the trials left that failed. Asks SLURM, if they were jobs of its."""
+    states = StateReader(notice).read([work.folders[trial.hash] / RESULT for trial in work.left])
+    tried = zip(work.left, states, strict=True)
+    return tuple(trial for trial, state in tried if state.phase == "failed")
 
-    def __init__(
-        self,
-        ablation: Ablation,
-        launcher: Launcher,
-        runs_dir: Path,
-        console: Console,
-        *,
-        only_failed: bool = False,
-    ) -> None:
-        self.ablation = ablation
-        self.launcher = launcher
-        self.runs_dir = runs_dir
-        self.console = console
-        self.references = runs_dir / "references"
-        self.store = open_store(ROOT)
-        self.folders = {trial.hash: trial_folder(runs_dir, trial) for trial in ablation.trials}
-        self.reused = {
-            trial.hash
-            for trial in ablation.trials
-            if finished_result(self.folders[trial.hash]) is not None
-        }
-        self.only_failed = only_failed
-        self.left = [trial for trial in ablation.trials if trial.hash not in self.reused]
-        if only_failed:
-            results = [self.folders[trial.hash] / RESULT for trial in self.left]
-            states = StateReader(self.notice).read(results)
-            self.left = [
-                trial
-                for trial, state in zip(self.left, states, strict=True)
-                if state.phase == "failed"
-            ]
-        self.floor = floor_file(ablation.trials[0].config, self.references)
-        self._lacks_floor = finished_floor(self.floor) is None
-        hashes = [trial.hash for trial in ablation.trials]
-        self.folder = ablation_folder(runs_dir, ablation.scale, ablation.name, hashes)
 
-    def scripts(self) -> list[str]:
-        plan = self._plan()
-        return [] if plan is None else self.launcher.scripts(self._jobs(plan))
+def _what_is_reused(work: _Work) -> str:
+    seeds = defaultdict(list)
+    for trial in work.ablation.trials:
+        if trial.hash in work.reused:
+            seeds[trial.variant].append(str(trial.seed))
+    if not seeds:
+        return f"{len(work.left)} trials to run"
+    which = "; ".join(f"{variant} seed {', '.join(ks)}" for variant, ks in seeds.items())
+    count, total = len(work.reused), len(work.ablation.trials)
+    return f"{count} of {total} trials are finished already and are reused: {which}"
 
-    def run(self) -> Outcome:
-        ablation = self.ablation
-        self.notice(f"{ablation.name} at {ablation.scale}: {ablation.question}")
-        self._say_what_is_reused()
-        plan = self._plan()
-        self._remove_damaged()
-        self.store.prepare(ablation.scale, self.notice)
-        publish_pending(self.runs_dir, self.store, self.notice)
-        tracked = AblationRun(self.folder, self.store, self.notice)
-        tracked.start(
-            scale=ablation.scale,
-            ablation=ablation.name,
-            question=ablation.question,
-            baseline=ablation.baseline,
-            provenance=collect(ROOT).tags(),
-        )
-        try:
-            self._restore_lost_records()
-            tracked.trials(self._members(), self.floor)
-            failed = self._run_trials(tracked, plan)
-            compared = self._members()
-            reported = record_report(
-                tracked, compared, ablation, self.runs_dir, self.store, self.console
-            )
-        except Detached:
-            tracked.leave()
-            raise
-        except BaseException as error:
-            tracked.end(*ending_of(error))
-            raise
-        tracked.end(
-            "FAILED" if failed else "FINISHED",
-            f"{len(failed)} trials failed" if failed else "finished",
-        )
-        # Where no trial failed and none has finished, `retry` has nothing to do, nor to compare.
-        nothing_to_compare = self.only_failed and not self.left and not self.reused
-        return Outcome(failed, reported or nothing_to_compare)
 
-    def _restore_lost_records(self) -> None:
-        """Write the journal of a finished trial again, where it was lost or its beginning damaged.
+def _plan(work: _Work, launcher: Launcher) -> Plan | None:
+    """How to run what is left; None where nothing is."""
+    count = len(work.left) + work.lacks_floor
+    if not count:
+        return None
+    wants_gpu = any(trial.config.train.device != "cpu" for trial in work.ablation.trials)
+    plan = launcher.plan(count, wants_gpu=wants_gpu)
+    for trial in work.left:
+        check_batch(trial.config.train, plan.processes)
+    return plan
 
-        The result has the figures of the table, but not the curves of the training.
-        """
-        for trial in self.ablation.trials:
-            folder = self.folders[trial.hash]
-            if trial.hash not in self.reused or first_event(folder) is not None:
-                continue
-            result = finished_result(folder)
-            assert result is not None
-            journal = Journal(folder)
-            journal.start(
-                experiment=trial.scale,
-                run_name=f"{trial.variant}/seed{trial.seed}",
-                tags=result["tags"],
-                params=flatten(trial.config),
-                parent=self.folder,
-            )
-            journal.metrics(result["metrics"], step=int(result["training"]["steps"]))
-            for name in TRIAL_ARTIFACTS:
-                if (folder / name).is_file():
-                    journal.artifact(Path(name))
-            journal.end("FINISHED", "finished")
-            journal.close()
-            self.notice(
-                f"The record of {trial.variant} seed {trial.seed} was lost or damaged and is "
-                f"written again from {folder / RESULT}"
-            )
 
-    def notice(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+def _remove_damaged(work: _Work) -> None:
+    """So that nobody takes a damaged result, which is made again, for the new one."""
+    for trial in work.left:
+        folder = work.folders[trial.hash]
+        # Another command may have finished it since this one looked.
+        if finished_result(folder) is None:
+            (folder / RESULT).unlink(missing_ok=True)
+    if finished_floor(work.floor) is None:
+        work.floor.unlink(missing_ok=True)
 
-    def _remove_damaged(self) -> None:
-        """So that nobody takes a damaged result, which is made again, for the new one."""
-        for trial in self.left:
-            folder = self.folders[trial.hash]
-            # Another command may have finished it since this one looked.
-            if finished_result(folder) is None:
-                (folder / RESULT).unlink(missing_ok=True)
-        if finished_floor(self.floor) is None:
-            self.floor.unlink(missing_ok=True)
 
-    def _say_what_is_reused(self) -> None:
-        if self.only_failed:
-            self.notice(f"{len(self.left)} trial(s) failed and are run again")
-            return
-        seeds = defaultdict(list)
-        for trial in self.ablation.trials:
-            if trial.hash in self.reused:
-                seeds[trial.variant].append(str(trial.seed))
-        count, total = len(self.reused), len(self.ablation.trials)
-        if not seeds:
-            self.notice(f"{len(self.left)} trials to run")
-            return
-        which = "; ".join(f"{variant} seed {', '.join(ks)}" for variant, ks in seeds.items())
-        self.notice(f"{count} of {total} trials are finished already and are reused: {which}")
+def _restore_lost_record(trial: Trial, work: _Work, notice: Callable[[str], None]) -> None:
+    """Write the journal of a finished trial again, where it was lost or its beginning damaged.
 
-    def _plan(self) -> Plan | None:
-        """How to run what is left; None where nothing is."""
-        count = len(self.left) + self._lacks_floor
-        wants_gpu = any(trial.config.train.device != "cpu" for trial in self.ablation.trials)
-        if not count:
-            return None
-        plan = self.launcher.plan(count, wants_gpu=wants_gpu)
-        for trial in self.left:
-            check_batch(trial.config.train, plan.processes)
-        return plan
+    The result has the figures of the table, but not the curves of the training.
+    """
+    folder = work.folders[trial.hash]
+    if trial.hash not in work.reused or first_event(folder) is not None:
+        return
+    result = finished_result(folder)
+    assert result is not None
+    journal = Journal(folder)
+    journal.start(
+        experiment=trial.scale,
+        run_name=trial_key(trial),
+        tags=result["tags"],
+        params=flatten(trial.config),
+        parent=work.folder,
+    )
+    journal.metrics(result["metrics"], step=int(result["training"]["steps"]))
+    for name in TRIAL_ARTIFACTS:
+        if (folder / name).is_file():
+            journal.artifact(Path(name))
+    journal.end("FINISHED", "finished")
+    journal.close()
+    notice(
+        f"The record of {trial.variant} seed {trial.seed} was lost or damaged and is written again "
+        f"from {folder / RESULT}"
+    )
 
-    def _jobs(self, plan: Plan) -> list[Job]:
-        jobs = [self._job("trial", trial, plan) for trial in self.left]
-        if self._lacks_floor:
-            jobs.insert(0, self._job("floor", self.ablation.trials[0], plan))
-        return jobs
 
-    def _run_trials(self, tracked: AblationRun, plan: Plan | None) -> tuple[JobResult, ...]:
-        """Run what is left, and record which trials the ablation compares."""
-        results: list[JobResult] = []
-        jobs = [] if plan is None else self._jobs(plan)
-        if plan is not None and jobs:
-            with job_display(self.console, len(jobs)) as display:
-                results = plan.run(jobs, _WORKER, display.event)
-        tracked.trials(self._members(), self.floor)
-        failed = tuple(result for result in results if not result.ok)
-        self._end_runs_of_killed_workers(failed)
-        return failed
+def _jobs(work: _Work, plan: Plan, store_uri: str) -> list[Job]:
+    """A job for each trial that is left, behind that of the floor where it has to be measured."""
+    references = work.runs_dir / "references"
 
-    def _end_runs_of_killed_workers(self, failed: tuple[JobResult, ...]) -> None:
-        """Say in MLflow, and to `status`, how a trial ended whose process could not say it."""
-        reasons = {
-            result.key: result.reason or ""
-            for result in failed
-            if not result.caused_by_user and result.stopped is None
-        }
-        for trial in self.ablation.trials:
-            if (reason := reasons.get(trial_key(trial))) is not None:
-                end_left_run(self.folders[trial.hash], "FAILED", reason)
-                record_ending(self.folders[trial.hash], "failed", reason)
-
-    def _job(self, kind: str, trial: Trial, plan: Plan) -> Job:
-        folder = self.folders[trial.hash]
+    def payload(kind: str, trial: Trial) -> dict[str, object]:
         spec = TrialSpec(
             config=to_plain(trial.config),
             variant=trial.variant,
             scale=trial.scale,
             hash=trial.hash,
-            folder=str(folder),
-            references=str(self.references),
-            parent=str(self.folder),
-            store_uri=self.store.uri,
+            folder=str(work.folders[trial.hash]),
+            references=str(references),
+            parent=str(work.folder),
+            store_uri=store_uri,
             root=str(ROOT),
             threads=plan.threads,
             side_by_side=plan.side_by_side,
             processes=plan.processes,
         )
-        payload = {"job": kind, "spec": asdict(spec)}
-        if kind == "floor":
-            return Job(FLOOR, payload, self.references / _LOG, self.floor, single_process=True)
-        return Job(trial_key(trial), payload, folder / _LOG, folder / RESULT)
+        return {"job": kind, "spec": asdict(spec)}
 
-    def _members(self) -> list[AblationMember]:
-        """In the order of the table: variant by variant."""
-        return [
-            AblationMember(
-                trial.variant,
-                trial.seed,
-                trial.hash,
-                self.folders[trial.hash],
-                trial.hash in self.reused,
-            )
-            for variant in self.ablation.variants
-            for trial in self.ablation.trials
-            if trial.variant == variant
-        ]
+    jobs = []
+    if work.lacks_floor:
+        floor = payload("floor", work.ablation.trials[0])
+        jobs.append(Job(FLOOR, floor, references / _LOG, work.floor, single_process=True))
+    for trial in work.left:
+        folder = work.folders[trial.hash]
+        job = Job(trial_key(trial), payload("trial", trial), folder / _LOG, folder / RESULT)
+        jobs.append(job)
+    return jobs
 
 
-def _launcher(
-    ablation: Ablation,
-    cluster: ClusterConfig,
-    runs_dir: Path,
-    console: Console,
-    *,
-    detach: bool = False,
-) -> Launcher:
-    def notice(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
-
-    label = f"{ablation.name} at {ablation.scale}"
-    return make_launcher(cluster, runs_dir, label, notice, detach=detach)
+def _end_runs_of_killed_workers(failed: tuple[JobResult, ...], work: _Work) -> None:
+    """Say in MLflow, and to `status`, how a trial ended whose process could not say it."""
+    folders = {trial_key(trial): work.folders[trial.hash] for trial in work.ablation.trials}
+    for result in failed:
+        if not result.caused_by_user and result.stopped is None and result.key in folders:
+            end_left_run(folders[result.key], "FAILED", result.reason or "")
+            record_ending(folders[result.key], "failed", result.reason or "")

@@ -1,8 +1,6 @@
 """How far an ablation is, and the end of its jobs, for commands that did not begin them.
 
-In which state a trial is, from the files beside it and SLURM's queue; MLflow is not asked.
-
-Trials and their states as a table.
+The state of a trial is told from the files beside it and SLURM's queue; MLflow is not asked.
 """
 
 from __future__ import annotations
@@ -49,14 +47,11 @@ from harness.trial.spec import (
 )
 
 QUEUE_SECONDS = 10.0
-
 QUEUE_TIMEOUT_SECONDS = 60.0
-
 SILENCE_SECONDS = 60.0
 """After which a trial on another host, whose lock cannot be seen from here, is taken for ended."""
 
 Phase = Literal["done", "running", "queued", "requeued", "stopped", "failed", "waiting"]
-
 Queue = Mapping[str, QueuedJob]
 
 
@@ -92,17 +87,16 @@ class StateReader:
         """The states of the trials that make these results."""
         submitted = (not result.exists() and read_record(result) is not None for result in results)
         if any(submitted) and time.monotonic() - self._asked > QUEUE_SECONDS:
-            self._queue = self._ask()
+            try:
+                self._queue = read_queue(QUEUE_TIMEOUT_SECONDS)
+            except SlurmError as error:
+                self._queue = None
+                here = (
+                    "" if shutil.which("squeue") else " (this machine is not part of the cluster)"
+                )
+                self._notice(f"{error}{here}; states are what the files say")
             self._asked = time.monotonic()
         return [state_of(result, self._queue) for result in results]
-
-    def _ask(self) -> Queue | None:
-        try:
-            return read_queue(QUEUE_TIMEOUT_SECONDS)
-        except SlurmError as error:
-            here = "" if shutil.which("squeue") else " (this machine is not part of the cluster)"
-            self._notice(f"{error}{here}; states are what the files say")
-            return None
 
 
 def state_of(result: Path, queue: Queue | None) -> TrialState:
@@ -112,17 +106,20 @@ def state_of(result: Path, queue: Queue | None) -> TrialState:
     outcome = None if record is None else read_outcome(result, record)
     requeues = 0 if outcome is None else outcome.requeues
     job = "" if record is None else record.job
-    floor = result.name != RESULT
-    found = finished_floor(result) if floor else finished_result(result.parent)
-    if found is not None:
+    is_trial = result.name == RESULT
+    if (finished_result(result.parent) if is_trial else finished_floor(result)) is not None:
         return TrialState("done", status=status, job=job, requeues=requeues)
     phase, reason = _phase(result, status, record, outcome, queue)
-    if phase == "running" and record is not None and status is not None:
-        heard = record.submitted if outcome is None else outcome.updated
-        if status.updated < heard:
-            # What an earlier job left; this one has not come to the trial yet.
-            status = replace(status, stage="starting", note="", seconds_left=None)
+    heard = None if record is None else _last_heard(record, outcome)
+    if phase == "running" and heard is not None and status is not None and status.updated < heard:
+        # What an earlier job left; this one has not come to the trial yet.
+        status = replace(status, stage="starting", note="", seconds_left=None)
     return TrialState(phase, reason, status, job, requeues)
+
+
+def _last_heard(record: JobRecord, outcome: TaskOutcome | None) -> float:
+    """When a job last said anything; in seconds since the epoch."""
+    return record.submitted if outcome is None else outcome.updated
 
 
 def _phase(
@@ -143,15 +140,14 @@ def _phase(
             return "requeued", outcome.reason
     if is_locked(result.parent):
         return "running", ""
-    if record is not None and _job_speaks(record, outcome, status):
+    # Where the trial's process, or a later run of it, was heard of after the job, it knows better.
+    if record is not None and (
+        status is None
+        or status.state == "running"
+        or status.updated <= _last_heard(record, outcome)
+    ):
         return _phase_of_job(record, outcome, found, queue)
     return _phase_of_process(status)
-
-
-def _job_speaks(record: JobRecord, outcome: TaskOutcome | None, status: TrialStatus | None) -> bool:
-    """Whether the job, not the trial's process or a later run of it, knows how it ended."""
-    heard = record.submitted if outcome is None else outcome.updated
-    return status is None or status.state == "running" or status.updated <= heard
 
 
 def _phase_of_job(
@@ -183,38 +179,6 @@ def _phase_of_process(status: TrialStatus | None) -> tuple[Phase, str]:
     if status.host != socket.gethostname() and time.time() - status.updated < SILENCE_SECONDS:
         return "running", ""
     return "stopped", "its process ended without a word"
-
-
-@dataclass(frozen=True)
-class ProgressRow:
-    """One trial, by the name that other commands show it under, and its state."""
-
-    key: str
-    state: TrialState
-
-
-class AblationProgress:
-    """Looks at the files of an ablation's trials each time that it is asked."""
-
-    def __init__(self, ablation: Ablation, runs_dir: Path) -> None:
-        """Raises `UserError` where the trials depend on data that are not there."""
-        self._results = results_of(ablation, runs_dir)
-        self._reader = StateReader(self._note)
-        self._notices: list[str] = []
-
-    def rows(self) -> list[ProgressRow]:
-        """All trials in the order of their runs; the floor where it has a job of its own."""
-        keys = [key for key, path in self._results.items() if key != FLOOR or read_record(path)]
-        states = self._reader.read([self._results[key] for key in keys])
-        return [ProgressRow(key, state) for key, state in zip(keys, states, strict=True)]
-
-    def notices(self) -> list[str]:
-        """What could not be found out since the last call."""
-        notices, self._notices = self._notices, []
-        return notices
-
-    def _note(self, text: str) -> None:
-        self._notices.append(text)
 
 
 def results_of(ablation: Ablation, runs_dir: Path) -> dict[str, Path]:
@@ -263,64 +227,62 @@ _STYLES: dict[Phase, str] = {
 }
 
 _OVER: tuple[Phase, ...] = ("done", "failed", "stopped", "waiting")
+"""Nothing will happen unless somebody begins it."""
 
 
-def is_over(rows: Sequence[ProgressRow]) -> bool:
-    """Whether nothing will happen unless somebody begins it."""
-    return all(row.state.phase in _OVER for row in rows)
+class AblationProgress:
+    """Looks at the files of an ablation's trials each time that it is asked."""
+
+    def __init__(self, ablation: Ablation, runs_dir: Path) -> None:
+        """Raises `UserError` where the trials depend on data that are not there."""
+        self._results = results_of(ablation, runs_dir)
+        self._notices: list[str] = []
+        self._reader = StateReader(self._notices.append)
+
+    def look(self) -> tuple[RenderableType, bool]:
+        """All trials in the order of their runs, and the floor where it has a job of its own, as a
+        table; and whether all of them are over."""
+        keys = [key for key, path in self._results.items() if key != FLOOR or read_record(path)]
+        states = self._reader.read([self._results[key] for key in keys])
+        shown = _view(dict(zip(keys, states, strict=True)), self._notices)
+        self._notices.clear()
+        return shown, all(state.phase in _OVER for state in states)
 
 
-def status_view(rows: Sequence[ProgressRow], notices: Sequence[str]) -> RenderableType:
+def _view(states: Mapping[str, TrialState], notices: Sequence[str]) -> RenderableType:
     """The table, a line that counts the states, and what could not be found out."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("trial", "state", "stage", "done", "left", "job", "requeued", "note"):
-        right = name in ("done", "left", "requeued")
         table.add_column(
             name,
-            justify="right" if right else "left",
+            justify="right" if name in ("done", "left", "requeued") else "left",
             no_wrap=name != "note",
             overflow="fold",
             header_style="bold",
         )
-    for row in rows:
-        state = row.state
-        table.add_row(
-            Text(row.key),
-            Text(state.phase, style=_STYLES[state.phase]),
-            Text(_stage(state)),
-            _amount(state),
-            _left(state),
-            state.job,
-            f"{state.requeues}x" if state.requeues else "",
-            Text(_note(state)),
-        )
-    trials = [row for row in rows if row.key != FLOOR]
-    counts = Counter(row.state.phase for row in trials)
+    for key, state in states.items():
+        requeues = f"{state.requeues}x" if state.requeues else ""
+        stage, amount, left, note = _progress(state)
+        phase = Text(state.phase, style=_STYLES[state.phase])
+        table.add_row(Text(key), phase, stage, amount, left, state.job, requeues, note)
+    counts = Counter(state.phase for key, state in states.items() if key != FLOOR)
     summary = ", ".join(f"{counts[phase]} {phase}" for phase in _STYLES if counts[phase])
-    plural = "" if len(trials) == 1 else "s"
-    lines = [Text(f"{len(trials)} trial{plural}: {summary}"), *(Text(notice) for notice in notices)]
-    return Group(table, *lines)
+    plural = "" if counts.total() == 1 else "s"
+    lines = [f"{counts.total()} trial{plural}: {summary}", *notices]
+    return Group(table, *map(Text, lines))
 
 
-def _stage(state: TrialState) -> str:
-    begun = state.status is not None and state.phase != "done"
-    return state.status.stage if begun and state.status is not None else ""
-
-
-def _amount(state: TrialState) -> str:
-    status = state.status
-    if status is None or state.phase == "done" or status.total <= 0:
-        return ""
-    return f"{status.done}/{status.total} {status.done / status.total:4.0%}"
-
-
-def _left(state: TrialState) -> str:
-    status = state.status
-    if state.phase != "running" or status is None or status.seconds_left is None:
-        return ""
-    return format_duration(status.seconds_left)
-
-
-def _note(state: TrialState) -> str:
-    said = state.status.note if state.phase == "running" and state.status is not None else ""
-    return "  ".join(part for part in (said, state.reason) if part)
+def _progress(state: TrialState) -> tuple[Text, str, str, Text]:
+    """A trial's stage, how far it is, the time left, and what there is to say."""
+    status, runs = state.status, state.phase == "running"
+    if status is None:
+        return Text(), "", "", Text(state.reason)
+    stage = amount = left = ""
+    if state.phase != "done":
+        stage = status.stage
+        if status.total > 0:
+            amount = f"{status.done}/{status.total} {status.done / status.total:4.0%}"
+    if runs and status.seconds_left is not None:
+        left = format_duration(status.seconds_left)
+    said = status.note if runs else ""
+    return Text(stage), amount, left, Text("  ".join(filter(None, (said, state.reason))))

@@ -71,8 +71,8 @@ def _run(options: argparse.Namespace, *, only_failed: bool) -> int:
     from rich.console import Console
 
     from harness.ablation.run import run_ablation
-    from harness.cluster.launcher import Detached
     from harness.terminal.jobs import print_line
+    from models.errors import Detached
 
     console = Console()
     selected, cluster = load_selection(options)
@@ -168,20 +168,20 @@ def status(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from harness.ablation.status import AblationProgress, is_over, status_view
+    from harness.ablation.status import AblationProgress
 
     progress = AblationProgress(load_selection(options)[0], options.runs_dir)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_WITHOUT_TERMINAL)
     if not options.watch:
-        console.print(status_view(progress.rows(), progress.notices()))
+        console.print(progress.look()[0])
         return 0
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            rows = progress.rows()
-            live.update(status_view(rows, progress.notices()), refresh=True)
-            if is_over(rows):
+            view, over = progress.look()
+            live.update(view, refresh=True)
+            if over:
                 break
             time.sleep(_SECONDS_BETWEEN_LOOKS)
     return 0

@@ -61,8 +61,8 @@ def search(options: argparse.Namespace) -> int:
     # Optuna and the trials' libraries take seconds, which a mistake need not wait for.
     from rich.console import Console
 
-    from harness.cluster.launcher import Detached
     from harness.search.launch import run_search
+    from models.errors import Detached
 
     try:
         found = run_search(

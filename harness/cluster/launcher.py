@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from harness.processes.jobs import Job, JobEvent, JobResult
-
-
-class Detached(Exception):  # noqa: N818 - no error: the jobs go on
-    """The launcher left its jobs to themselves."""
-
-    def __init__(self, jobs: int, *, by_signal: signal.Signals | None = None) -> None:
-        """`jobs` are left unfinished; `by_signal` is None where the user wished to detach."""
-        super().__init__(f"{jobs} job(s) go on without this command")
-        self.jobs = jobs
-        self.by_signal = by_signal
 
 
 class Plan(Protocol):

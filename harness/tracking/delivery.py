@@ -7,17 +7,18 @@ the store has taken an event, and a crash in between costs nothing.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from harness.machine.files import DamagedFileError, read_json, write_json
 from harness.machine.mlflow_client import error_code, explain
-from harness.tracking.batch import LONGEST_TAG, Batch
 from harness.tracking.events import (
     JOURNAL_FILE,
     PUBLISHED_FILE,
@@ -26,7 +27,10 @@ from harness.tracking.events import (
     Damaged,
     End,
     Event,
+    Metrics,
+    Params,
     Resume,
+    Tags,
     Text,
     first_event,
     read_events,
@@ -36,12 +40,21 @@ from harness.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
 
 LOCK_FILE = ".tracking.lock"
 TAG_JOURNAL = "harness.journal"
 """Which journal a run was filled from."""
 TAG_NOT_SENT = "harness.not_sent"
 """What of the journal the store refused or the folder lacks, and why."""
+
+# MLflow 3.17, mlflow/utils/validation.py: at most 1000 metrics, 100 parameters and 100 tags in one
+# request, and 1000 of all together.
+METRICS_AT_ONCE = 800
+OTHERS_AT_ONCE = 100
+LONGEST_PARAM = 6000
+LONGEST_TAG = 8000
+_CUT = " ... (cut)"
 
 
 @dataclass(frozen=True)
@@ -61,20 +74,21 @@ def load_published(folder: Path, store_name: str) -> Published | None:
 
     An unreadable file counts as never sent: sending again is harmless.
     """
-    entry = _load_all(folder).get(store_name)
+    return _load_all(folder).get(store_name)
+
+
+def save_published(folder: Path, store_name: str, published: Published) -> None:
+    """Replace the entry of one store, atomically."""
+    entries = {**_load_all(folder), store_name: published}
+    plain = {name: asdict(entry) for name, entry in entries.items()}
+    write_json(folder / PUBLISHED_FILE, plain, indent=1)
+
+
+def _load_all(folder: Path) -> dict[str, Published]:
     try:
-        return Published(**{**entry, "postponed": tuple(entry["postponed"])}) if entry else None
-    except (TypeError, KeyError):
-        return None
-
-
-def save_published(folder: Path, store_name: str, published: Published | None) -> None:
-    """Replace the entry of one store, atomically; None removes it."""
-    entries = _load_all(folder)
-    entries.pop(store_name, None)
-    if published is not None:
-        entries[store_name] = asdict(published)
-    write_json(folder / PUBLISHED_FILE, entries, indent=1)
+        return read_json(folder / PUBLISHED_FILE, dict[str, Published])
+    except (FileNotFoundError, DamagedFileError):
+        return {}
 
 
 def is_complete(folder: Path, store_name: str) -> bool:
@@ -82,18 +96,76 @@ def is_complete(folder: Path, store_name: str) -> bool:
     published = load_published(folder, store_name)
     if published is None or published.postponed:
         return False
-    try:
+    with suppress(FileNotFoundError):
         return published.offset == (folder / JOURNAL_FILE).stat().st_size
-    except FileNotFoundError:
+    return True
+
+
+@dataclass
+class Batch:
+    """Metrics, parameters and tags of consecutive events, which MLflow takes in few requests."""
+
+    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    """Key, value, time in ms, step."""
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def take(self, event: Event | Damaged) -> bool:
+        """Whether the event was taken in: not where it is of another kind, or the batch full."""
+        if len(self.metrics) >= METRICS_AT_ONCE:
+            return False
+        match event:
+            case Metrics(values, step, time):
+                self.metrics += [(key, value, time, step) for key, value in values.items()]
+            case Params(params):
+                self.params |= params
+            case Tags(tags):
+                self.tags |= tags
+            case _:
+                return False
         return True
 
+    def parts(self) -> Iterator[Batch]:
+        """The batch cut into batches that each fit into one request."""
+        params, tags = list(self.params.items()), list(self.tags.items())
+        others = max(len(params), len(tags)) / OTHERS_AT_ONCE
+        for part in range(math.ceil(max(len(self.metrics) / METRICS_AT_ONCE, others))):
+            first, second = part * METRICS_AT_ONCE, part * OTHERS_AT_ONCE
+            yield Batch(
+                self.metrics[first : first + METRICS_AT_ONCE],
+                dict(params[second : second + OTHERS_AT_ONCE]),
+                dict(tags[second : second + OTHERS_AT_ONCE]),
+            )
 
-def _load_all(folder: Path) -> dict[str, dict[str, Any]]:
-    try:
-        entries = read_json(folder / PUBLISHED_FILE)
-    except (FileNotFoundError, DamagedFileError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
+    def singles(self) -> list[tuple[str, Batch]]:
+        """Each item in a batch of its own, after what it is called."""
+        return [
+            *((f"metric {it[0]} of step {it[3]}", Batch([it])) for it in self.metrics),
+            *((f"parameter {key}", Batch(params={key: it})) for key, it in self.params.items()),
+            *((f"tag {key}", Batch(tags={key: it})) for key, it in self.tags.items()),
+        ]
+
+    def entities(
+        self, resolve: Callable[[str], str]
+    ) -> tuple[list[Metric], list[Param], list[RunTag]]:
+        """For `MlflowClient.log_batch`. Over-long values are cut, visibly; empty tags left out.
+
+        Args:
+            resolve: puts run ids in the place of links, in tags; a tag that is nothing but a link
+                to a run that is gone becomes empty.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        tags = {key: resolve(value) for key, value in self.tags.items()}
+        return (
+            [Metric(*metric) for metric in self.metrics],
+            [Param(key, _shortened(value, LONGEST_PARAM)) for key, value in self.params.items()],
+            [RunTag(k, _shortened(value, LONGEST_TAG)) for k, value in tags.items() if value],
+        )
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - len(_CUT)] + _CUT
 
 
 class NotYetKnownError(Exception):
@@ -127,22 +199,16 @@ class Delivery:
         return FileLock(self.folder / LOCK_FILE, timeout=0, thread_local=False)
 
     def ensure_run(self) -> bool:
-        """Find the journal's run in the store, or create it.
-
-        Returns:
-            False where the journal has not begun.
-        """
+        """Find the journal's run in the store, or create it; False where no journal has begun."""
         begin = first_event(self.folder)
-        if begin is None:
-            return False
-        if self._published is None:
+        if begin is not None and self._published is None:
             client = self._open()
             published = load_published(self.folder, self._store.name)
             if published is None or not self._is_alive(published.run_id):
                 self._save(self._find_or_create(client, begin))
             else:
                 self._published = published
-        return True
+        return begin is not None
 
     def send(self) -> None:
         """Send all complete lines that are not sent yet."""
@@ -151,7 +217,7 @@ class Delivery:
         try:
             self._send_events()
         except Exception as error:
-            if not self._is_refusal(error) or self._is_alive(self._state().run_id):
+            if not _is_refusal(error) or self._is_alive(self._state.run_id):
                 raise
             # The run was deleted, or the store emptied: fill a new one from the beginning.
             self._published = None
@@ -163,11 +229,11 @@ class Delivery:
         if not self.ensure_run():
             return
         with (self.folder / JOURNAL_FILE).open("rb") as file:
-            for offset in self._state().postponed:
+            for offset in self._state.postponed:
                 event, _ = next(read_events(file, offset), (None, 0))
                 if not isinstance(event, Artifact | Text) or self._send_artifact(event):
-                    rest = tuple(other for other in self._state().postponed if other != offset)
-                    self._save(replace(self._state(), postponed=rest))
+                    rest = tuple(other for other in self._state.postponed if other != offset)
+                    self._save(replace(self._state, postponed=rest))
 
     def _send_events(self) -> None:
         """Send in as few requests as can be, and save how far that came once, at the end.
@@ -177,7 +243,7 @@ class Delivery:
         """
         batch = Batch()
         with (self.folder / JOURNAL_FILE).open("rb") as file:
-            start = self._state().offset
+            start = self._state.offset
             if os.fstat(file.fileno()).st_size == start:
                 return
             # What has been sent must survive a power failure, or the offset would be wrong.
@@ -185,54 +251,47 @@ class Delivery:
             try:
                 for event, end in read_events(file, start):
                     if isinstance(event, Artifact | Text):
-                        self._send_or_postpone(event, start)
+                        if not self._send_artifact(event) and start not in self._state.postponed:
+                            postponed = (*self._state.postponed, start)
+                            self._published = replace(self._state, postponed=postponed)
                     elif not batch.take(event):
                         self._send_batch(batch, start)
                         batch = Batch()
                         if not batch.take(event):
                             self._send_other(event)
-                            self._published = replace(self._state(), offset=end)
+                            self._published = replace(self._state, offset=end)
                     start = end
                 self._send_batch(batch, start)
             finally:
-                self._save(self._state())
+                self._save(self._state)
 
     def _send_batch(self, batch: Batch, end: int) -> None:
         """Send a batch, after which everything before byte `end` has been sent."""
         for part in batch.parts():
-            try:
-                self._log(part)
-            except Exception as error:
-                if not self._is_refusal(error) or not self._is_alive(self._state().run_id):
-                    raise
-                for single in part.singles():
-                    self._send_or_give_up(single)
-        self._published = replace(self._state(), offset=end)
+            self._send_part(part)
+        self._published = replace(self._state, offset=end)
 
-    def _send_or_give_up(self, single: Batch) -> None:
+    def _send_part(self, part: Batch, name: str = "") -> None:
+        """Send what fits into one request; of what is refused, each item, `name`d, by itself."""
         try:
-            self._log(single)
+            self._open().log_batch(self._state.run_id, *part.entities(self._resolve))
         except Exception as error:
-            if not self._is_refusal(error):
+            if not _is_refusal(error) or not self._is_alive(self._state.run_id):
                 raise
-            self._give_up(single.description(), explain(error))
-
-    def _log(self, batch: Batch) -> None:
-        self._open().log_batch(self._state().run_id, *batch.entities(self._resolve))
+            if name:
+                self._give_up(name, explain(error))
+                return
+            for name, single in part.singles():
+                self._send_part(single, name)
 
     def _send_other(self, event: Event | Damaged) -> None:
-        run_id = self._state().run_id
-        if isinstance(event, Resume):
-            self._open().update_run(run_id, status="RUNNING")
-        elif isinstance(event, End):
-            self._open().set_terminated(run_id, event.status, event.time)
-        elif isinstance(event, Damaged):
-            self._give_up(f"the line at byte {event.at}", "it cannot be read")
-
-    def _send_or_postpone(self, event: Artifact | Text, start: int) -> None:
-        postponed = self._state().postponed
-        if not self._send_artifact(event) and start not in postponed:
-            self._published = replace(self._state(), postponed=(*postponed, start))
+        match event:
+            case Resume():
+                self._open().update_run(self._state.run_id, status="RUNNING")
+            case End(status, _, time):
+                self._open().set_terminated(self._state.run_id, status, time)
+            case Damaged(at):
+                self._give_up(f"the line at byte {at}", "it cannot be read")
 
     def _send_artifact(self, event: Artifact | Text) -> bool:
         """Whether it is settled. Artifacts may go elsewhere than metrics and must not block them.
@@ -240,7 +299,7 @@ class Delivery:
         Raises:
             Exception: the tracking store itself does not answer.
         """
-        run_id = self._state().run_id
+        run_id = self._state.run_id
         name = event.path if isinstance(event, Artifact) else event.name
         text = self._resolve(event.text) if isinstance(event, Text) else ""
         file = (self.folder / name).resolve()
@@ -269,12 +328,8 @@ class Delivery:
     def _give_up(self, what: str, why: str) -> None:
         self._not_sent.append(f"{what}: {why}")
         text = "\n".join(self._not_sent)[:LONGEST_TAG]
-        self._open().set_tag(self._state().run_id, TAG_NOT_SENT, text)
+        self._open().set_tag(self._state.run_id, TAG_NOT_SENT, text)
         self._on_notice(f"{self.folder}: {what} is missing in MLflow: {why}")
-
-    def _is_refusal(self, error: Exception) -> bool:
-        """Whether the store answered that it will never take this."""
-        return error_code(error) in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
     def _is_alive(self, run_id: str) -> bool:
         try:
@@ -287,10 +342,8 @@ class Delivery:
     def _find_or_create(self, client: MlflowClient, begin: Begin) -> Published:
         experiment = self._store.experiment_id(client, begin.experiment)
         found = client.search_runs([experiment], f"tags.`{TAG_JOURNAL}` = '{begin.journal}'")
-        if found:
-            return Published(experiment, found[0].info.run_id, 0)
         tags = {TAG_JOURNAL: begin.journal}
-        run = client.create_run(experiment, begin.time, tags, begin.run_name)
+        run = found[0] if found else client.create_run(experiment, begin.time, tags, begin.run_name)
         return Published(experiment, run.info.run_id, 0)
 
     def _open(self) -> MlflowClient:
@@ -298,9 +351,10 @@ class Delivery:
             self._client = self._store.client()
         return self._client
 
+    @property
     def _state(self) -> Published:
-        if self._published is None:
-            raise RuntimeError("ensure_run() comes first")
+        """How far all has come; known once `ensure_run` found the run."""
+        assert self._published is not None
         return self._published
 
     def _save(self, published: Published) -> None:
@@ -319,12 +373,14 @@ class Delivery:
         if first_event(folder) is None:
             return ""
         linked = Delivery(folder, self._store, self._on_notice, self._client)
-        try:
-            with linked.lock():
-                linked.ensure_run()
-        except Timeout:
-            pass
+        with suppress(Timeout), linked.lock():
+            linked.ensure_run()
         published = load_published(folder, self._store.name)
         if published is None:
             raise NotYetKnownError(f"the run of {folder} is not in MLflow yet")
         return published.run_id
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the store answered that it will never take this."""
+    return error_code(error) in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")

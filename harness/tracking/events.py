@@ -11,9 +11,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, get_args
 from urllib.parse import quote, unquote
 
 JOURNAL_FILE = "tracking.jsonl"
@@ -101,18 +102,7 @@ class Damaged:
 
 Event = Begin | Resume | Params | Metrics | Tags | Artifact | Text | End
 
-_KINDS: dict[str, type[Event]] = {
-    "begin": Begin,
-    "resume": Resume,
-    "params": Params,
-    "metrics": Metrics,
-    "tags": Tags,
-    "artifact": Artifact,
-    "text": Text,
-    "end": End,
-}
-
-_NAMES = {kind: name for name, kind in _KINDS.items()}
+_KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 
 def encode(event: Event) -> bytes:
@@ -121,7 +111,7 @@ def encode(event: Event) -> bytes:
     Raises:
         ValueError: a number in it is not finite.
     """
-    fields = {"event": _NAMES[type(event)], **asdict(event)}
+    fields = {"event": type(event).__name__.lower(), **asdict(event)}
     return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -148,13 +138,16 @@ def read_events(file: BinaryIO, offset: int) -> Iterator[tuple[Event | Damaged, 
         yield event, offset
 
 
+def recorded_events(folder: Path) -> Iterator[Event | Damaged]:
+    """The events of the journal in `folder`; none where there is no journal."""
+    with suppress(FileNotFoundError), (folder / JOURNAL_FILE).open("rb") as file:
+        for event, _ in read_events(file, 0):
+            yield event
+
+
 def first_event(folder: Path) -> Begin | None:
     """How the journal in `folder` begins, or None where there is none or nothing in it yet."""
-    try:
-        with (folder / JOURNAL_FILE).open("rb") as file:
-            event, _ = next(read_events(file, 0), (None, 0))
-    except FileNotFoundError:
-        return None
+    event = next(recorded_events(folder), None)
     return event if isinstance(event, Begin) else None
 
 

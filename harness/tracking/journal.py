@@ -2,8 +2,7 @@
 
 The process that runs the trial writes it, and of an ablation's run perhaps a second command; each
 event is one line, written at once, so that a kill at any moment costs at most the line being
-written. Metrics are not synced to disk one by one;
-the publisher does that before it sends them, in its own thread.
+written. The publisher syncs metrics to the disk before it sends them, in its own thread.
 """
 
 from __future__ import annotations
@@ -49,11 +48,6 @@ TAG_CHANGED_ON_RESUME = "harness.changed_on_resume"
 """JSON object of the parameters that a resumed run was given with another value."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-
-def as_text(value: object) -> str:
-    """A parameter's value as YAML users write it: `true`, `null`, `[0.9, 0.999]`."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def ending_of(error: BaseException) -> tuple[Status, str]:
@@ -110,17 +104,16 @@ class Journal:
             parent: folder of the parent run's journal, which must have been started before.
         """
         with self._lock:
-            if self._begin is None:
+            if self._begin is not None:
+                self._write(Resume(_now()))
+            else:
                 begin = Begin(uuid.uuid4().hex, experiment, run_name, _now())
                 if os.fstat(self._file).st_size:
                     self._put_first(begin)
                 else:
                     self._write(begin)
-            else:
-                self._write(Resume(_now()))
             self._write_tags(tags)
-            changed = self._write_params(params)
-            if changed:
+            if changed := self._write_params(params):
                 self._write_tags({TAG_CHANGED_ON_RESUME: json.dumps(changed)})
             if parent is not None and TAG_PARENT not in self._tags:
                 self._write_tags({TAG_PARENT: run_link(parent, self.folder)})
@@ -182,23 +175,17 @@ class Journal:
         relative = absolute.relative_to(self.folder.resolve())
         if not absolute.is_file():
             raise FileNotFoundError(absolute)
-        with self._lock:
-            self._write(Artifact(relative.as_posix(), folder))
-            os.fsync(self._file)
+        self._write_through(Artifact(relative.as_posix(), folder))
 
     def text(self, name: str, text: str) -> None:
         """Record an artifact called `name` by its content, which may hold links, see `run_link`."""
-        with self._lock:
-            self._write(Text(name, text))
-            os.fsync(self._file)
+        self._write_through(Text(name, text))
 
     def end(self, status: Status, reason: str = "") -> None:
         """End the run; `reason` says why it ended and becomes a tag."""
-        with self._lock:
-            if reason:
-                self._write_tags({TAG_ENDED_BECAUSE: reason})
-            self._write(End(status, reason, _now()))
-            os.fsync(self._file)
+        if reason:
+            self.tags({TAG_ENDED_BECAUSE: reason})
+        self._write_through(End(status, reason, _now()))
 
     def close(self) -> None:
         """Release the file. The journal can be opened again."""
@@ -241,14 +228,15 @@ class Journal:
         self._begin = begin
 
     def _remember(self, event: Event | Damaged) -> None:
-        if isinstance(event, Begin):
-            self._begin = event
-        elif isinstance(event, Params):
-            self._params.update(event.params)
-        elif isinstance(event, Tags):
-            self._tags.update(event.tags)
-        elif isinstance(event, Metrics):
-            self._seen.update((key, event.step) for key in event.values)
+        match event:
+            case Begin():
+                self._begin = event
+            case Params(params):
+                self._params |= params
+            case Tags(tags):
+                self._tags |= tags
+            case Metrics(values, step):
+                self._seen.update((key, step) for key in values)
 
     def _write(self, event: Event) -> None:
         if self._begin is None and not isinstance(event, Begin):
@@ -262,6 +250,12 @@ class Journal:
                 raise OSError(errno.ENOSPC, "no room for the whole line", file)
         self._remember(event)
 
+    def _write_through(self, event: Event) -> None:
+        """Write an event that a power failure shall not take back."""
+        with self._lock:
+            self._write(event)
+            os.fsync(self._file)
+
     def _write_tags(self, tags: Mapping[str, str]) -> None:
         for key in tags:
             check_name(key)
@@ -270,10 +264,16 @@ class Journal:
             self._write(Tags(changed))
 
     def _write_params(self, params: Mapping[str, object]) -> dict[str, str]:
-        """Write those not yet recorded; give back those recorded with another value."""
+        """Write those not yet recorded; give back those recorded with another value.
+
+        A value stands as in YAML: `true`, `null`, `[0.9, 0.999]`.
+        """
         for key in params:
             check_name(key)
-        texts = {key: as_text(value) for key, value in params.items()}
+        texts = {
+            key: value if isinstance(value, str) else json.dumps(value, default=str)
+            for key, value in params.items()
+        }
         new = {key: text for key, text in texts.items() if key not in self._params}
         if new:
             self._write(Params(new))

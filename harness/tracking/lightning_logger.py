@@ -1,4 +1,4 @@
-"""Lightning's metrics into a journal.
+"""Lightning's metrics into a journal, in a file of its own, since Lightning is slow to import.
 
 Lightning's own MLFlowLogger is not used: it cuts parameters at 250 characters, does not resume a
 run properly, and blocks the training while a server is away.
@@ -28,18 +28,13 @@ class JournalLogger(Logger):
     the trial, which has more to do after training. `on_metrics` is told what has been recorded.
     """
 
+    name = "journal"
+    version = ""
+
     def __init__(self, journal: Journal, on_metrics: MetricsListener | None = None) -> None:
         super().__init__()
         self._journal = journal
         self._on_metrics = on_metrics
-
-    @property
-    def name(self) -> str:
-        return "journal"
-
-    @property
-    def version(self) -> str:
-        return ""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:

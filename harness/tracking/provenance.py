@@ -7,8 +7,6 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.machine.environment import installed_versions, usable_cores
@@ -25,53 +23,33 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
-NOT_A_CHECKOUT = "not a git checkout"
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What to know of the surroundings of a run. It names no machine and no user."""
+def provenance_tags(
+    root: Path, *, gpu: str | None = None, threads: int | None = None
+) -> dict[str, str]:
+    """The surroundings of a run started now, as MLflow tags which name no machine and no user.
 
-    commit: str | None
-    """Full hash of the commit, or None outside a git checkout."""
-    dirty: bool | None
-    """Whether files differ from the commit or are not in it; None outside a git checkout."""
-    versions: Mapping[str, str]
-    """Versions of Python and of the libraries that are installed, by name."""
-    device: str
-    """Model of the GPU, or of the CPU."""
-    threads: int
-    """CPU threads that the run may use."""
-
-    def tags(self) -> dict[str, str]:
-        """All of it as MLflow tags."""
-        tags = {
-            names.TAG_GIT_COMMIT: self.commit or NOT_A_CHECKOUT,
-            names.TAG_DEVICE: f"{self.device}, {self.threads} CPU threads",
-            names.TAG_VERSIONS: json.dumps(dict(self.versions)),
-        }
-        if self.dirty is not None:
-            tags[names.TAG_GIT_DIRTY] = "true" if self.dirty else "false"
-        return tags
-
-
-def collect(root: Path, gpu: str | None = None, threads: int | None = None) -> Provenance:
-    """Look up the provenance of a run started now. Imports none of the libraries.
+    Imports none of the libraries.
 
     Args:
-        root: the repository's root.
+        root: the repository's; outside of a git checkout there is no commit.
         gpu: the GPU's name, where one is used; asking for it needs torch.
         threads: CPU threads of the run; all that this process may use if left out.
     """
     is_checkout = _git(root, "rev-parse", "--show-prefix") == ""
+    commit = _git(root, "rev-parse", "--verify", "HEAD") if is_checkout else None
     status = _git(root, "status", "--porcelain") if is_checkout else None
-    return Provenance(
-        commit=_git(root, "rev-parse", "--verify", "HEAD") if is_checkout else None,
-        dirty=None if status is None else status != "",
-        versions={"python": platform.python_version(), **installed_versions(PACKAGES)},
-        device=gpu or cpu_model(),
-        threads=threads or usable_cores(),
-    )
+    versions = {"python": platform.python_version(), **installed_versions(PACKAGES)}
+    tags = {
+        names.TAG_GIT_COMMIT: commit or "not a git checkout",
+        names.TAG_DEVICE: f"{gpu or cpu_model()}, {threads or usable_cores()} CPU threads",
+        names.TAG_VERSIONS: json.dumps(versions),
+    }
+    if status is not None:
+        # Files that differ from the commit, or are not in it.
+        tags[names.TAG_GIT_DIRTY] = "true" if status else "false"
+    return tags
 
 
 def cpu_model() -> str:

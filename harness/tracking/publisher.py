@@ -1,4 +1,5 @@
-"""Sends journals to MLflow: one while its trial writes it, and what earlier commands left unsent.
+"""Sends journals to MLflow: one while its trial writes it, and what earlier commands left unsent;
+and finds them on the disk.
 
 A fresh, emptied or other store lacks all journals, and is filled in the same way.
 """
@@ -14,10 +15,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from harness.machine.environment import ROOT
 from harness.machine.mlflow_client import configure_mlflow, explain
 from harness.tracking.delivery import Delivery, NotYetKnownError, is_complete, load_published
 from harness.tracking.events import JOURNAL_FILE, first_event
-from harness.tracking.store import Store
+from harness.tracking.store import Store, open_store
+from harness.vocabulary.names import ARTIFACT_CONFIG
+from models.errors import UserError
 
 LONGEST_PAUSE = 60.0
 """Seconds between attempts while the store does not answer, at most."""
@@ -43,6 +47,7 @@ class Publisher:
         on_notice: Callable[[str], None],
         interval: float = 2.0,
     ) -> None:
+        """`interval` is in seconds."""
         self._folder = folder
         self._store = store
         self._on_notice = on_notice
@@ -56,8 +61,7 @@ class Publisher:
     @property
     def run_id(self) -> str | None:
         """The run's id in the store, or None until the store has one."""
-        published = load_published(self._folder, self._store.name)
-        return published.run_id if published else None
+        return run_id_of(self._folder, self._store)
 
     def start(self) -> None:
         """Begin to send. Imports MLflow here, since two threads importing at once can clash."""
@@ -82,15 +86,13 @@ class Publisher:
         return complete
 
     def _run(self) -> None:
-        pause = 0.0
-        stopping = False
+        pause, stopping = 0.0, False
         try:
             while not stopping:
                 stopping = self._stop.wait(pause)
-                if self._attempt(also_postponed=stopping):
-                    pause = self._interval
-                else:
-                    pause = min(max(2 * pause, self._interval), LONGEST_PAUSE)
+                answered = self._attempt(also_postponed=stopping)
+                longer = min(max(2 * pause, self._interval), LONGEST_PAUSE)
+                pause = self._interval if answered else longer
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -110,20 +112,13 @@ class Publisher:
             return True
         except Exception as error:
             # Tracking must never end a training: whatever went wrong, the journal has it all.
-            self._tell_silent(error)
+            if self._silent_since is None:
+                self._silent_since = time.monotonic()
+                self._on_notice(
+                    f"MLflow at {self._store.name} does not answer ({explain(error)}); metrics are "
+                    f"kept in {self._folder / JOURNAL_FILE} and sent later"
+                )
             return False
-        self._tell_back()
-        return True
-
-    def _tell_silent(self, error: Exception) -> None:
-        if self._silent_since is None:
-            self._silent_since = time.monotonic()
-            self._on_notice(
-                f"MLflow at {self._store.name} does not answer ({explain(error)}); metrics are "
-                f"kept in {self._folder / JOURNAL_FILE} and sent later"
-            )
-
-    def _tell_back(self) -> None:
         if self._silent_since is not None:
             minutes = (time.monotonic() - self._silent_since) / 60
             self._silent_since = None
@@ -131,6 +126,7 @@ class Publisher:
                 f"MLflow at {self._store.name} answers again after {minutes:.1f} minutes; "
                 "all metrics have been sent"
             )
+        return True
 
 
 def run_id_of(folder: Path, store: Store) -> str | None:
@@ -159,11 +155,8 @@ def publish_pending(
     Returns:
         Whether the store has everything; if not, the user was told.
     """
-    folders = find_journals(runs_dir)
-    if not folders:
-        return True
     try:
-        unsent = _unsent(folders, store)
+        unsent = _unsent(find_journals(runs_dir), store)
     except Exception as error:
         on_notice(_not_answering(store, error))
         return False
@@ -184,11 +177,8 @@ def wait_published(
         The run id of each folder, None where the store has not answered.
     """
     deadline = time.monotonic() + timeout
-    while True:
-        left = [f for f in folders if first_event(f) and not is_complete(f, store.name)]
-        if not left or not _publish(left, store, on_notice, deadline):
-            break
-        if time.monotonic() > deadline:
+    while left := [f for f in folders if first_event(f) and not is_complete(f, store.name)]:
+        if not _publish(left, store, on_notice, deadline) or time.monotonic() > deadline:
             break
         time.sleep(0.2)
     return {folder: run_id_of(folder, store) for folder in folders}
@@ -202,6 +192,33 @@ def find_journals(runs_dir: Path) -> list[Path]:
             found.append(Path(folder))
             subfolders.clear()
     return sorted(found)
+
+
+def find_trial(run: str, runs_dir: Path) -> Path:
+    """The folder of a trial, from whatever a person names it by.
+
+    Raises:
+        UserError: neither a trial's folder nor a run that was made here bears that name.
+    """
+    shape = f"{runs_dir}/SCALE/VARIANT/seedN-HASH"
+    for folder in (Path(run), runs_dir / run):
+        if folder.is_dir():
+            if (folder / ARTIFACT_CONFIG).is_file():
+                return folder.resolve()
+            raise UserError(
+                f"{folder} is not the folder of a trial, since it holds no {ARTIFACT_CONFIG}; "
+                f"a trial's is {shape}"
+            )
+    store = open_store(ROOT)
+    for folder in find_journals(runs_dir):
+        if run_id_of(folder, store) == run:
+            if (folder / ARTIFACT_CONFIG).is_file():
+                return folder.resolve()
+            raise UserError(f"MLflow run {run} is not a trial's, but that of {folder}")
+    raise UserError(
+        f"{run} is neither a trial's folder ({shape}) nor the MLflow run id of a trial in "
+        f"{runs_dir}"
+    )
 
 
 def _unsent(folders: Iterable[Path], store: Store) -> list[Path]:

@@ -36,16 +36,11 @@ def is_half_made(database: Path) -> bool:
     where it is made anew."""
     try:
         with _opened(database) as connection:
-            tables = [
-                name
-                for (name,) in connection.execute(
-                    "SELECT name FROM sqlite_master WHERE type = 'table'"
-                )
-                if name not in _FILLED_BY_SETUP
-            ]
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             return not any(
                 connection.execute(f'SELECT EXISTS (SELECT 1 FROM "{name}")').fetchone()[0]  # noqa: S608
-                for name in tables
+                for (name,) in tables.fetchall()
+                if name not in _FILLED_BY_SETUP
             )
     except sqlite3.Error:
         return False
@@ -89,9 +84,7 @@ def bring_artifacts_home(database: Path) -> None:
             home = database.parent.resolve() / ARTIFACTS / name
             old = _path(location)
             # Only what was put beside a database by rule; a place of the user's own choice stays.
-            if old is None or old == home or old.parts[-2:] != (ARTIFACTS, name):
-                continue
-            if old.resolve() == home:
+            if old is None or old.parts[-2:] != (ARTIFACTS, name) or home in (old, old.resolve()):
                 continue
             if not home.exists() and old.exists() and any(old.iterdir()):
                 raise UserError(

@@ -85,9 +85,8 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"MLflow cannot use {folder}: {explain(error)}. {_USE_INSTEAD}") from (
-                error
-            )
+            why = f"MLflow cannot use {folder}: {explain(error)}"
+            raise UserError(f"{why}. {_USE_INSTEAD}") from error
         if not os.access(folder, os.W_OK):
             raise UserError(f"MLflow cannot write to {folder}. {_USE_INSTEAD}")
         with self._setup_lock():
@@ -113,14 +112,13 @@ class Store:
         if self.database is not None:
             return active_run_ids(self.database, experiment_id)
         run_ids: set[str] = set()
-        token = None
-        while True:
+        token: str | None = ""
+        while token is not None:
             # The server sends all that it has of each run, so few at once keep the memory small.
-            page = client.search_runs([experiment_id], max_results=200, page_token=token)
+            page = client.search_runs([experiment_id], max_results=200, page_token=token or None)
             run_ids.update(run.info.run_id for run in page)
-            token = page.token
-            if not token:
-                return run_ids
+            token = page.token or None
+        return run_ids
 
     def experiment_id(self, client: MlflowClient, name: str) -> str:
         """The id of an experiment, which is created where the store lacks it.
@@ -128,17 +126,15 @@ class Store:
         Raises:
             UserError: the experiment is in MLflow's trash.
         """
-        from mlflow.exceptions import MlflowException
-
-        if self.database is None:
-            try:
+        if self.database is not None:
+            with self._setup_lock():
                 return self._find_or_create(client, name)
-            except MlflowException as error:
-                # Somebody else created it in between.
-                if error_code(error) != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                return self._find_or_create(client, name)
-        with self._setup_lock():
+        try:
+            return self._find_or_create(client, name)
+        except Exception as error:
+            # Somebody else created it in between.
+            if error_code(error) != "RESOURCE_ALREADY_EXISTS":
+                raise
             return self._find_or_create(client, name)
 
     def prepare(self, experiment: str, on_notice: Callable[[str], None]) -> bool:
@@ -178,10 +174,10 @@ class Store:
     def _find_or_create(self, client: MlflowClient, name: str) -> str:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            location = None if self.has_server else self._artifact_location(name)
-            return client.create_experiment(
-                name, artifact_location=location, tags={_KIND: _MODEL_TRAINING}
-            )
+            # Where MLflow itself would put artifacts, but independent of the working directory.
+            beside = self.root if self.database is None else self.database.parent
+            location = None if self.has_server else (beside.resolve() / ARTIFACTS / name).as_uri()
+            return client.create_experiment(name, location, {_KIND: _MODEL_TRAINING})
         if experiment.lifecycle_stage != "active":
             raise UserError(
                 f"The MLflow experiment {name!r} at {self.name} was deleted. Restore it with "
@@ -189,11 +185,6 @@ class Store:
                 "remove it for good with `mlflow gc`."
             )
         return str(experiment.experiment_id)
-
-    def _artifact_location(self, experiment: str) -> str:
-        """Where MLflow itself would put artifacts, but independent of the working directory."""
-        beside = self.root if self.database is None else self.database.parent
-        return (beside.resolve() / ARTIFACTS / experiment).as_uri()
 
     def _setup_lock(self) -> FileLock:
         assert self.database is not None
@@ -210,23 +201,19 @@ def open_store(root: Path) -> Store:
     uri = os.environ.get(URI_VARIABLE, "").strip()
     if not uri:
         return Store(f"sqlite:///{root / 'mlflow.db'}", root)
-    given = f"{URI_VARIABLE} is {without_credentials(uri)!r}"
     scheme = uri.split(":", 1)[0].split("+", 1)[0]
+    prefix, _, path = uri.partition(":///")
+    problem = None
     if scheme == "file" or (":" not in uri and scheme != "databricks"):
-        raise UserError(
-            f"{given}, a folder, and MLflow no longer keeps runs in folders. {_USE_INSTEAD}"
-        )
-    if scheme not in _SCHEMES:
-        raise UserError(f"{given}, of no kind that MLflow knows. {_USE_INSTEAD}")
-    if scheme == "sqlite":
-        prefix, separator, path = uri.partition(":///")
-        if not separator or path in ("", ":memory:"):
-            raise UserError(
-                f"{given}, a database in memory, which trials in other processes cannot reach. "
-                f"{_USE_INSTEAD}"
-            )
-        uri = f"{prefix}:///{Path(path).absolute()}"
-    return Store(uri, root)
+        problem = "a folder, and MLflow no longer keeps runs in folders"
+    elif scheme not in _SCHEMES:
+        problem = "of no kind that MLflow knows"
+    elif scheme == "sqlite" and path in ("", ":memory:"):
+        problem = "a database in memory, which trials in other processes cannot reach"
+    if problem is not None:
+        given = f"{URI_VARIABLE} is {without_credentials(uri)!r}"
+        raise UserError(f"{given}, {problem}. {_USE_INSTEAD}")
+    return Store(f"{prefix}:///{Path(path).absolute()}" if scheme == "sqlite" else uri, root)
 
 
 def _unusable_database(database: Path, error: Exception) -> str:

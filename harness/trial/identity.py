@@ -15,7 +15,7 @@ from harness.config.schema import TrialConfig
 from harness.data.images import DataSet
 from harness.evaluation.cost import model_cost
 from harness.evaluation.quality import Quality
-from harness.tracking.provenance import collect
+from harness.tracking.provenance import provenance_tags
 from harness.training.train import TrainingSummary
 from harness.training.validation import Best
 from harness.trial.reference import measured_identity
@@ -41,9 +41,8 @@ def spec_tags(
         gpu: its name; None on a CPU.
         processes: that train together.
     """
-    provenance = collect(Path(spec.root), gpu=gpu, threads=spec.threads)
     return {
-        **provenance.tags(),
+        **provenance_tags(Path(spec.root), gpu=gpu, threads=spec.threads),
         names.TAG_KIND: names.KIND_TRIAL,
         names.TAG_SCALE: spec.scale,
         names.TAG_VARIANT: spec.variant,

@@ -38,7 +38,7 @@ from harness.evaluation.probe.probe import (
 )
 from harness.machine.place import choose_device
 from harness.processes.progress import ignore_progress
-from harness.tracking.find import find_trial
+from harness.tracking.publisher import find_trial
 from harness.training.export import export_model, weight_shapes
 from harness.training.train import finished_training, load_trained, weights_file
 from harness.vocabulary import names

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.cluster.launcher import Detached
 from harness.cluster.slurm.queue import (
     JobRecord,
     QueuedJob,
@@ -19,6 +18,7 @@ from harness.processes.jobs import Job, JobEnded, JobEvent, JobProgressed, JobRe
 from harness.processes.progress import Progress
 from harness.processes.signals import stop_on_signals
 from harness.processes.status import read_status
+from models.errors import Detached
 
 FILES_SECONDS = 1.0
 """Between two looks at the files."""

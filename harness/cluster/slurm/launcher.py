@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.cluster.launcher import Detached
 from harness.cluster.slurm.follow import Follower
 from harness.cluster.slurm.partitions import check_request
 from harness.cluster.slurm.queue import require_slurm
 from harness.cluster.slurm.submission import Submitted, Submitter
 from harness.config.cluster import SlurmCluster
 from harness.processes.jobs import Job, JobEvent, JobResult
+from models.errors import Detached
 
 
 @dataclass(frozen=True)

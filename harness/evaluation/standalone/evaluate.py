@@ -259,7 +259,7 @@ def _open_samples(text: str, runs_dir: Path) -> tuple[ImageInput, dict[str, Any]
         return open_images(path), {}
     # They bring the whole of training along: seconds that images from elsewhere need not wait for.
     from harness.config.facts import sampling_facts
-    from harness.tracking.find import find_trial
+    from harness.tracking.publisher import find_trial
 
     try:
         folder = find_trial(text, runs_dir)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from harness.tracking.batch import Batch
 from harness.tracking.delivery import (
+    Batch,
     Delivery,
     Published,
     is_complete,
@@ -300,8 +300,6 @@ def test_each_store_has_its_own_entry(tmp_path: Path) -> None:
     save_published(tmp_path, "http://host:5000", there)
     assert load_published(tmp_path, "sqlite:///a.db") == here
     assert load_published(tmp_path, "http://host:5000") == there
-    save_published(tmp_path, "sqlite:///a.db", None)
-    assert load_published(tmp_path, "sqlite:///a.db") is None
     assert [path.name for path in tmp_path.iterdir()] == [PUBLISHED_FILE]
 
 
@@ -346,7 +344,7 @@ def test_progress_is_written_down_once_and_not_for_every_event(
     saved = []
     original = save_published
 
-    def count(folder: Path, name: str, published: Published | None) -> None:
+    def count(folder: Path, name: str, published: Published) -> None:
         saved.append(published)
         original(folder, name, published)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking.provenance import collect
+from harness.tracking.provenance import provenance_tags
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -29,53 +29,52 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_a_clean_checkout_gives_its_commit(checkout: Path) -> None:
-    provenance = collect(checkout)
+    tags = provenance_tags(checkout)
     head = (checkout / ".git" / (checkout / ".git" / "HEAD").read_text().split()[1]).read_text()
-    assert provenance.commit == head.strip()
-    assert provenance.dirty is False
-    assert provenance.tags()["harness.git_dirty"] == "false"
+    assert tags["harness.git_commit"] == head.strip()
+    assert tags["harness.git_dirty"] == "false"
 
 
 @pytest.mark.parametrize("file", ["code.py", "new_variant.py"])
 def test_changed_and_new_files_make_it_dirty(checkout: Path, file: str) -> None:
     (checkout / file).write_text("2\n")
-    assert collect(checkout).dirty is True
-    assert collect(checkout).tags()["harness.git_dirty"] == "true"
+    assert provenance_tags(checkout)["harness.git_dirty"] == "true"
 
 
 def test_outside_a_checkout_there_is_no_commit(tmp_path: Path) -> None:
-    provenance = collect(tmp_path)
-    assert (provenance.commit, provenance.dirty) == (None, None)
-    assert provenance.tags()["harness.git_commit"] == "not a git checkout"
-    assert "harness.git_dirty" not in provenance.tags()
+    tags = provenance_tags(tmp_path)
+    assert tags["harness.git_commit"] == "not a git checkout"
+    assert "harness.git_dirty" not in tags
 
 
 def test_a_folder_within_another_project_is_no_checkout(checkout: Path) -> None:
     (checkout / "unpacked").mkdir()
-    assert collect(checkout / "unpacked").commit is None
+    tags = provenance_tags(checkout / "unpacked")
+    assert tags["harness.git_commit"] == "not a git checkout"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_a_checkout_of_another_users_gives_its_commit_nevertheless(checkout: Path) -> None:
-    commit = collect(checkout).commit
+    before = provenance_tags(checkout)
     subprocess.run(["chown", "-R", "nobody", str(checkout)], check=True)
     refused = subprocess.run(["git", "-C", str(checkout), "status"], capture_output=True, text=True)
     assert "dubious ownership" in refused.stderr
-    assert commit is not None
-    assert collect(checkout).commit == commit
+    assert before["harness.git_commit"] != "not a git checkout"
+    assert provenance_tags(checkout) == before
 
 
 def test_versions_and_device_are_named_and_the_machine_is_not(tmp_path: Path) -> None:
     import mlflow
     import numpy
 
-    tags = collect(tmp_path, threads=3).tags()
+    tags = provenance_tags(tmp_path, threads=3)
     versions = json.loads(tags["harness.versions"])
     assert versions["python"] == platform.python_version()
     assert versions["mlflow"] == mlflow.__version__
     assert versions["numpy"] == numpy.__version__
     assert tags["harness.device"].endswith(", 3 CPU threads")
-    assert collect(tmp_path, gpu="NVIDIA H100").device == "NVIDIA H100"
+    with_gpu = provenance_tags(tmp_path, gpu="NVIDIA H100")
+    assert with_gpu["harness.device"].startswith("NVIDIA H100, ")
     assert socket.gethostname() not in json.dumps(tags)
 
 

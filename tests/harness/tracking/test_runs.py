@@ -10,15 +10,16 @@ import pytest
 from harness.tracking.publisher import publish_pending, run_id_of, wait_published
 from harness.tracking.runs import (
     AblationMember,
-    AblationRun,
+    ParentRun,
     ablation_folder,
     ablation_folders,
+    list_trials,
     list_trials_again,
+    members_table,
 )
 from harness.tracking.store import Store
 
 WriteTrial = Callable[..., Path]
-PROVENANCE = {"harness.git_commit": "abc", "harness.device": "a CPU"}
 
 
 @pytest.fixture
@@ -40,22 +41,27 @@ def listed(store: Store, run_id: str) -> dict[str, Any]:
     return content
 
 
+def begun(folder: Path, store: Store, notices: list[str]) -> ParentRun:
+    run = ParentRun(folder, store, notices.append)
+    run.start(
+        "ablation",
+        scale="digits",
+        name="no_kernel",
+        question="Does the dynamic kernel matter?",
+        tags={"harness.baseline": "dydila"},
+    )
+    return run
+
+
 def record(
     folder: Path, store: Store, members: list[AblationMember], table: Path, notices: list[str]
 ) -> str | None:
-    ablation = AblationRun(folder, store, notices.append)
-    ablation.start(
-        scale="digits",
-        ablation="no_kernel",
-        question="Does the dynamic kernel matter?",
-        baseline="dydila",
-        provenance=PROVENANCE,
-    )
-    ablation.trials(members, write_floor(folder))
-    ablation.note("| a |\n|---|\n| 1 |", members)
-    ablation.artifact(table)
-    assert ablation.end("FINISHED", "all trials finished", timeout=60)
-    return ablation.run_id
+    run = begun(folder, store, notices)
+    list_trials(run.journal, members, write_floor(folder))
+    run.note("| a |\n|---|\n| 1 |\n\n" + members_table(members, folder))
+    run.artifact(table)
+    assert run.end("FINISHED", "all trials finished", timeout=60)
+    return run.run_id
 
 
 @pytest.fixture
@@ -101,7 +107,7 @@ def test_the_parent_says_what_it_compares_and_where(
         "harness.scale": "digits",
         "harness.question": "Does the dynamic kernel matter?",
         "harness.baseline": "dydila",
-        **PROVENANCE,
+        "harness.git_commit": "not a git checkout",
     }
     assert expected.items() <= run.data.tags.items()
     assert run.info.status == "FINISHED"
@@ -143,14 +149,11 @@ def test_trials_that_began_after_they_were_listed_get_their_run_when_they_are_li
     store: Store, folder: Path, tmp_path: Path, write_trial: WriteTrial, notices: list[str]
 ) -> None:
     later = tmp_path / "runs" / "digits" / "sana" / "seed0"
-    ablation = AblationRun(folder, store, notices.append)
-    ablation.start(
-        scale="digits", ablation="no_kernel", question="?", baseline="sana", provenance=PROVENANCE
-    )
+    run = begun(folder, store, notices)
     floor_file = tmp_path / "runs" / "references" / "floor-x.json"
-    ablation.trials([AblationMember("sana", 0, "h0", later, reused=False)], floor_file)
-    ablation.leave(timeout=60)
-    run_id = str(ablation.run_id)
+    list_trials(run.journal, [AblationMember("sana", 0, "h0", later, reused=False)], floor_file)
+    run.leave(timeout=60)
+    run_id = str(run.run_id)
     before = listed(store, run_id)
     assert (before["trials"][0]["run_id"], before["floor"]) == ("", {})
     assert write_trial("seed0", parent=folder) == later
