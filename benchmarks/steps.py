@@ -31,7 +31,7 @@ from harness.tracking.publisher import THREAD_NAME, Publisher
 from harness.tracking.store import Store
 from harness.training.build import build_module
 from harness.training.hardware import Precision
-from harness.training.train import train
+from harness.training.train import Training
 from models.diffusion_module import Batch
 
 
@@ -196,7 +196,7 @@ def _train_in_turns(config: TrialConfig, data: DataSet, folder: Path, store: Sto
     journal.start(experiment=_EXPERIMENT, run_name=folder.name, tags={}, params={})
     publisher = Publisher(folder, store, _ignore)
     publisher.start()
-    train(config, data, folder, device, precision, JournalLogger(journal), take_turns)
+    Training(config, data, folder, device, precision, JournalLogger(journal), take_turns).run()
     sending = (_cpu_seconds_of(THREAD_NAME) - sent) / (config.train.steps - WARM_UP_STEPS)
     journal.end("FINISHED")
     publisher.close()

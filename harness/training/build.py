@@ -1,11 +1,4 @@
-"""From a trial's configuration to the network and the LightningModule that it describes.
-
-Where `model.match_parameters_of` names a reference, every variant of a comparison gets as many
-parameters: attention blocks differ in size, so a variant may win by its parameters alone. The
-feed-forward parts of the smaller variants get more channels inside, all of them the same number,
-until the whole network has as many parameters as with the reference. FLOPs then differ the other
-way: a table shows both.
-"""
+"""From a trial's configuration to the network and the LightningModule that it describes."""
 
 from __future__ import annotations
 
@@ -30,6 +23,10 @@ TOLERANCE = 0.01
 def match_parameters(config: BackboneConfig, reference: str) -> BackboneConfig:
     """Widen the feed-forward parts until the parameters are as many as with another attention.
 
+    Attention blocks differ in size, so a variant may win by its parameters alone. All feed-forward
+    parts get the same number of further channels inside. FLOPs then differ the other way: a table
+    shows both.
+
     Args:
         config: of the network to widen.
         reference: an attention variant; its fields have their defaults.
@@ -41,11 +38,12 @@ def match_parameters(config: BackboneConfig, reference: str) -> BackboneConfig:
         UserError: the reference does not fit the network, the network has more parameters already,
             or whole channels do not come within `TOLERANCE` of it.
     """
+    told = f"model.match_parameters_of is {reference}"
     attention = load_variant(reference).config.model_validate({"name": reference})
     try:
         wanted = _parameters(config.model_copy(update={"attention": attention}))
     except UserError as error:
-        raise UserError(f"model.match_parameters_of is {reference}: {error}") from error
+        raise UserError(f"{told}: {error}") from error
     own = _parameters(config)
     hidden = round(config.width * config.mlp_ratio)
     per_channel = _parameters(_with_hidden(config, hidden + 1)) - own
@@ -53,16 +51,15 @@ def match_parameters(config: BackboneConfig, reference: str) -> BackboneConfig:
     reached = own + added * per_channel
     if abs(reached - wanted) <= TOLERANCE * wanted:
         return _with_hidden(config, hidden + added)
+    told += f", with which the network has {wanted:,} parameters, but"
     if own > wanted:
         raise UserError(
-            f"model.match_parameters_of is {reference}, with which the network has {wanted:,} "
-            f"parameters, but with {config.attention.name} it has {own:,} already: name the "
-            f"largest variant of the comparison"
+            f"{told} with {config.attention.name} it has {own:,} already: name the largest variant "
+            "of the comparison"
         )
     raise UserError(
-        f"model.match_parameters_of is {reference}, with which the network has {wanted:,} "
-        f"parameters, but the nearest that a wider feed-forward part of {config.attention.name} "
-        f"gives is {reached:,}, more than {TOLERANCE:.0%} off"
+        f"{told} the nearest that a wider feed-forward part of {config.attention.name} gives is "
+        f"{reached:,}, more than {TOLERANCE:.0%} off"
     )
 
 
@@ -101,27 +98,18 @@ def backbone_config(
 def build_backbone(
     config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int
 ) -> Backbone:
-    """The freshly initialised network for images (C, H, W) of `num_classes` classes.
-
-    Raises:
-        UserError: it cannot have as many parameters as `model.match_parameters_of` asks for.
-    """
+    """The freshly initialised network that `backbone_config` describes."""
     return Backbone(backbone_config(config, image_shape, num_classes), config.seed)
 
 
 def build_module(
-    config: TrialConfig,
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-    sharded: bool = False,
+    config: TrialConfig, image_shape: tuple[int, int, int], num_classes: int, sharded: bool = False
 ) -> DiffusionModule:
-    """The LightningModule that trains it; see there for `sharded`."""
+    """The LightningModule that trains the network; `sharded` as `DiffusionModule` takes it."""
     backbone = build_backbone(config, image_shape, num_classes)
     backbone.checkpoints_activations = config.train.activation_checkpointing
-    names = [field.name for field in fields(Optimization)]
-    optimization = Optimization(
-        **_shared(config.train, names), label_dropout=config.model.label_dropout
-    )
+    shared = _shared(config.train, [field.name for field in fields(Optimization)])
+    optimization = Optimization(**shared, label_dropout=config.model.label_dropout)
     objective = build_objective(config.objective)
     return DiffusionModule(backbone, objective, optimization, config.seed, sharded)
 
@@ -132,11 +120,7 @@ def _shared(section: Section, names: Collection[str]) -> dict[str, Any]:
 
 
 def check_batch(settings: TrainConfig, processes: int) -> None:
-    """Every process and micro-batch gets equally many images of a step.
-
-    Raises:
-        UserError: the batch size does not allow it.
-    """
+    """Raises a UserError where processes and micro-batches cannot share a batch evenly."""
     parts = processes * settings.accumulate
     if settings.batch_size % parts:
         raise UserError(

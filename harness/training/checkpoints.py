@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from harness.machine.files import atomic_path, file_digest, remove_leftovers, write_text
 from harness.processes.signals import StopRequest
+from harness.training.pace import record
 from harness.vocabulary.names import BALANCE_LOSS, GRADIENT_NORM, TRAIN_LOSS
 from models.errors import Preempted, UserError
 
 _KEPT = 2
-
 _NAME = re.compile(r"step-(\d{8})\.ckpt")
-
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +36,7 @@ class WriteInPlace(TorchCheckpointIO):
 
     def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
         super().__init__()
-        self._shapes = dict(shapes)
+        self._shapes = shapes
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -47,11 +46,7 @@ class WriteInPlace(TorchCheckpointIO):
             torch.save(checkpoint, stream)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The checkpoint, as Lightning asks for it.
-
-        Raises:
-            UserError: it holds code, or weights of another network.
-        """
+        """Raises a UserError where the file holds code, or weights of another network."""
         try:
             checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
             found = {name: part.shape for name, part in checkpoint["state_dict"].items()}
@@ -76,40 +71,51 @@ def _refused(path: str | Path, why: str) -> str:
 
 
 class Checkpoints(pl.Callback):
-    """Saves every `every` steps and after the last one; keeps the newest two.
+    """Saves every `every` steps, after the last one and where a stop is asked for; keeps two.
+
+    After the step in which a stop is requested, `Preempted` is raised. All processes of a training
+    stop after the same step: whether one of them was asked is settled by one small reduction a
+    step. The last step is left to end the training. Belongs behind all callbacks that record a
+    step, so that what resumes has recorded as much as one that never stopped.
 
     Args:
         folder: of this trial's checkpoints alone.
         every: steps between two checkpoints.
         log_every: steps between two for which losses are recorded.
+        stop: what the signals set.
     """
 
-    def __init__(self, folder: Path, every: int, log_every: int) -> None:
+    def __init__(self, folder: Path, every: int, log_every: int, stop: StopRequest) -> None:
         self.folder = folder
         self.every = every
         self.log_every = log_every
+        self.stop = stop
         self._last_saved = -1
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
         if trainer.is_global_zero:
             remove_leftovers(self.folder, "step-*")
+        # Lightning's own handler of SIGTERM would start a collective at any moment of a step.
+        self.stop.listen_again()
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        if trainer.global_step % self.every == 0:
-            self.save(trainer)
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        step = trainer.global_step
+        if step % self.every == 0:
+            self._save(trainer)
+        if step < trainer.max_steps and self._is_asked_to_stop(trainer):
+            self._save(trainer)
+            raise Preempted(self.stop.reason or "a signal to another process", f"at step {step}")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.save(trainer)
+    def on_train_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self._save(trainer)
 
-    def save(self, trainer: pl.Trainer) -> None:
-        """Saves the present step, unless it is saved already."""
+    def _is_asked_to_stop(self, trainer: pl.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.stop.requested
+        return bool(trainer.strategy.reduce_boolean_decision(self.stop.requested, all=False))
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        """Save the present step, unless it is saved already."""
         step = trainer.global_step
         if step == self._last_saved:
             return
@@ -139,10 +145,7 @@ def _record_step(trainer: pl.Trainer) -> None:
     """
     logged = trainer.callback_metrics
     names = [name for name in (TRAIN_LOSS, BALANCE_LOSS, GRADIENT_NORM) if name in logged]
-    for logger in trainer.loggers:
-        logger.log_metrics(
-            {name: float(logged[name]) for name in names}, step=trainer.global_step - 1
-        )
+    record(trainer, {name: float(logged[name]) for name in names}, trainer.global_step - 1)
 
 
 def resumable_checkpoint(folder: Path) -> Path | None:
@@ -174,43 +177,3 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _digest_path(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".sha256")
-
-
-class Preemption(pl.Callback):
-    """Saves a checkpoint and raises `Preempted` after the step in which a stop is requested.
-
-    All processes of a training stop after the same step: whether one of them was asked is settled
-    by one small reduction a step. The last step is left to end the training. Belongs behind all
-    callbacks that record a step, so that what resumes has recorded as much as one that never
-    stopped.
-
-    Args:
-        stop: what the signals set.
-        save: writes a checkpoint of the present step, on all processes.
-    """
-
-    def __init__(self, stop: StopRequest, save: Callable[[pl.Trainer], None]) -> None:
-        self.stop = stop
-        self.save = save
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning's own handler of SIGTERM would start a collective at any moment of a step.
-        self.stop.listen_again()
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        step = trainer.global_step
-        if step < trainer.max_steps and self._asked(trainer):
-            self.save(trainer)
-            raise Preempted(self.stop.reason or "a signal to another process", f"at step {step}")
-
-    def _asked(self, trainer: pl.Trainer) -> bool:
-        if trainer.world_size == 1:
-            return self.stop.requested
-        return bool(trainer.strategy.reduce_boolean_decision(self.stop.requested, all=False))

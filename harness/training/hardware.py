@@ -6,32 +6,30 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from pytorch_lightning.strategies import (
-    DDPStrategy,
-    ModelParallelStrategy,
-    Strategy,
-)
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch import Tensor
 
+from harness.config.schema import TrialConfig
 from harness.config.sections import TrainConfig
+from harness.data.batches import BatchOrder, DrawnImages, DrawOrder
+from harness.data.images import DataSet
 from harness.machine.files import read_json, write_json
 from harness.processes.group import TIMEOUT, ProcessGroup
 from harness.processes.lock import held
 from harness.processes.signals import StopRequest
+from harness.training.build import build_module
 from models.backbone import Backbone
-from models.errors import UserError
+from models.errors import UserError, first_line
 
 Precision = Literal["32-true", "bf16-mixed"]
 
 _ROUNDS = 5
-
 _WORTHWHILE = 1.1
-
 _LOSS_TOLERANCE = 0.05
 
 
@@ -54,27 +52,23 @@ class Timing:
         return "bf16-mixed" if faster and safe else "32-true"
 
 
-def choose_precision(
-    config: TrainConfig,
-    device: torch.device,
-    step: Callable[[], torch.Tensor],
-    decision: Path,
-    stop: StopRequest,
+def resolve_precision(
+    config: TrialConfig, data: DataSet, device: torch.device, decision: Path, stop: StopRequest
 ) -> Precision:
-    """Resolve `precision: auto`: bf16-mixed on a GPU; on a CPU what is measured to be faster.
+    """What `train.precision: auto` stands for: bf16-mixed on a GPU; on a CPU the faster one.
 
     A CPU without instructions for bf16 emulates it, many times slower, and is not measured.
 
     Args:
-        config: of the training.
+        config: of the trial.
+        data: that it trains on.
         device: where it runs.
-        step: one forward and backward pass; returns the loss. It must leave no trace.
         decision: the file that a measurement is written to. What is there already is taken, so
             that all trials that share the file are trained in the same precision.
         stop: looked at while another process measures.
     """
-    if config.precision != "auto":
-        return config.precision
+    if config.train.precision != "auto":
+        return config.train.precision
     if device.type == "cuda":
         return "bf16-mixed"
     if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
@@ -82,12 +76,27 @@ def choose_precision(
     decision.parent.mkdir(parents=True, exist_ok=True)
     with held(decision.with_suffix(".lock"), lambda: stop.check("before its precision was known")):
         if not decision.exists():
-            timing = measure_step(step)
-            write_json(decision, timing, indent=2)
+            write_json(decision, measure_step(_training_step(config, data)), indent=2)
         return read_json(decision, Timing).precision
 
 
-def measure_step(step: Callable[[], torch.Tensor]) -> Timing:
+def _training_step(config: TrialConfig, data: DataSet) -> Callable[[], Tensor]:
+    """The first step's forward and backward pass on a fresh network; returns the loss."""
+    module = build_module(config, data.train.shape, len(data.train.class_names))
+    order = DrawOrder(len(data.train.labels), config.train.batch_size, config.seed, False)
+    (draws,) = BatchOrder(order, 0, 1)
+    batch = DrawnImages(data.train, config.seed).__getitems__(draws)
+
+    def step() -> Tensor:
+        module.zero_grad(set_to_none=True)
+        loss = module.batch_losses(batch).mean()
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def measure_step(step: Callable[[], Tensor]) -> Timing:
     """Time a step on the CPU with and without bf16 autocast, in turns, after a warm-up of each."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     losses: dict[bool, float] = {}
@@ -111,30 +120,20 @@ def compile_blocks(backbone: Backbone, device: torch.device) -> None:
     Raises:
         UserError: nothing can be compiled on this machine.
     """
-    _check_compiler(device)
-    for block in backbone.blocks:
-        block.compile(dynamic=False, options={"layout_optimization": False})
-
-
-def _check_compiler(device: torch.device) -> None:
-    """Compile something tiny: a failure in the middle of a network has pages of text."""
-
-    def double(values: torch.Tensor) -> torch.Tensor:
-        return (values + values).relu()
-
     try:
-        torch.compile(double)(torch.ones(8, device=device))
+        # Something tiny: a failure in the middle of a network has pages of text.
+        torch.compile(lambda values: (values + values).relu())(torch.ones(8, device=device))
     except Exception as error:
-        cause = error
+        cause: Exception = error
         if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):
             cause = error.inner_exception
-        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
         needed = "Triton" if device.type == "cuda" else "a C++ compiler such as g++"
         raise UserError(
             f"train.compile is true, but torch.compile does not work here (it needs {needed}): "
-            f"{lines[0] if lines else type(cause).__name__}; install what is missing, or set "
-            "train.compile=false"
+            f"{first_line(cause)}; install what is missing, or set train.compile=false"
         ) from error
+    for block in backbone.blocks:
+        block.compile(dynamic=False, options={"layout_optimization": False})
 
 
 class ConnectedGroup(ClusterEnvironment):
@@ -183,11 +182,7 @@ class ConnectedGroup(ClusterEnvironment):
         return self.group.rank
 
 
-def build_strategy(
-    settings: TrainConfig,
-    group: ProcessGroup,
-    timeout: timedelta = TIMEOUT,
-) -> Strategy | Literal["auto"]:
+def build_strategy(settings: TrainConfig, group: ProcessGroup) -> Strategy | Literal["auto"]:
     """For `train.strategy`, which a process that trains alone has no use for."""
     if group.size == 1:
         return "auto"
@@ -198,12 +193,12 @@ def build_strategy(
             tensor_parallel_size=1,
             # One file of whole tensors, which any number of processes can resume from.
             save_distributed_checkpoint=False,
-            timeout=timeout,
+            timeout=TIMEOUT,
         )
         strategy.cluster_environment = environment
         return strategy
     # No buffer changes in training.
-    return DDPStrategy(cluster_environment=environment, broadcast_buffers=False, timeout=timeout)
+    return DDPStrategy(cluster_environment=environment, broadcast_buffers=False, timeout=TIMEOUT)
 
 
 def is_sharded(settings: TrainConfig, group: ProcessGroup) -> bool:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import LambdaCallback
 
 from harness.processes.progress import Progress, ProgressListener
 
 METRIC = "train_images_per_second"
 WARM_UP_STEPS = 10
 _WINDOW = 1000
+
+
+def record(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:
+    """Give metrics of a step to the loggers."""
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(metrics), step=step)
 
 
 class Pace(pl.Callback):
@@ -35,7 +43,7 @@ class Pace(pl.Callback):
         self.listener = listener
         self.log_every = log_every
         self.durations: deque[float] = deque(maxlen=_WINDOW)
-        self.restart = _Restart(self)
+        self.restart = LambdaCallback(on_train_batch_end=self._start_clock)
         self._steps_in_process = 0
         self._started = 0.0
 
@@ -46,52 +54,28 @@ class Pace(pl.Callback):
             return None
         return self.batch_size / statistics.median(self.durations)
 
-    def start_clock(self) -> None:
-        """The next step begins now."""
+    def _start_clock(self, *_: object) -> None:
         self._started = time.perf_counter()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.start_clock()
+    def on_train_start(self, *_: object) -> None:
+        self._start_clock()
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: object,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: object
     ) -> None:
         self._steps_in_process += 1
         if self._steps_in_process > WARM_UP_STEPS:
             self.durations.append(time.perf_counter() - self._started)
-        loss = float(outputs["train_loss"])
-        speed = self.images_per_second
-        note = f"loss {loss:.3f}" + (f"  {speed:,.0f} img/s" if speed else "")
-        total = trainer.max_steps
-        self.listener(Progress("train", trainer.global_step, total, note))
-        if speed is not None and trainer.global_step % self.log_every == 0:
-            for logger in trainer.loggers:
-                logger.log_metrics({METRIC: speed}, step=trainer.global_step)
+        step, speed = trainer.global_step, self.images_per_second
+        note = f"loss {float(outputs['train_loss']):.3f}" + (
+            f"  {speed:,.0f} img/s" if speed else ""
+        )
+        self.listener(Progress("train", step, trainer.max_steps, note))
+        if speed is not None and step % self.log_every == 0:
+            record(trainer, {METRIC: speed}, step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"durations": list(self.durations)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.durations.extend(state_dict["durations"])
-
-
-class _Restart(pl.Callback):
-    """Starts the clock again after all other callbacks."""
-
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        self.pace.start_clock()

@@ -7,7 +7,7 @@ Names of metrics: `routing/...`, `gamma/...` and `lambda/...` alone are of the w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Literal
 
@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from harness.training.pace import record
 from models.attention.parts.dynamic import ChosenDifference, StaticDifference
 from models.attention.parts.power_kernel import ChosenPower
 from models.attention.parts.routing_health import RouterHealth, RoutingRecorder
@@ -23,6 +24,14 @@ from models.diffusion_module import DiffusionModule
 from models.distributed import gathered
 
 Factor = Literal["gamma", "lambda"]
+
+_FIGURES: dict[str, Callable[[RouterHealth], float]] = {
+    "max_share": lambda router: max(router.shares),
+    "min_share": lambda router: min(router.shares),
+    "dead": lambda router: router.dead,
+    "usage_entropy": lambda router: router.usage_entropy,
+    "token_entropy": lambda router: router.token_entropy,
+}
 
 
 class RoutingLog(pl.Callback):
@@ -41,7 +50,7 @@ class RoutingLog(pl.Callback):
         self._listening = ExitStack()
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
     ) -> None:
         assert isinstance(pl_module, DiffusionModule)
         step = trainer.global_step + 1
@@ -52,12 +61,7 @@ class RoutingLog(pl.Callback):
             self._recorder = self._listening.enter_context(RoutingRecorder(pl_module.backbone))
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
     ) -> None:
         if self._recorder is None:
             return
@@ -66,14 +70,10 @@ class RoutingLog(pl.Callback):
         health = self._recorder.health()
         self._stop_listening()
         metrics = {**routing_metrics(health), **factor_metrics(pl_module.backbone)}
-        if not metrics:
-            return
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+        if metrics:
+            record(trainer, metrics, trainer.global_step)
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: object) -> None:
         self._stop_listening()
 
     def _stop_listening(self) -> None:
@@ -92,19 +92,11 @@ def routing_metrics(health: Mapping[str, RouterHealth]) -> dict[str, float]:
         place = _place(name.removesuffix(".router"))
         for option, share in enumerate(router.shares):
             metrics[f"routing/{place}/share/{option}"] = share
-        metrics[f"routing/{place}/max_share"] = max(router.shares)
-        metrics[f"routing/{place}/min_share"] = min(router.shares)
-        metrics[f"routing/{place}/dead"] = float(router.dead)
-        metrics[f"routing/{place}/usage_entropy"] = router.usage_entropy
-        metrics[f"routing/{place}/token_entropy"] = router.token_entropy
+        for figure, of in _FIGURES.items():
+            metrics[f"routing/{place}/{figure}"] = float(of(router))
     if health:
-        count = len(health)
-        routers = health.values()
-        metrics["routing/max_share"] = sum(max(router.shares) for router in routers) / count
-        metrics["routing/min_share"] = sum(min(router.shares) for router in routers) / count
-        metrics["routing/dead"] = sum(router.dead for router in routers) / count
-        metrics["routing/usage_entropy"] = sum(r.usage_entropy for r in routers) / count
-        metrics["routing/token_entropy"] = sum(r.token_entropy for r in routers) / count
+        for figure, of in _FIGURES.items():
+            metrics[f"routing/{figure}"] = sum(map(of, health.values())) / len(health)
     return metrics
 
 

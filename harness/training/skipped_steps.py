@@ -13,6 +13,7 @@ the same list.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytorch_lightning as pl
 from harness.config.sections import TrainConfig
 from harness.machine.files import read_json, write_json
 from harness.processes.group import ProcessGroup
+from harness.training.pace import record
 from models.diffusion_module import DiffusionModule, NonFiniteLossError
 from models.errors import UserError
 
@@ -33,9 +35,7 @@ _log = logging.getLogger(__name__)
 def steps_left_out(folder: Path) -> frozenset[int]:
     """The steps that a trial leaves out so far."""
     path = folder / _FILE
-    if not path.exists():
-        return frozenset()
-    return frozenset(read_json(path))
+    return frozenset(read_json(path)) if path.exists() else frozenset()
 
 
 def leave_out(
@@ -48,13 +48,6 @@ def leave_out(
     """Add the step of an error to those that are left out, for good.
 
     All processes of a training call it, with the same error.
-
-    Args:
-        error: what ended the training.
-        before: the steps left out so far.
-        settings: whether a step may be left out at all, and how many.
-        folder: of the trial.
-        group: the processes that train together.
 
     Returns:
         The steps to leave out from now on.
@@ -84,9 +77,9 @@ def leave_out(
     return after
 
 
-def shown(steps: frozenset[int] | tuple[int, ...]) -> str:
+def shown(steps: Iterable[int]) -> str:
     """The steps in order, as text."""
-    return ", ".join(str(step) for step in sorted(steps))
+    return ", ".join(map(str, sorted(steps)))
 
 
 class SkippedSteps(pl.Callback):
@@ -103,8 +96,7 @@ class SkippedSteps(pl.Callback):
         assert isinstance(pl_module, DiffusionModule)
         pl_module.skipped_steps = self.steps
         for count, step in enumerate(sorted(self.steps), start=1):
-            for logger in trainer.loggers:
-                logger.log_metrics({METRIC: count}, step=step)
+            record(trainer, {METRIC: count}, step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": sorted(self.steps)}

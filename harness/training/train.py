@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -15,7 +14,7 @@ from safetensors.torch import load_model, save_model
 
 from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
-from harness.data.batches import BatchOrder, DrawnImages, DrawOrder, TrainingData
+from harness.data.batches import TrainingData
 from harness.data.images import DataSet
 from harness.machine.files import (
     DamagedFileError,
@@ -30,7 +29,6 @@ from harness.processes.signals import StopRequest
 from harness.training.build import build_backbone, build_module, check_batch
 from harness.training.checkpoints import (
     Checkpoints,
-    Preemption,
     WriteInPlace,
     resumable_checkpoint,
     step_of,
@@ -39,7 +37,6 @@ from harness.training.hardware import (
     ConnectedGroup,
     Precision,
     build_strategy,
-    choose_precision,
     compile_blocks,
     is_sharded,
 )
@@ -50,13 +47,13 @@ from harness.training.validation import (
     BEST_WEIGHTS,
     METRIC,
     BestWeights,
-    SampleMeasure,
-    SampleValidation,
+    Measure,
     Validation,
+    ValidationFigures,
     held_out_loss,
 )
 from models.backbone import Backbone
-from models.diffusion_module import Batch, DiffusionModule, NonFiniteLossError
+from models.diffusion_module import NonFiniteLossError
 from models.errors import UserError
 
 _SUMMARY = "trained.json"
@@ -103,15 +100,6 @@ def finished_training(folder: Path) -> TrainingSummary | None:
     return summary
 
 
-def _training_to_reuse(folder: Path) -> TrainingSummary | None:
-    """The summary of a training that need not be done again."""
-    try:
-        return finished_training(folder)
-    except DamagedFileError as damage:
-        _log.warning("%s; it is done again now", damage)
-        return None
-
-
 def load_trained(
     folder: Path,
     config: TrialConfig,
@@ -144,111 +132,83 @@ def weights_file(folder: Path, weights: Weights) -> Path:
     return path
 
 
-def resolve_precision(
-    config: TrialConfig, data: DataSet, device: torch.device, decision: Path, stop: StopRequest
-) -> Precision:
-    """The precision to train in. See `choose_precision` for `auto`, `decision` and `stop`."""
-
-    @cache
-    def prepared() -> tuple[DiffusionModule, Batch]:
-        """Built only where a measurement needs it."""
-        module = build_module(config, data.train.shape, len(data.train.class_names))
-        order = DrawOrder(len(data.train.labels), config.train.batch_size, config.seed, False)
-        (draws,) = BatchOrder(order, 0, 1)
-        return module, DrawnImages(data.train, config.seed).__getitems__(draws)
-
-    def step() -> torch.Tensor:
-        module, batch = prepared()
-        module.zero_grad(set_to_none=True)
-        loss = module.batch_losses(batch).mean()
-        loss.backward()
-        return loss.detach()
-
-    return choose_precision(config.train, device, step, decision, stop)
-
-
-def train(
-    config: TrialConfig,
-    data: DataSet,
-    folder: Path,
-    device: torch.device,
-    precision: Precision,
-    logger: Logger,
-    listener: ProgressListener,
-    measure: SampleMeasure | None = None,
-    stop: StopRequest | None = None,
-) -> TrainingSummary:
-    """Train to the last step, resuming from the newest whole checkpoint in the folder.
-
-    Nine parameters, since what is trained, where, and who watches are independent of each other.
-
-    All processes of the present group call it together. Any number of them may resume what another
-    number began. The leading one writes the files.
-
-    Args:
-        config: of the trial.
-        data: training and held-out images.
-        folder: of the trial; gets `checkpoints/`, `ema.safetensors` and `trained.json`, and with
-            `train.best_by` `best.safetensors` and `best.json`.
-        device: where to train.
-        precision: resolved, as `resolve_precision` gives it.
-        logger: is given the metrics.
-        listener: is told after every step.
-        measure: draws and measures validation samples; None for a trial without them.
-        stop: looked at after every step.
-
-    Raises:
-        UserError: the loss stops being finite and no batch may be left out for it, the processes
-            cannot share a batch evenly, another process failed, or `train.compile` finds no
-            compiler.
-        Preempted: a stop was requested; a checkpoint of the last step is saved.
-    """
-    group = current_group()
-    done = group.broadcast(_training_to_reuse(folder) if group.leads else None)
-    if done is not None:
-        return done
-    check_batch(config.train, group.size)
-    attempt = _Attempt(config, data, folder, device, precision, logger, listener, measure, stop)
-    left_out = group.broadcast(steps_left_out(folder) if group.leads else frozenset())
-    while True:
-        try:
-            return attempt.run(left_out)
-        except NonFiniteLossError as error:
-            left_out = leave_out(error, left_out, config.train, folder, group)
-
-
 @dataclass(frozen=True)
-class _Attempt:
-    """A training that leaves some steps out; the fields are the arguments of `train`."""
+class Training:
+    """The training of a trial, from the beginning or from where it stopped.
+
+    All processes of the present group run it together. Any number of them may resume what another
+    number began. The leading one writes the files.
+    """
 
     config: TrialConfig
     data: DataSet
+    """Training and held-out images."""
     folder: Path
+    """Of the trial; gets `checkpoints/`, `ema.safetensors` and `trained.json`, and with
+    `train.best_by` `best.safetensors` and `best.json`."""
     device: torch.device
     precision: Precision
+    """As `resolve_precision` gives it."""
     logger: Logger
     listener: ProgressListener
-    measure: SampleMeasure | None
-    stop: StopRequest | None
+    """Is told after every step."""
+    measure: Measure | None = None
+    """Draws and measures validation samples; None for a trial without them."""
+    stop: StopRequest = field(default_factory=StopRequest)
+    """Looked at after every step."""
 
-    def run(self, left_out: frozenset[int]) -> TrainingSummary:
-        """Train to the last step and write the weights.
+    def run(self) -> TrainingSummary:
+        """Train to the last step, resuming from the newest whole checkpoint in the folder.
+
+        Raises:
+            UserError: the loss stops being finite and no batch may be left out for it, the
+                processes cannot share a batch evenly, another process failed, or `train.compile`
+                finds no compiler.
+            Preempted: a stop was requested; a checkpoint of the last step is saved.
+        """
+        group = current_group()
+        done = group.broadcast(self._done_before() if group.leads else None)
+        if done is not None:
+            return done
+        check_batch(self.config.train, group.size)
+        left_out = group.broadcast(steps_left_out(self.folder) if group.leads else frozenset())
+        while True:
+            try:
+                return self._attempt(left_out, group)
+            except NonFiniteLossError as error:
+                left_out = leave_out(error, left_out, self.config.train, self.folder, group)
+
+    def _done_before(self) -> TrainingSummary | None:
+        try:
+            return finished_training(self.folder)
+        except DamagedFileError as damage:
+            _log.warning("%s; it is done again now", damage)
+            return None
+
+    def _attempt(self, left_out: frozenset[int], group: ProcessGroup) -> TrainingSummary:
+        """Train to the last step without the steps left out, and write the weights.
 
         Raises:
             NonFiniteLossError: another step has to be left out.
         """
-        group, settings = current_group(), self.config.train
-        train_set = self.data.train
+        settings, train_set = self.config.train, self.data.train
         module = build_module(
             self.config, train_set.shape, len(train_set.class_names), is_sharded(settings, group)
         )
         if settings.compile:
             compile_blocks(module.backbone, self.device)
-        pace = Pace(settings.batch_size, self.listener, settings.log_every)
+
+        def held_out(network: Backbone, _step: int) -> ValidationFigures:
+            network, images = network.to(self.device), self.data.held_out
+            with trainer.precision_plugin.forward_context():
+                loss = held_out_loss(
+                    network, module.objective, images, settings.batch_size, self.device, group
+                )
+            return ValidationFigures({METRIC: loss}, {METRIC: loss})
+
         best = None if settings.best_by is None else BestWeights(self.folder, settings.best_by)
-        validation = Validation(
-            self.data.held_out, settings.validate_every, settings.batch_size, best
-        )
+        validation = Validation(held_out, settings.validate_every, best)
+        pace = Pace(settings.batch_size, self.listener, settings.log_every)
         skipped = SkippedSteps(left_out)
         callbacks = [skipped, pace, validation, *self._later_callbacks(best), pace.restart]
         shapes = {name: part.shape for name, part in module.state_dict().items()}
@@ -265,19 +225,25 @@ class _Attempt:
             )
         if trainer.global_step < settings.steps:
             raise UserError(f"training stopped at step {trainer.global_step} of {settings.steps}")
-        loss = self._last_loss(validation, best, module, group)
+        # A run that was stopped after its last checkpoint has nothing left to train.
+        figures = validation.latest or validation.validate(trainer, module)
+        if best is not None:
+            best.write()
         network = module.ema_backbone
         if group.leads:
             with atomic_path(self.folder / EMA_WEIGHTS) as temporary:
                 save_model(network, str(temporary))
+        paths = (self.folder / name for name in (EMA_WEIGHTS, BEST_WEIGHTS))
         summary = TrainingSummary(
             steps=trainer.global_step,
-            validation_loss=loss,
+            validation_loss=figures.logged[METRIC],
             images_per_second=pace.images_per_second,
             precision=self.precision,
             resumed_from_step=step_of(checkpoint) if checkpoint else None,
             skipped_steps=tuple(sorted(skipped.steps)),
-            sha256=self._checksums() if group.leads else {},
+            sha256={
+                path.name: file_digest(path) for path in paths if group.leads and path.exists()
+            },
         )
         if group.leads:
             write_json(self.folder / _SUMMARY, summary, indent=2)
@@ -287,19 +253,13 @@ class _Attempt:
         """Those behind the validation loss; checkpoints come after all whose state they keep."""
         settings = self.config.train
         if self.measure is not None:
-            yield SampleValidation(self.measure, settings.steps_between_samples, best)
+            yield Validation(self.measure, settings.steps_between_samples, best)
         if best is not None:
             yield best
         yield RoutingLog(settings.validate_every, settings.compile)
-        checkpoints = Checkpoints(
-            self.folder / _CHECKPOINTS, settings.checkpoint_every, settings.log_every
+        yield Checkpoints(
+            self.folder / _CHECKPOINTS, settings.checkpoint_every, settings.log_every, self.stop
         )
-        yield checkpoints
-        yield Preemption(self.stop or StopRequest(), checkpoints.save)
-
-    def _checksums(self) -> dict[str, str]:
-        paths = (self.folder / name for name in (EMA_WEIGHTS, BEST_WEIGHTS))
-        return {path.name: file_digest(path) for path in paths if path.exists()}
 
     def _trainer(
         self, callbacks: list[pl.Callback], group: ProcessGroup, shapes: dict[str, torch.Size]
@@ -324,34 +284,3 @@ class _Attempt:
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
         )
-
-    def _last_loss(
-        self,
-        validation: Validation,
-        best: BestWeights | None,
-        module: DiffusionModule,
-        group: ProcessGroup,
-    ) -> float:
-        """The held-out loss after the last step; the files of the best weights then agree with it.
-
-        A run that was stopped after its last checkpoint resumes with nothing left to train, and so
-        without a validation.
-        """
-        settings = self.config.train
-        loss = validation.loss_after(settings.steps)
-        if loss is None:
-            network = module.ema_backbone.to(self.device)
-            loss = held_out_loss(
-                network,
-                module.objective,
-                self.data.held_out,
-                settings.batch_size,
-                self.device,
-                group,
-            )
-            self.logger.log_metrics({METRIC: loss}, step=settings.steps)
-            if best is not None:
-                best.offer(settings.steps, {METRIC: loss}, network)
-        if best is not None:
-            best.write()
-        return loss

@@ -1,14 +1,9 @@
-"""Validation during training, by the loss on held-out images and by samples, and the best weights.
-
-Held-out images, noise and times are the same at every step, in every variant and for every seed,
-so that differences between two figures are differences between two networks. Samples of the EMA
-weights are drawn and measured every few steps. The EMA weights that had the best value of a metric
-so far are kept besides the last ones.
-"""
+"""Validation during training, by the held-out loss and by samples, and the best weights."""
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,14 +18,15 @@ from torch import Tensor
 from harness.data.images import ImageSet, NoiseOf, unflipped
 from harness.machine.files import atomic_path, read_json, write_bytes, write_json
 from harness.processes.group import ALONE, ProcessGroup, current_group
+from harness.training.pace import record
 from harness.vocabulary.metrics import JudgedBy, higher_is_better
 from models.backbone import Backbone
 from models.diffusion_module import DiffusionModule
 from models.objectives import TrainingObjective
 from models.randomness import generator
 
+METRIC: Literal["validation_loss"] = "validation_loss"
 BEST_WEIGHTS = "best.safetensors"
-
 BEST = "best.json"
 
 
@@ -46,9 +42,7 @@ class Best:
 def read_best(folder: Path) -> Best | None:
     """What a training in this folder found best, or None."""
     path = folder / BEST
-    if not path.exists():
-        return None
-    return read_json(path, Best)
+    return read_json(path, Best) if path.exists() else None
 
 
 class BestWeights(pl.Callback):
@@ -59,9 +53,6 @@ class BestWeights(pl.Callback):
     where a machine does not repeat itself bit by bit. Of equal values the earlier one stays; one
     that is not finite is never the best. On several processes the leading one alone keeps weights.
 
-    Args:
-        folder: of the trial.
-        metric: to be best by.
     """
 
     def __init__(self, folder: Path, metric: JudgedBy) -> None:
@@ -72,13 +63,8 @@ class BestWeights(pl.Callback):
         """The bytes of `best.safetensors`, (size,) uint8."""
 
     def offer(self, step: int, figures: Mapping[JudgedBy, float], network: Backbone) -> None:
-        """Keep the network's weights if they are the best so far.
-
-        Args:
-            step: after which they are the EMA weights.
-            figures: of one validation, with or without the metric.
-            network: with the weights.
-        """
+        """Keep the EMA weights after a step if they are the best so far; the figures, of one
+        validation, may lack the metric."""
         value = figures.get(self.metric)
         if value is None or not self._is_better(value) or not current_group().leads:
             return
@@ -88,7 +74,7 @@ class BestWeights(pl.Callback):
             self._weights = torch.from_numpy(np.fromfile(temporary, dtype=np.uint8))
         self._write_description()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, *_: object) -> None:
         self.write()
 
     def write(self) -> None:
@@ -113,20 +99,14 @@ class BestWeights(pl.Callback):
             self._weights = state_dict["weights"]
 
     def _is_better(self, value: float) -> bool:
-        if not math.isfinite(value):
-            return False
-        if self.best is None:
-            return True
-        if higher_is_better(self.metric):
-            return value > self.best.value
-        return value < self.best.value
+        if not math.isfinite(value) or self.best is None:
+            return math.isfinite(value)
+        better = operator.gt if higher_is_better(self.metric) else operator.lt
+        return better(value, self.best.value)
 
     def _write_description(self) -> None:
         assert self.best is not None
         write_json(self.folder / BEST, self.best, indent=2)
-
-
-METRIC: Literal["validation_loss"] = "validation_loss"
 
 
 @torch.no_grad()
@@ -140,8 +120,10 @@ def held_out_loss(
 ) -> float:
     """Mean loss over held-out images, averaged in float64.
 
-    Times are stratified over the objective's training distribution, so that few images suffice.
-    The processes of a group take batches in turn; all get the figure that one of them would.
+    Images, noise and times are the same at every step, in every variant and for every seed, so that
+    differences between two figures are differences between two networks. Times are stratified over
+    the objective's training distribution, so that few images suffice. The processes of a group take
+    batches in turn; all get the figure that one of them would.
     """
     count = len(images.labels)
     shuffle = torch.randperm(count, generator=generator("validation-times"))
@@ -168,64 +150,9 @@ def _noise_of(start: int) -> NoiseOf:
     return lambda row: generator("validation-latent", start + row)
 
 
-class Validation(pl.Callback):
-    """Logs the held-out loss of the EMA weights every `every` steps and after the last one, and
-    offers them to `best`, where there is one."""
-
-    def __init__(
-        self, images: ImageSet, every: int, batch_size: int, best: BestWeights | None = None
-    ) -> None:
-        self.images = images
-        self.every = every
-        self.batch_size = batch_size
-        self.best = best
-        self._latest: tuple[int, float] | None = None
-
-    def loss_after(self, step: int) -> float | None:
-        """The loss after a step, if it was the last one validated in this process."""
-        if self._latest is None or self._latest[0] != step:
-            return None
-        return self._latest[1]
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        if trainer.global_step % self.every == 0:
-            self._validate(trainer, pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._validate(trainer, pl_module)
-
-    def _validate(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        step = trainer.global_step
-        if self.loss_after(step) is not None:
-            return
-        assert isinstance(module, DiffusionModule)
-        network = module.ema_backbone
-        with trainer.precision_plugin.forward_context():
-            loss = held_out_loss(
-                network,
-                module.objective,
-                self.images,
-                self.batch_size,
-                module.device,
-                current_group(),
-            )
-        self._latest = (step, loss)
-        for logger in trainer.loggers:
-            logger.log_metrics({METRIC: loss}, step=step)
-        if self.best is not None:
-            self.best.offer(step, {METRIC: loss}, network)
-
-
 @dataclass(frozen=True)
-class SampleFigures:
-    """How good the samples of one validation are."""
+class ValidationFigures:
+    """How good a network was in one validation."""
 
     logged: Mapping[str, float]
     """By the names that the curves bear."""
@@ -233,51 +160,42 @@ class SampleFigures:
     """By the names that a configuration calls them."""
 
 
-SampleMeasure = Callable[[Backbone, int], SampleFigures]
-"""Draws and measures samples of a network, in evaluation mode, after a step. It must draw from no
-random stream that training draws from."""
+Measure = Callable[[Backbone, int], ValidationFigures]
+"""Validates a network, in evaluation mode, after a step; called on every process. It must draw from
+no random stream that training draws from."""
 
 
-class SampleValidation(pl.Callback):
-    """Measures samples of the EMA weights every `every` steps and after the last one.
+class Validation(pl.Callback):
+    """Measures the EMA weights every `every` steps and after the last one.
 
-    It belongs before the checkpoints in the list of callbacks: a checkpoint then says that its
-    step was validated, and a run that was killed during a validation resumes before it.
+    It belongs before the checkpoints in the list of callbacks: the checkpoint of a step is then
+    written once it was validated, and a run that was killed during a validation resumes before it.
 
     Args:
-        measure: called on every process.
+        measure: gives the figures.
         every: steps between two validations.
         best: is offered the weights; None keeps the last ones alone.
     """
 
-    def __init__(self, measure: SampleMeasure, every: int, best: BestWeights | None) -> None:
+    def __init__(self, measure: Measure, every: int, best: BestWeights | None) -> None:
         self.measure = measure
         self.every = every
         self.best = best
-        self._latest = 0
+        self.latest: ValidationFigures | None = None
+        """Of the last validation in this process."""
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
     ) -> None:
-        step = trainer.global_step
-        if step == self._latest or (step % self.every and step != trainer.max_steps):
-            return
-        assert isinstance(pl_module, DiffusionModule)
-        network = pl_module.ema_backbone
-        figures = self.measure(network, step)
-        self._latest = step
-        for logger in trainer.loggers:
-            logger.log_metrics(dict(figures.logged), step=step)
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            self.validate(trainer, pl_module)
+
+    def validate(self, trainer: pl.Trainer, module: pl.LightningModule) -> ValidationFigures:
+        """Validate the weights of the present step."""
+        assert isinstance(module, DiffusionModule)
+        network, step = module.ema_backbone, trainer.global_step
+        self.latest = self.measure(network, step)
+        record(trainer, self.latest.logged, step)
         if self.best is not None:
-            self.best.offer(step, figures.by_metric, network)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"latest": self._latest}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._latest = state_dict["latest"]
+            self.best.offer(step, self.latest.by_metric, network)
+        return self.latest

@@ -33,7 +33,7 @@ from harness.processes.progress import Progress, ProgressListener
 from harness.sampling.grid import class_grid, save_grid_png, shown_classes
 from harness.sampling.sample import NonFiniteSamplesError, SampleSpec, draw_samples
 from harness.sampling.sinks import FileSink, load_samples, save_samples
-from harness.training.validation import SampleFigures
+from harness.training.validation import ValidationFigures
 from harness.trial.spec import TrialSpec
 from harness.vocabulary import names
 from harness.vocabulary.metrics import BY_KEY, MetricKey
@@ -187,7 +187,7 @@ class ValidationSamples:
         self.on_grid = on_grid
         self.on_progress = on_progress
 
-    def __call__(self, network: Backbone, step: int) -> SampleFigures:
+    def __call__(self, network: Backbone, step: int) -> ValidationFigures:
         """Draw and measure. Of several processes the leading one does it, and all get its figures.
 
         Samples with pixels that are not finite have figures that are NaN, and training goes on.
@@ -200,7 +200,7 @@ class ValidationSamples:
         assert figures is not None
         return figures
 
-    def _validate(self, network: Backbone, step: int) -> SampleFigures:
+    def _validate(self, network: Backbone, step: int) -> ValidationFigures:
         def listen(progress: Progress) -> None:
             note = f"validation: {progress.stage} {progress.done} of {progress.total}"
             self.on_progress(Progress("train", step, self.config.train.steps, note))
@@ -243,14 +243,14 @@ class ValidationSamples:
             raise UserError(f"train.best_by={wanted} cannot be measured: {why}")
         return figures
 
-    def _figures(self, by_metric: Mapping[MetricKey, float]) -> SampleFigures:
+    def _figures(self, by_metric: Mapping[MetricKey, float]) -> ValidationFigures:
         extractor = self._measuring[0].extractor
         count = self.config.train.validation_samples
         logged = {
             names.on_validation_samples(BY_KEY[metric].recorded(extractor.name), count): value
             for metric, value in by_metric.items()
         }
-        return SampleFigures(logged, by_metric)
+        return ValidationFigures(logged, by_metric)
 
     def _save_grid(self, images: NDArray[np.uint8], labels: NDArray[np.int64], step: int) -> None:
         """A row a class, or a class of a spread choice; as many columns as the grid of the final

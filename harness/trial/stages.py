@@ -37,9 +37,9 @@ from harness.tracking.journal import Journal, ending_of
 from harness.tracking.lightning_logger import JournalLogger, MetricsListener
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
-from harness.training.hardware import Precision
+from harness.training.hardware import Precision, resolve_precision
 from harness.training.skipped_steps import shown
-from harness.training.train import load_trained, resolve_precision, train
+from harness.training.train import Training, load_trained
 from harness.training.validation import BEST, read_best
 from harness.trial.identity import cost_metrics, figures_identity, spec_tags, validation_tags
 from harness.trial.reference import extractor_files, load_extraction, real_features
@@ -146,7 +146,7 @@ class TrialStages:
             logger = DummyLogger() if journal is None else JournalLogger(journal, self.on_metrics)
             precision = self.group.broadcast(self._precision(data) if self.group.leads else None)
             assert precision is not None
-            trained = train(
+            trained = Training(
                 self.config,
                 data,
                 self.folder,
@@ -156,7 +156,7 @@ class TrialStages:
                 self.report_training,
                 self._validation_samples(data, journal),
                 stop=self.stop,
-            )
+            ).run()
         network = load_trained(
             self.folder,
             self.config,

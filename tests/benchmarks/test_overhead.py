@@ -19,7 +19,7 @@ from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
 from harness.machine.environment import ROOT
 from harness.processes.progress import ignore_progress
-from harness.training.train import train
+from harness.training.train import Training
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_it_does_the_trainers_steps_bit_by_bit(
     )
     data = load_data_set(config.data)
     cpu = torch.device("cpu")
-    train(config, data, tmp_path, cpu, "32-true", DummyLogger(), ignore_progress)
+    Training(config, data, tmp_path, cpu, "32-true", DummyLogger(), ignore_progress).run()
     loop = BareLoop(config, data.train, cpu, "32-true")
     for batch in loop.batches():
         loop.step(batch)

@@ -12,7 +12,7 @@ from harness.data.datasets import load_data_set
 from harness.machine.place import choose_device
 from harness.processes.progress import Progress, ignore_progress
 from harness.processes.signals import StopRequest
-from harness.training.train import EMA_WEIGHTS, finished_training, train
+from harness.training.train import EMA_WEIGHTS, Training, finished_training
 from models.errors import Preempted
 
 SETTINGS = (
@@ -45,7 +45,9 @@ def run(
 ) -> LossLogger:
     device = choose_device(config.train.device)
     data = load_data_set(config.data)
-    train(config, data, logger.folder, device, "32-true", logger, listener, stop=stop)
+    Training(
+        config, data, logger.folder, device, "32-true", logger, listener, stop=stop or StopRequest()
+    ).run()
     return logger
 
 

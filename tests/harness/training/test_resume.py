@@ -17,7 +17,7 @@ from harness.data.datasets import load_data_set
 from harness.machine.environment import ROOT
 from harness.processes.progress import ignore_progress
 from harness.training.checkpoints import resumable_checkpoint, step_of
-from harness.training.train import TrainingSummary, train
+from harness.training.train import Training, TrainingSummary
 
 SCRIPT = ROOT / "tests/support/processes/train_until_killed.py"
 STEPS = 17
@@ -36,7 +36,7 @@ def config_file(
 def train_here(config_file: Path, folder: Path) -> TrainingSummary:
     config = from_yaml_file(config_file)
     data, cpu = load_data_set(config.data), torch.device("cpu")
-    return train(config, data, folder, cpu, "32-true", CSVLogger(folder), ignore_progress)
+    return Training(config, data, folder, cpu, "32-true", CSVLogger(folder), ignore_progress).run()
 
 
 def kill_after(step: int, config_file: Path, folder: Path, environment: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from harness.machine.place import choose_device
 from harness.processes.progress import ignore_progress
 from harness.training.build import build_backbone, build_module
 from harness.training.routing_log import factor_metrics
-from harness.training.train import train
+from harness.training.train import Training
 from harness.vocabulary import names
 from harness.vocabulary.names import check_name
 from models.backbone import Backbone
@@ -55,7 +55,7 @@ def run(config: TrialConfig, folder: Path) -> dict[int, dict[str, float]]:
     logger = RecordingLogger()
     device = choose_device(config.train.device)
     data = load_data_set(config.data)
-    train(config, data, folder, device, "32-true", logger, ignore_progress)
+    Training(config, data, folder, device, "32-true", logger, ignore_progress).run()
     return logger.by_step
 
 

@@ -22,7 +22,7 @@ from harness.processes.progress import Progress, ignore_progress
 from harness.processes.ranks import run_ranks
 from harness.processes.signals import StopRequest
 from harness.training.checkpoints import resumable_checkpoint
-from harness.training.train import finished_training, train
+from harness.training.train import Training, finished_training
 from models.errors import UserError
 from tests.support.stand_ins.poisoned import Poisoned
 
@@ -61,7 +61,7 @@ def run(config: TrialConfig, data: DataSet, folder: Path) -> tuple[RecordingLogg
     def listen(progress: Progress) -> None:
         heard.append(progress.done)
 
-    train(config, data, folder, CPU, "32-true", logger, listen)
+    Training(config, data, folder, CPU, "32-true", logger, listen).run()
     return logger, heard
 
 
@@ -110,10 +110,15 @@ def test_an_infinite_gradient_of_a_finite_loss_is_noticed(
 
     monkeypatch.setattr(DiffusionModule, "on_before_optimizer_step", overflow)
     with pytest.raises(UserError, match="norm of the gradient became inf at step 3"):
-        train(
-            config, load_data_set(config.data), tmp_path, CPU, "32-true", RecordingLogger(),
+        Training(
+            config,
+            load_data_set(config.data),
+            tmp_path,
+            CPU,
+            "32-true",
+            RecordingLogger(),
             ignore_progress,
-        )  # fmt: skip
+        ).run()
 
 
 def test_stopping_is_the_default_and_says_what_to_do(
@@ -145,8 +150,15 @@ def test_processes_that_train_together_leave_out_the_same_steps(
     config = trial_config("sana", *small)
     bad = drawn_at(config, load_data_set(config.data), [2, 6])
     # The fourth image of a batch is process 1's; process 0 sees finite losses only.
-    train(config, poisoned(config, [2, 6]), tmp_path / "alone", CPU, "32-true", RecordingLogger(),
-          ignore_progress)  # fmt: skip
+    Training(
+        config,
+        poisoned(config, [2, 6]),
+        tmp_path / "alone",
+        CPU,
+        "32-true",
+        RecordingLogger(),
+        ignore_progress,
+    ).run()
     cases = {
         strategy: (
             to_plain(trial_config("sana", *small, f"train.strategy={strategy}")),

@@ -19,8 +19,8 @@ from harness.machine.place import choose_device
 from harness.processes.progress import Progress, ignore_progress
 from harness.processes.signals import StopRequest
 from harness.training.build import build_module
-from harness.training.hardware import Timing, measure_step
-from harness.training.train import finished_training, load_trained, resolve_precision, train
+from harness.training.hardware import Timing, measure_step, resolve_precision
+from harness.training.train import Training, finished_training, load_trained
 from harness.training.validation import held_out_loss
 from models.diffusion_module import DiffusionModule
 from models.errors import Preempted, UserError
@@ -47,7 +47,7 @@ class RecordingLogger(DummyLogger):
 def run(config: TrialConfig, folder: Path, listener: Any = ignore_progress) -> RecordingLogger:
     logger = RecordingLogger()
     device = choose_device(config.train.device)
-    train(config, load_data_set(config.data), folder, device, "32-true", logger, listener)
+    Training(config, load_data_set(config.data), folder, device, "32-true", logger, listener).run()
     return logger
 
 

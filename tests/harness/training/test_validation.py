@@ -20,8 +20,8 @@ from harness.data.datasets import load_data_set
 from harness.processes.progress import ignore_progress
 from harness.training import pace
 from harness.training.build import build_backbone
-from harness.training.train import finished_training, load_trained, train
-from harness.training.validation import Best, BestWeights, SampleFigures, read_best
+from harness.training.train import Training, finished_training, load_trained
+from harness.training.validation import Best, BestWeights, ValidationFigures, read_best
 from harness.vocabulary.metrics import JudgedBy
 from models.backbone import Backbone
 from models.errors import UserError
@@ -38,7 +38,7 @@ class Figures:
         self.seen: dict[int, torch.Tensor] = {}
         self.steps: list[int] = []
 
-    def __call__(self, network: Backbone, step: int) -> SampleFigures:
+    def __call__(self, network: Backbone, step: int) -> ValidationFigures:
         assert not network.training
         if step == self.fail_at:
             self.fail_at = None
@@ -46,7 +46,7 @@ class Figures:
         self.steps.append(step)
         self.seen[step] = network.final_layer.linear.bias.detach().clone()
         value = self.script[step]
-        return SampleFigures({"validation/fd": value}, {"fd": value})
+        return ValidationFigures({"validation/fd": value}, {"fd": value})
 
 
 class Recorder(DummyLogger):
@@ -78,7 +78,7 @@ def config(trial_config: Callable[..., TrialConfig]) -> TrialConfig:
 def run(config: TrialConfig, folder: Path, measure: Figures | None) -> Recorder:
     logger, data = Recorder(), load_data_set(config.data)
     device = torch.device("cpu")
-    train(config, data, folder, device, "32-true", logger, ignore_progress, measure)
+    Training(config, data, folder, device, "32-true", logger, ignore_progress, measure).run()
     return logger
 
 
@@ -197,14 +197,14 @@ def test_validation_takes_no_time_of_training(
     )
     steps = []
 
-    def slow(network: Backbone, step: int) -> SampleFigures:
+    def slow(network: Backbone, step: int) -> ValidationFigures:
         for _ in range(1000):
             next(ticks)
         steps.append(step)
-        return SampleFigures({}, {})
+        return ValidationFigures({}, {})
 
     data, cpu = load_data_set(config.data), torch.device("cpu")
-    train(config, data, tmp_path, cpu, "32-true", DummyLogger(), ignore_progress, slow)
+    Training(config, data, tmp_path, cpu, "32-true", DummyLogger(), ignore_progress, slow).run()
     assert steps == list(range(1, 15))
     summary = finished_training(tmp_path)
     assert summary is not None

@@ -20,8 +20,8 @@ from harness.machine.files import write_text
 from harness.processes.progress import ignore_progress
 from harness.training.build import build_backbone
 from harness.training.export import load_exported
-from harness.training.train import TrainingSummary, load_trained, train
-from harness.training.validation import SampleFigures
+from harness.training.train import Training, TrainingSummary, load_trained
+from harness.training.validation import ValidationFigures
 from models.backbone import Backbone
 
 TRIAL = "smoke/sana/seed0-0123456789ab"
@@ -46,7 +46,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, config: TrialConfig) -> Path:
     folder = runs / TRIAL
     data = load_data_set(config.data)
     write_text(folder / "config.yaml", to_yaml(config))
-    train(config, data, folder, torch.device("cpu"), "32-true", DummyLogger(), ignore_progress)
+    Training(
+        config, data, folder, torch.device("cpu"), "32-true", DummyLogger(), ignore_progress
+    ).run()
     return runs
 
 
@@ -105,11 +107,11 @@ def test_the_best_weights_are_exported_where_they_are_asked_for(
     folder, data = tmp_path / "runs" / TRIAL, load_data_set(config.data)
     write_text(folder / "config.yaml", to_yaml(config))
 
-    def rising(network: Backbone, step: int) -> SampleFigures:
-        return SampleFigures({}, {"fd": float(step)})
+    def rising(network: Backbone, step: int) -> ValidationFigures:
+        return ValidationFigures({}, {"fd": float(step)})
 
     cpu = torch.device("cpu")
-    train(config, data, folder, cpu, "32-true", DummyLogger(), ignore_progress, rising)
+    Training(config, data, folder, cpu, "32-true", DummyLogger(), ignore_progress, rising).run()
     exported = {}
     for weights, options in [("last", []), ("best", ["--weights", "best"])]:
         out = tmp_path / weights

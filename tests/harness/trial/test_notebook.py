@@ -21,7 +21,7 @@ from harness.data.datasets import load_data_set
 from harness.machine.environment import ROOT
 from harness.machine.files import write_text
 from harness.processes.progress import ignore_progress
-from harness.training.train import train
+from harness.training.train import Training
 from models.errors import UserError
 
 
@@ -36,7 +36,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, config: TrialConfig) -> Pat
     folder = tmp_path_factory.mktemp("runs") / "smoke" / "sana" / "seed0-0123456789ab"
     data = load_data_set(config.data)
     write_text(folder / "config.yaml", to_yaml(config))
-    train(config, data, folder, torch.device("cpu"), "32-true", DummyLogger(), ignore_progress)
+    Training(
+        config, data, folder, torch.device("cpu"), "32-true", DummyLogger(), ignore_progress
+    ).run()
     return folder
 
 

@@ -33,8 +33,8 @@ from harness.sampling.sample import SampleSpec, draw_samples
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
 from harness.training.build import build_backbone
-from harness.training.train import load_trained, train
-from harness.training.validation import SampleFigures, read_best
+from harness.training.train import Training, load_trained
+from harness.training.validation import ValidationFigures, read_best
 from harness.trial.samples import NOISE_SEED, ValidationSamples
 from harness.vocabulary.names import on_validation_samples, validation_metric_of
 from models.backbone import Backbone
@@ -173,7 +173,7 @@ def test_training_is_bitwise_the_same_with_and_without(
         # What the global stream gives must not matter either.
         torch.manual_seed(len(folder.name))
         logger = DummyLogger()
-        train(config, data, folder, CPU, "32-true", logger, ignore_progress, measure)
+        Training(config, data, folder, CPU, "32-true", logger, ignore_progress, measure).run()
     weights = (with_samples / "ema.safetensors").read_bytes()
     assert weights == (without / "ema.safetensors").read_bytes()
     states = [
@@ -198,7 +198,7 @@ def test_samples_that_are_not_finite_are_never_the_best_and_do_not_stop_training
 ) -> None:
     real = samples_of(config, tmp_path)
 
-    def broken(network: Backbone, step: int) -> SampleFigures:
+    def broken(network: Backbone, step: int) -> ValidationFigures:
         diverged = scrambled(config)
         with torch.no_grad():
             diverged.final_layer.linear.bias.fill_(math.nan)
@@ -207,7 +207,7 @@ def test_samples_that_are_not_finite_are_never_the_best_and_do_not_stop_training
     journal = Journal(tmp_path)
     journal.start(experiment="smoke", run_name="sana/seed0", tags={}, params={})
     logger = JournalLogger(journal)
-    train(config, data, tmp_path, CPU, "32-true", logger, ignore_progress, broken)
+    Training(config, data, tmp_path, CPU, "32-true", logger, ignore_progress, broken).run()
     journal.close()
     events = [json.loads(line) for line in (tmp_path / "tracking.jsonl").read_text().splitlines()]
     tags = {key: value for event in events for key, value in event.get("tags", {}).items()}

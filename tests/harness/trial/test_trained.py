@@ -21,7 +21,7 @@ from harness.processes.progress import ignore_progress
 from harness.tracking.journal import Journal
 from harness.tracking.publisher import publish_pending, run_id_of
 from harness.tracking.store import open_store
-from harness.training.train import train
+from harness.training.train import Training
 
 TRIAL = "smoke/dydila/seed0-0123456789ab"
 
@@ -36,7 +36,9 @@ def runs(
     config = trial_config("dydila", "train.steps=2", "train.batch_size=8", "model.depth=2")
     data = load_data_set(config.data)
     write_text(folder / "config.yaml", to_yaml(config))
-    train(config, data, folder, torch.device("cpu"), "32-true", DummyLogger(), ignore_progress)
+    Training(
+        config, data, folder, torch.device("cpu"), "32-true", DummyLogger(), ignore_progress
+    ).run()
     for place in (folder, runs / "reports" / "smoke"):
         journal = Journal(place)
         journal.start(experiment="smoke", run_name="a run", tags={}, params={})

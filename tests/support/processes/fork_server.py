@@ -29,7 +29,7 @@ from harness.machine.mlflow_client import configure_mlflow
 from harness.processes.progress import Progress
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
-from harness.training.train import train
+from harness.training.train import Training
 from harness.trial.run import run_trial
 from harness.trial.spec import TrialSpec
 from models.errors import UserError
@@ -59,7 +59,7 @@ def run(task: dict[str, Any], channel: TextIO) -> None:
     data = load_data_set(config.data)
     data = replace(data, train=Poisoned(data.train, task.get("bad_images", [])))
     device = torch.device("cpu")
-    train(config, data, folder, device, "32-true", JournalLogger(journal), report)
+    Training(config, data, folder, device, "32-true", JournalLogger(journal), report).run()
     journal.close()
 
 

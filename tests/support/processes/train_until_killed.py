@@ -10,12 +10,12 @@ from pytorch_lightning.loggers import CSVLogger
 
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
-from harness.training.train import train
+from harness.training.train import Training
 
 torch.set_num_threads(1)
 config = from_yaml_file(Path(sys.argv[1]))
 folder = Path(sys.argv[2])
-summary = train(
+summary = Training(
     config,
     load_data_set(config.data),
     folder,
@@ -23,5 +23,5 @@ summary = train(
     "32-true",
     CSVLogger(folder),
     lambda progress: print(progress.done, flush=True),
-)
+).run()
 print("resumed from", summary.resumed_from_step, flush=True)

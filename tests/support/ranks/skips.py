@@ -15,7 +15,7 @@ from harness.machine.place import place_from_environment
 from harness.processes.meeting import Meeting
 from harness.processes.progress import ProgressListener
 from harness.processes.signals import StopRequest
-from harness.training.train import train
+from harness.training.train import Training
 from tests.support.stand_ins.poisoned import Poisoned
 
 
@@ -30,7 +30,7 @@ def train_poisoned(
             config = TrialConfig.model_validate(plain)
             data = load_data_set(config.data)
             poisoned = replace(data, train=Poisoned(data.train, payload["bad_images"]))
-            summary = train(
+            summary = Training(
                 config,
                 poisoned,
                 Path(folder),
@@ -38,7 +38,7 @@ def train_poisoned(
                 "32-true",
                 DummyLogger(),
                 report,
-            )
+            ).run()
             skipped = group.gather(list(summary.skipped_steps))
             if skipped is not None:
                 found[name] = skipped

@@ -57,7 +57,7 @@ def train_all(
         for name, (plain, folder) in payload["cases"].items():
             logger = RecordingLogger()
             config = TrialConfig.model_validate(plain)
-            training.train(
+            training.Training(
                 config,
                 load_data_set(config.data),
                 Path(folder),
@@ -65,7 +65,7 @@ def train_all(
                 "32-true",
                 logger,
                 report,
-            )
+            ).run()
             hashes = group.gather(hash_of(made[-1].ema_backbone))
             found[name] = {"curves": logger.curves, "hashes": hashes}
     training.build_module = build

@@ -20,7 +20,7 @@ from harness.processes.ranks import group_of_environment
 from harness.processes.signals import StopRequest
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
-from harness.training.train import train
+from harness.training.train import Training
 from harness.trial.samples import ValidationSamples
 
 
@@ -48,7 +48,7 @@ def train_and_validate(
             journal.start(experiment="smoke", run_name="sana/seed0", tags={}, params={})
             logger = JournalLogger(journal)
         samples = ValidationSamples(config, data, own, cpu, load_measuring, ignore, report)
-        train(config, data, folder, cpu, "32-true", logger, report, samples)
+        Training(config, data, folder, cpu, "32-true", logger, report, samples).run()
         return {"processes": group.size}
 
 
