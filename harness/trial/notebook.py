@@ -1,7 +1,4 @@
-"""What a notebook needs of the harness: trained networks, their samples, figures and reports.
-
-The names are public: `from harness import load_trial, draw, measure, read_report`.
-"""
+"""What a notebook needs: `from harness import load_trial, draw, measure, read_report`."""
 
 from __future__ import annotations
 
@@ -51,7 +48,7 @@ def load_trial(
     Raises:
         UserError: there is no such trial, or no weights of it that fit its configuration.
     """
-    return load_trained_trial(str(run), runs_dir, weights)[0]
+    return load_trained_trial(str(run), runs_dir, weights).network
 
 
 def read_config(folder: str | Path) -> TrialConfig:

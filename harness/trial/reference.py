@@ -1,7 +1,4 @@
-"""The real images that a trial's samples are compared with, and what figures say of them.
-
-What held-out real images score against the reference: the best that samples can hope for.
-"""
+"""The real images that a trial's samples are compared with, and how well other ones do."""
 
 from __future__ import annotations
 
@@ -28,9 +25,9 @@ from models.randomness import generator
 
 def extractor_files(config: TrialConfig) -> tuple[str, Path | None, int | None]:
     """The extractor's name, the file of its weights where one is named, and its images' side."""
-    weights = config.evaluate.extractor_weights
-    file = None if weights is None else Path(weights)
-    return config.evaluate.extractor, file, config.evaluate.extractor_size
+    asked = config.evaluate
+    file = None if asked.extractor_weights is None else Path(asked.extractor_weights)
+    return asked.extractor, file, asked.extractor_size
 
 
 def load_extraction(
@@ -67,9 +64,10 @@ def measured_identity(quality: Quality) -> dict[str, Any]:
 
 
 def measure_floor(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
-    """Measure it for all trials that share data and evaluation with this one.
+    """What held-out real images score against the reference: the best that samples can hope for.
 
-    Extracts the reference's features, which these trials then share as well.
+    Measured for all trials that share data and evaluation with this one; they share the features of
+    the reference as well.
 
     Returns:
         `metrics` and `identity`, as `AblationRun.trials` takes them.

@@ -1,7 +1,4 @@
-"""One trial, as whoever runs it calls it: by one process or several, under the trial's lock.
-
-A trial on several processes of this machine.
-"""
+"""One trial, as whoever runs it calls it: by one process or several, under the trial's lock."""
 
 from __future__ import annotations
 
@@ -26,10 +23,6 @@ from harness.trial.reference import measure_floor
 from harness.trial.spec import TrialSpec, finished_result
 from harness.trial.stages import TrialStages
 
-_TARGET = "harness.trial.run:run_trial_job"
-
-_LOG = "log.txt"
-
 
 def run_on_ranks(spec: TrialSpec, report: ProgressListener, stop: StopRequest) -> dict[str, Any]:
     """Start the processes of a trial, which share its threads, and wait for its result.
@@ -47,19 +40,19 @@ def run_on_ranks(spec: TrialSpec, report: ProgressListener, stop: StopRequest) -
     payload = {"job": "trial", "spec": asdict(replace(spec, threads=threads))}
     try:
         result: dict[str, Any] = run_ranks(
-            _TARGET,
+            "harness.trial.run:run_trial_job",
             payload,
             processes=spec.processes,
             threads=threads,
-            log_path=folder / _LOG,
+            log_path=folder / "log.txt",
             report=report,
             stop=stop,
         )
+        return result
     except Exception as error:
         end_left_run(folder, *ending_of(error))
         record_ending(folder, *state_after(error))
         raise
-    return result
 
 
 def run_trial_job(
@@ -116,7 +109,6 @@ def _lead(
     stop: StopRequest,
     on_metrics: MetricsListener | None,
 ) -> dict[str, Any]:
-    """What the leading process of a trial does, which is the only one where there are no others."""
     folder = Path(spec.folder)
 
     def waiting(text: str) -> None:
@@ -130,4 +122,4 @@ def _lead(
         if result is not None:
             return result
         with recorded_status(folder, report) as recorded, full_disk_as_user_error(disk):
-            return TrialStages(spec, recorded, stop, on_metrics).run()
+            return TrialStages(spec, recorded, stop).lead(on_metrics)

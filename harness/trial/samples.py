@@ -1,10 +1,4 @@
-"""The sampling stage of a trial, resumable, and the grid that shows what came of it.
-
-Validation samples: the few images that are drawn and measured again and again while training.
-
-Starting noise and labels are the same at every step, in every variant and for every seed, so that
-differences between two figures are differences between two networks.
-"""
+"""Samples of a trial: those that it is judged by, and the few that are measured while it trains."""
 
 from __future__ import annotations
 
@@ -14,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,29 +50,34 @@ class SamplingCost:
     network_evaluations_per_image: int
 
 
+class TrialSamples(NamedTuple):
+    """The samples that a trial is judged by."""
+
+    images: NDArray[np.uint8]
+    """(N, H, W, C)."""
+    labels: NDArray[np.int64]
+    """(N,)."""
+    images_per_second: float | None
+    """While they were drawn."""
+
+
 def trial_samples(
     network: Backbone,
     config: TrialConfig,
     data: DataSet,
     spec: TrialSpec,
-    *,
-    device: torch.device,
     report: ProgressListener,
     group: ProcessGroup,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], float | None]:
+) -> TrialSamples:
     """The samples of a trial, drawn now or before, by all processes of a group.
 
     Args:
-        network: with trained weights, on `device`.
+        network: with trained weights, on the device where to draw.
         config: of the trial.
         data: what it was trained on.
         spec: says where the trial lives.
-        device: where to draw.
         report: told after each batch.
         group: of processes that call this together; the leading one writes.
-
-    Returns:
-        Images (N, H, W, C), labels (N,), and images a second while they were drawn.
     """
     folder = Path(spec.folder)
     path, cost = folder / SAMPLES, folder / _COST
@@ -86,16 +85,10 @@ def trial_samples(
     drawn = group.broadcast(_drawn_before(path, cost) if group.leads else None)
     if drawn is None:
         sink = FileSink(folder, config.evaluate.samples, spec.hash) if group.leads else None
+        device = next(network.parameters()).device
         samples = draw_samples(
             network,
-            SampleSpec(
-                config.sample,
-                config.objective,
-                shape=data.train.shape,
-                num_classes=len(data.train.class_names),
-                count=config.evaluate.samples,
-                seed=config.seed,
-            ),
+            _sample_spec(config, data, config.evaluate.samples, config.seed),
             device,
             to_pixels=load_decoder(config.data, device),
             sink=sink,
@@ -113,7 +106,18 @@ def trial_samples(
             sink.remove()
         drawn = group.broadcast(drawn)
     assert drawn is not None
-    return *load_samples(path), drawn.images_per_second
+    return TrialSamples(*load_samples(path), drawn.images_per_second)
+
+
+def _sample_spec(config: TrialConfig, data: DataSet, count: int, seed: int) -> SampleSpec:
+    return SampleSpec(
+        config.sample,
+        config.objective,
+        shape=data.train.shape,
+        num_classes=len(data.train.class_names),
+        count=count,
+        seed=seed,
+    )
 
 
 def _drawn_before(samples: Path, cost: Path) -> SamplingCost | None:
@@ -129,26 +133,19 @@ def _drawn_before(samples: Path, cost: Path) -> SamplingCost | None:
 
 
 def save_grid(
-    folder: Path,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    class_names: tuple[str, ...],
-    columns: int,
-) -> tuple[Path, Path]:
+    folder: Path, samples: TrialSamples, class_names: tuple[str, ...], columns: int
+) -> tuple[Path, ...]:
     """Write some samples of some classes, as a picture and as arrays.
 
     Returns:
         The two files, relative to the folder.
     """
     shown = shown_classes(len(class_names))
-    grid = class_grid(images, labels, shown, columns)
+    grid = class_grid(samples.images, samples.labels, shown, columns)
     save_grid_png(folder / names.ARTIFACT_GRID, grid)
     with atomic_path(folder / names.ARTIFACT_GRID_IMAGES) as temporary:
-        np.savez_compressed(
-            temporary,
-            images=grid,
-            class_names=np.array([class_names[label] for label in shown]),
-        )
+        chosen = np.array([class_names[label] for label in shown])
+        np.savez_compressed(temporary, images=grid, class_names=chosen)
     return Path(names.ARTIFACT_GRID), Path(names.ARTIFACT_GRID_IMAGES)
 
 
@@ -156,36 +153,27 @@ NOISE_SEED = derive_seed("validation-samples")
 """Far from the seeds that trials may have, so that no trial's final samples share this noise."""
 
 
+@dataclass
 class ValidationSamples:
     """Draws and measures the samples of one step, and keeps a grid of them.
 
-    Args:
-        config: of the trial, with `train.validation_samples`.
-        data: that it trains on.
-        folder: of the trial; gets `validation_samples/step-00000050.png` and so on.
-        device: where the network is.
-        load_measuring: gives the extraction and the reference; called before the first measurement.
-        on_grid: told of each grid that was written.
-        on_progress: told how far a validation is, as a note on the training.
+    Starting noise and labels are the same at every step, in every variant and for every seed, so
+    that differences between two figures are differences between two networks.
     """
 
-    def __init__(
-        self,
-        config: TrialConfig,
-        data: DataSet,
-        folder: Path,
-        device: torch.device,
-        load_measuring: Callable[[], tuple[Extraction, Reference]],
-        on_grid: Callable[[Path], None],
-        on_progress: ProgressListener,
-    ) -> None:
-        self.config = config
-        self.data = data
-        self.folder = folder
-        self.device = device
-        self.load_measuring = load_measuring
-        self.on_grid = on_grid
-        self.on_progress = on_progress
+    config: TrialConfig
+    """Of the trial, with `train.validation_samples`."""
+    data: DataSet
+    folder: Path
+    """Of the trial; gets `validation_samples/step-00000050.png` and so on."""
+    device: torch.device
+    """Where the network is."""
+    load_measuring: Callable[[], tuple[Extraction, Reference]]
+    """Gives the extraction and the reference; called before the first measurement."""
+    on_grid: Callable[[Path, str], object]
+    """Told of each grid that was written, and where it goes within the run's artifacts."""
+    on_progress: ProgressListener
+    """Told how far a validation is, as a note on the training."""
 
     def __call__(self, network: Backbone, step: int) -> ValidationFigures:
         """Draw and measure. Of several processes the leading one does it, and all get its figures.
@@ -201,6 +189,8 @@ class ValidationSamples:
         return figures
 
     def _validate(self, network: Backbone, step: int) -> ValidationFigures:
+        count = self.config.train.validation_samples
+
         def listen(progress: Progress) -> None:
             note = f"validation: {progress.stage} {progress.done} of {progress.total}"
             self.on_progress(Progress("train", step, self.config.train.steps, note))
@@ -208,14 +198,7 @@ class ValidationSamples:
         try:
             samples = draw_samples(
                 network,
-                SampleSpec(
-                    self.config.sample,
-                    self.config.objective,
-                    shape=self.data.train.shape,
-                    num_classes=len(self.data.train.class_names),
-                    count=self.config.train.validation_samples,
-                    seed=NOISE_SEED,
-                ),
+                _sample_spec(self.config, self.data, count, NOISE_SEED),
                 self.device,
                 to_pixels=self._to_pixels,
                 on_progress=listen,
@@ -262,7 +245,7 @@ class ValidationSamples:
         )
         path = self.folder / names.ARTIFACT_VALIDATION_SAMPLES / f"step-{step:08d}.png"
         save_grid_png(path, class_grid(images, labels, shown, columns))
-        self.on_grid(path)
+        self.on_grid(path, names.ARTIFACT_VALIDATION_SAMPLES)
 
     @cached_property
     def _measuring(self) -> tuple[Extraction, ReferenceStatistics]:
@@ -275,11 +258,6 @@ class ValidationSamples:
 
 
 def validation_identity(identity: Mapping[str, Any], config: TrialConfig) -> dict[str, Any]:
-    """What the figures of validation samples depend on.
-
-    Args:
-        identity: of the figures of the trial's final samples.
-        config: of the trial.
-    """
+    """What the figures of validation samples depend on, from the identity of the final samples'."""
     measured = {field: value for field, value in identity.items() if field != "weights"}
     return {**measured, "samples": config.train.validation_samples, "noise": "of validation"}

@@ -7,26 +7,27 @@ A stage that is done has left a file: `trained.json` beside `ema.safetensors`, `
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.loggers.logger import DummyLogger, Logger
 
-from harness.config.facts import shown_precision
+from harness.config.facts import sampling_facts, shown_precision
 from harness.config.schema import TrialConfig
 from harness.config.serialisation import flatten, to_yaml
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
-from harness.evaluation.cost import measure_peak_memory
+from harness.evaluation.cost import PeakMemory, measure_peak_memory, model_cost
 from harness.evaluation.extractors import check_extractor
 from harness.evaluation.features import Extraction
 from harness.evaluation.probe.outputs import probe_metrics, probe_trial, write_probe
 from harness.evaluation.probe.probe import NOISE_LEVELS
-from harness.evaluation.quality import evaluate_samples
+from harness.evaluation.quality import Quality, evaluate_samples
 from harness.evaluation.reference import Reference
 from harness.machine.files import full_disk_as_user_error, remove_leftovers, write_json, write_text
 from harness.machine.place import choose_device
@@ -35,21 +36,46 @@ from harness.processes.progress import ProgressListener
 from harness.processes.signals import StopRequest
 from harness.tracking.journal import Journal, ending_of
 from harness.tracking.lightning_logger import JournalLogger, MetricsListener
+from harness.tracking.provenance import provenance_tags
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
 from harness.training.hardware import Precision, resolve_precision
 from harness.training.skipped_steps import shown
-from harness.training.train import Training, load_trained
+from harness.training.train import Training, TrainingSummary, load_trained
 from harness.training.validation import BEST, read_best
-from harness.trial.identity import cost_metrics, figures_identity, spec_tags, validation_tags
-from harness.trial.reference import extractor_files, load_extraction, real_features
-from harness.trial.samples import ValidationSamples, save_grid, trial_samples
+from harness.trial.reference import (
+    extractor_files,
+    load_extraction,
+    measured_identity,
+    real_features,
+)
+from harness.trial.samples import (
+    TrialSamples,
+    ValidationSamples,
+    save_grid,
+    trial_samples,
+    validation_identity,
+)
 from harness.trial.spec import RESULT, TrialSpec, precision_file
 from harness.vocabulary import names
-from models.backbone import Backbone
+from models.backbone import Backbone, Block
 
 _LARGE_FILES = ("samples", "ema", "best")
 """What a process that is killed while it writes must not leave behind at every try."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What all processes of a trial did together."""
+
+    data: DataSet
+    trained: TrainingSummary
+    peak: PeakMemory
+    network: Backbone
+    samples: TrialSamples
+    extractor: str
+    quality: Quality | None
+    """None on a process that another one leads."""
 
 
 class TrialStages:
@@ -59,18 +85,10 @@ class TrialStages:
         spec: what to run.
         report: told how far each stage is.
         stop: looked at between steps and batches.
-        on_metrics: told what training records, on the process that leads.
     """
 
-    def __init__(
-        self,
-        spec: TrialSpec,
-        report: ProgressListener,
-        stop: StopRequest,
-        on_metrics: MetricsListener | None = None,
-    ) -> None:
+    def __init__(self, spec: TrialSpec, report: ProgressListener, stop: StopRequest) -> None:
         self.spec = spec
-        self.on_metrics = on_metrics
         self.stop = stop
         self.report = stop.between_batches(report)
         self.report_training = report
@@ -79,14 +97,11 @@ class TrialStages:
         self.group = current_group()
         self.device = choose_device(self.config.train.device, "train.device")
 
-    @cached_property
-    def tags(self) -> dict[str, str]:
-        """Of the run, with the state of the repository at its beginning."""
-        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
-        return spec_tags(self.spec, self.config, gpu, self.group.size)
+    def lead(self, on_metrics: MetricsListener | None) -> dict[str, Any]:
+        """What the process that leads does: its part of the stages, and all that is written down.
 
-    def run(self) -> dict[str, Any]:
-        """What the process that leads does, with all that is written down.
+        Args:
+            on_metrics: told what training records.
 
         Returns:
             The result, as in `result.json`.
@@ -114,7 +129,8 @@ class TrialStages:
         try:
             # Here already, so that the run in MLflow ends with these words as well.
             with full_disk_as_user_error(f"the trial {self.folder}"):
-                result = self._stages(journal)
+                logger = JournalLogger(journal, on_metrics)
+                result = self._record(self._measured(logger, journal.artifact), journal)
         except BaseException as error:
             # Where not even this can be written, what went wrong must be told nevertheless.
             with suppress(OSError):
@@ -130,20 +146,43 @@ class TrialStages:
             journal.close()
 
     def follow(self) -> None:
-        """Take part in what a process that does not lead takes part in."""
-        self._stages(None)
+        """What a process does that another one leads: its part of the stages, and no writing."""
+        self._measured(DummyLogger(), lambda *_: None)
 
-    def _stages(self, journal: Journal | None) -> dict[str, Any]:
-        """Without a journal, which the leading process has, only what is done together."""
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """Of the run from its beginning on: where it comes from, and what it is a part of."""
+        spec = self.spec
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        return {
+            **provenance_tags(Path(spec.root), gpu=gpu, threads=spec.threads),
+            names.TAG_KIND: names.KIND_TRIAL,
+            names.TAG_SCALE: spec.scale,
+            names.TAG_VARIANT: spec.variant,
+            names.TAG_SEED: str(self.config.seed),
+            names.TAG_CONFIG_HASH: spec.hash,
+            names.TAG_SIDE_BY_SIDE: str(spec.side_by_side),
+            names.TAG_PROCESSES: str(self.group.size),
+            **spec.tags,
+        }
+
+    def _measured(self, logger: Logger, on_grid: Callable[[Path, str], object]) -> _Measured:
+        """Train, sample and measure, all processes together.
+
+        Args:
+            logger: of the training.
+            on_grid: told, where this process leads, of a grid of validation samples and of where it
+                goes within the run's artifacts.
+        """
         # Missing weights should not be found after hours of training.
         check_extractor(*extractor_files(self.config))
         data = load_data_set(self.config.data)
-        if self.config.train.validation_samples:
+        measure = self._validation_samples(data, on_grid)
+        if measure is not None:
             # Before training, where the other processes would wait for the one that does it, and a
             # wait for another trial's features could not be left without losing steps.
             self._reference(data, self._extraction())
         with measure_peak_memory(self.device) as peak:
-            logger = DummyLogger() if journal is None else JournalLogger(journal, self.on_metrics)
             precision = self.group.broadcast(self._precision(data) if self.group.leads else None)
             assert precision is not None
             trained = Training(
@@ -154,63 +193,59 @@ class TrialStages:
                 precision,
                 logger,
                 self.report_training,
-                self._validation_samples(data, journal),
-                stop=self.stop,
+                measure,
+                self.stop,
             ).run()
-        network = load_trained(
-            self.folder,
-            self.config,
-            data.train.shape,
-            len(data.train.class_names),
-            self.config.sample.weights,
-        ).to(self.device)
-        images, labels, speed = trial_samples(
-            network,
-            self.config,
-            data,
-            self.spec,
-            device=self.device,
-            report=self.report,
-            group=self.group,
-        )
-        grids: tuple[Path, ...] = ()
-        if self.group.leads:
-            columns = self.config.sample.grid_images
-            grids = save_grid(self.folder, images, labels, data.train.class_names, columns)
+        shape, classes = data.train.shape, len(data.train.class_names)
+        weights = self.config.sample.weights
+        network = load_trained(self.folder, self.config, shape, classes, weights).to(self.device)
+        samples = trial_samples(network, self.config, data, self.spec, self.report, self.group)
         extraction = self._extraction()
         quality = evaluate_samples(
-            images,
+            samples.images,
             self._reference(data, extraction),
             extraction,
             inception_splits=self.config.evaluate.inception_splits,
         )
-        if journal is None or quality is None:
-            return {}
-        metrics = {
-            **quality.recorded(),
-            **cost_metrics(network, data, trained, speed),
-        }
-        probed, probe_files = self._probe(network, data)
-        metrics |= probed
-        if peak.bytes is not None:
-            metrics[names.PEAK_MEMORY] = float(peak.bytes)
-        identity = figures_identity(quality, self.config)
-        best = read_best(self.folder)
-        _, rows, columns = data.train.pictures.picture_shape
+        shown_extractor = extraction.extractor.display
+        return _Measured(data, trained, peak, network, samples, shown_extractor, quality)
+
+    def _record(self, measured: _Measured, journal: Journal) -> dict[str, Any]:
+        """Write the figures and files of the leading process to the journal; the result."""
+        data, trained, quality = measured.data, measured.trained, measured.quality
+        assert quality is not None
+        classes, columns = data.train.class_names, self.config.sample.grid_images
+        files = save_grid(self.folder, measured.samples, classes, columns)
+        metrics = {**quality.recorded(), **_cost_metrics(measured)}
+        count = self.config.evaluate.probe_images
+        rows = probe_trial(measured.network, self.config, data, count, NOISE_LEVELS, self.report)
+        if rows:
+            metrics |= probe_metrics(rows)
+            files += write_probe(rows, self.folder, names.ARTIFACT_PROBE)
+        if measured.peak.bytes is not None:
+            metrics[names.PEAK_MEMORY] = float(measured.peak.bytes)
+        identity = {**measured_identity(quality), **sampling_facts(self.config)}
+        _, height, width = data.train.pictures.picture_shape
         tags = {
-            names.TAG_DATA: f"{data.title}, {rows}x{columns}",
+            names.TAG_DATA: f"{data.title}, {height}x{width}",
             names.TAG_PRECISION: shown_precision(trained.precision, self.config),
-            names.TAG_EXTRACTOR: extraction.extractor.display,
+            names.TAG_EXTRACTOR: measured.extractor,
             names.TAG_METRIC_IDENTITY: json.dumps(identity, sort_keys=True),
-            names.TAG_PEAK_MEMORY_KIND: peak.kind,
-            **validation_tags(identity, self.config, best),
+            names.TAG_PEAK_MEMORY_KIND: measured.peak.kind,
         }
+        if self.config.train.validation_samples:
+            of_validation = json.dumps(validation_identity(identity, self.config), sort_keys=True)
+            tags[names.TAG_VALIDATION_IDENTITY] = of_validation
+        if (best := read_best(self.folder)) is not None:
+            tags[names.TAG_BEST_BY] = best.metric
+            tags[names.TAG_BEST_STEP] = str(best.step)
+            tags[names.TAG_BEST_VALUE] = repr(best.value)
+            files += (Path(BEST),)
         if trained.skipped_steps:
             tags[names.TAG_SKIPPED_STEPS] = shown(trained.skipped_steps)
         journal.metrics(metrics, step=trained.steps)
         journal.tags(tags)
-        best_file = () if best is None else (Path(BEST),)
-        for artifact in (*grids, *probe_files, *best_file):
+        for artifact in files:
             journal.artifact(artifact)
         return {
             "variant": self.spec.variant,
@@ -227,15 +262,11 @@ class TrialStages:
         return resolve_precision(self.config, data, self.device, decision, self.stop)
 
     def _validation_samples(
-        self, data: DataSet, journal: Journal | None
+        self, data: DataSet, on_grid: Callable[[Path, str], object]
     ) -> ValidationSamples | None:
         """What training draws and measures on the way; None where that is switched off."""
         if self.config.train.validation_samples == 0:
             return None
-
-        def record(grid: Path) -> None:
-            if journal is not None:
-                journal.artifact(grid, names.ARTIFACT_VALIDATION_SAMPLES)
 
         def load_measuring() -> tuple[Extraction, Reference]:
             extraction = load_extraction(self.config, self.device, self.report_training)
@@ -247,7 +278,7 @@ class TrialStages:
             self.folder,
             self.device,
             load_measuring,
-            record,
+            on_grid,
             self.report_training,
         )
 
@@ -259,13 +290,25 @@ class TrialStages:
         count, references = self.config.evaluate.reference_images, Path(self.spec.references)
         return real_features(data.train.pictures, count, extraction, references)
 
-    def _probe(self, network: Backbone, data: DataSet) -> tuple[dict[str, float], tuple[Path, ...]]:
-        """The attention probe's metrics and files; none where it is switched off."""
-        count = self.config.evaluate.probe_images
-        rows = probe_trial(network, self.config, data, count, NOISE_LEVELS, self.report)
-        if not rows:
-            return {}, ()
-        return probe_metrics(rows), write_probe(rows, self.folder, names.ARTIFACT_PROBE)
+
+def _cost_metrics(measured: _Measured) -> dict[str, float]:
+    """Size, operations, the attention's heads and speeds."""
+    first = measured.network.blocks[0]
+    assert isinstance(first, Block)
+    attention, train_set = first.attention, measured.data.train
+    cost = model_cost(measured.network, train_set.shape, len(train_set.class_names))
+    figures = {
+        names.VALIDATION_LOSS: measured.trained.validation_loss,
+        names.TRAIN_IMAGES_PER_SECOND: measured.trained.images_per_second,
+        names.SAMPLING_IMAGES_PER_SECOND: measured.samples.images_per_second,
+        names.PARAMETERS: cost.parameters,
+        names.MACS: cost.macs,
+        names.FLOPS: cost.flops,
+        names.HEADS: attention.heads,
+        names.HEAD_WIDTH: attention.width // attention.heads,
+        names.QKV_BIAS: attention.qkv.bias is not None,
+    }
+    return {name: float(value) for name, value in figures.items() if value is not None}
 
 
 def _say(text: str) -> None:

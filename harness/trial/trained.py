@@ -1,22 +1,16 @@
-"""`probe RUN`: the attention probe of a trial that is trained already.
-
-`export RUN OUT`: the network of a trained trial, as files that others can read.
-"""
+"""What is done with a trial that is trained: load its network, probe its attention, export it."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from safetensors import SafetensorError
 
 from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
-from harness.data.images import DataSet
 from harness.evaluation.probe.outputs import (
     layers,
     mean,
@@ -54,6 +48,62 @@ _IMAGES = 8
 """Where the trial itself was not probed."""
 
 
+@dataclass(frozen=True)
+class TrainedTrial:
+    """A trial whose training has ended."""
+
+    folder: Path
+    config: TrialConfig
+    weights: Weights
+    """Which ones the network has."""
+    network: Backbone
+    """On the CPU and in evaluation mode."""
+
+
+def load_trained_trial(run: str, runs_dir: Path, weights: Weights | None = None) -> TrainedTrial:
+    """The network of a trained trial. No data set is needed.
+
+    Args:
+        run: a trial's folder, also relative to `runs_dir`, or its run id in MLflow.
+        runs_dir: where trials are.
+        weights: which ones; None takes those that the trial's samples are drawn from.
+
+    Raises:
+        UserError: there is no such run, it is not trained, it kept no best weights, or its weights
+            do not fit its configuration.
+    """
+    folder = find_trial(run, runs_dir)
+    config = from_yaml_file(folder / names.ARTIFACT_CONFIG)
+    if finished_training(folder) is None:
+        raise UserError(
+            f"{folder}: training has not finished, so there are no weights to read; repeat the "
+            "ablation's command, which goes on where it stopped"
+        )
+    weights = weights or config.sample.weights
+    shapes = weight_shapes(weights_file(folder, weights))
+    try:
+        channels = shapes["patch_embedding.projection.weight"][1]
+        num_classes = shapes["label_embedding.table.weight"][0] - 1
+        side = config.data.side
+        network = load_trained(folder, config, (channels, side, side), num_classes, weights)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"{folder}: its weights do not fit its {names.ARTIFACT_CONFIG}: "
+            f"{one_line(error, most=300)}"
+        ) from error
+    return TrainedTrial(folder, config, weights, network)
+
+
+def export_run(run: str, runs_dir: Path, out: Path, weights: Weights | None = None) -> None:
+    """Export the EMA weights of a trial, which is named as for `load_trained_trial`.
+
+    Raises:
+        UserError: the trial cannot be loaded, or the folder `out` holds a model already.
+    """
+    trial = load_trained_trial(run, runs_dir, weights)
+    export_model(trial.network, out, trial.config, trial.weights)
+
+
 def probe_run(
     run: str,
     runs_dir: Path,
@@ -77,33 +127,37 @@ def probe_run(
         weights: which ones; None takes those that the trial's samples are drawn from.
 
     Raises:
-        UserError: there is no such run, it is not trained, it kept no best weights, or the numbers
-            do not fit.
+        UserError: the trial cannot be loaded, or the numbers do not fit.
     """
-    folder = find_trial(run, runs_dir)
-    config = from_yaml_file(folder / names.ARTIFACT_CONFIG)
-    weights = weights or config.sample.weights
+    trial = load_trained_trial(run, runs_dir, weights)
+    folder, config = trial.folder, trial.config
     own = (config.evaluate.probe_images, NOISE_LEVELS)
     images = (config.evaluate.probe_images or _IMAGES) if images is None else images
     noise_levels = NOISE_LEVELS if noise_levels is None else noise_levels
     data = load_data_set(config.data)
     _check(images, "--images", len(data.held_out.labels), "held-out images")
     _check(noise_levels, "--timesteps", 1000, "timesteps")
-    network = _load(folder, config, data, weights)
+    network = trial.network.to(choose_device(config.train.device, "train.device"))
+    of_data = (data.train.shape, len(data.train.class_names))
+    if of_data != (network.config.image_shape, network.config.num_classes):
+        raise UserError(
+            f"{folder}: its weights do not fit the data set of its {names.ARTIFACT_CONFIG}, images "
+            f"(C, H, W) of {of_data[0]} in {of_data[1]} classes"
+        )
     rows = probe_trial(network, config, data, images, noise_levels, ignore_progress)
     if not rows:
         raise UserError(f"{folder}: the network has a single token, so there is nothing to probe")
     name = names.ARTIFACT_PROBE
     if (images, noise_levels) != own:
         name += f"-{images}-images-{noise_levels}-timesteps"
-    if weights != config.sample.weights:
-        name += f"-{weights}-weights"
+    if trial.weights != config.sample.weights:
+        name += f"-{trial.weights}-weights"
     written = write_probe(rows, folder, name)
     shown = ", ".join(f"{timestep:.0f}" for timestep in timesteps(rows))
     tokens = network.config.grid[0] * network.config.grid[1]
     console.print(
         f"{folder.parent.name} seed {config.seed}: {tokens} tokens, {images} held-out images, "
-        f"timesteps {shown}, {weights} weights",
+        f"timesteps {shown}, {trial.weights} weights",
         highlight=False,
         markup=False,
     )
@@ -119,21 +173,6 @@ def _check(number: int, option: str, most: int, what: str) -> None:
         raise UserError(f"{option} is {number}, but must be 1 to {most} ({what})")
 
 
-def _load(folder: Path, config: TrialConfig, data: DataSet, weights: Weights) -> Backbone:
-    if finished_training(folder) is None:
-        raise UserError(
-            f"{folder}: training has not finished, so there are no weights to probe; repeat the "
-            "ablation's command, which goes on where it stopped"
-        )
-    try:
-        shape, classes = data.train.shape, len(data.train.class_names)
-        network = load_trained(folder, config, shape, classes, weights)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = textwrap.shorten(str(error), 300)
-        raise UserError(f"{folder}: its weights do not fit its config.yaml: {reason}") from error
-    return network.to(choose_device(config.train.device, "train.device"))
-
-
 def _head_table(rows: Sequence[ProbeRow]) -> Table:
     """A row a layer: means over heads and timesteps."""
     columns = {
@@ -142,17 +181,18 @@ def _head_table(rows: Sequence[ProbeRow]) -> Table:
         "token similarity": (SIMILARITY, 3),
     }
     table = _table("Attention, mean over heads and timesteps", ["layer", *columns])
-    for layer in layers(rows):
-        figures = [
+
+    def add(shown: str, layer: int | None) -> None:
+        means = (
             f"{mean(select(rows, metric, layer=layer)):.{decimals}f}"
             for metric, decimals in columns.values()
-        ]
-        table.add_row(str(layer), *figures)
-    figures = [
-        f"{mean(select(rows, metric)):.{decimals}f}" for metric, decimals in columns.values()
-    ]
+        )
+        table.add_row(shown, *means)
+
+    for layer in layers(rows):
+        add(str(layer), layer)
     table.add_section()
-    table.add_row("all", *figures)
+    add("all", None)
     return table
 
 
@@ -194,59 +234,3 @@ def _table(title: str, columns: Sequence[str]) -> Table:
         words = column in ("router", "tokens a choice (%)")
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     return table
-
-
-def export_run(run: str, runs_dir: Path, out: Path, weights: Weights | None = None) -> None:
-    """Export the EMA weights. The data set is not needed.
-
-    Args:
-        run: a trial's folder, also relative to `runs_dir`, or its run id in MLflow.
-        runs_dir: where trials are.
-        out: the folder to write, as `export_model` does.
-        weights: which ones; None takes those that the trial's samples are drawn from.
-
-    Raises:
-        UserError: there is no such run, it is not trained, it kept no best weights, its weights do
-            not fit its configuration, or `out` holds a model already.
-    """
-    network, config, weights = load_trained_trial(run, runs_dir, weights)
-    export_model(network, out, config, weights)
-
-
-def load_trained_trial(
-    run: str, runs_dir: Path, weights: Weights | None = None
-) -> tuple[Backbone, TrialConfig, Weights]:
-    """The network of a trained trial, on the CPU and in evaluation mode. No data set is needed.
-
-    Args:
-        run: a trial's folder, also relative to `runs_dir`, or its run id in MLflow.
-        runs_dir: where trials are.
-        weights: which ones; None takes those that the trial's samples are drawn from.
-
-    Returns:
-        The network with its EMA weights, the trial's configuration, and which weights they are.
-
-    Raises:
-        UserError: there is no such run, it is not trained, it kept no best weights, or its weights
-            do not fit its configuration.
-    """
-    folder = find_trial(run, runs_dir)
-    config = from_yaml_file(folder / names.ARTIFACT_CONFIG)
-    if finished_training(folder) is None:
-        raise UserError(
-            f"{folder}: training has not finished, so there are no weights to read; repeat the "
-            "ablation's command, which goes on where it stopped"
-        )
-    weights = weights or config.sample.weights
-    shapes = weight_shapes(weights_file(folder, weights))
-    try:
-        channels = shapes["patch_embedding.projection.weight"][1]
-        num_classes = shapes["label_embedding.table.weight"][0] - 1
-        side = config.data.side
-        network = load_trained(folder, config, (channels, side, side), num_classes, weights)
-    except (KeyError, RuntimeError) as error:
-        raise UserError(
-            f"{folder}: its weights do not fit its {names.ARTIFACT_CONFIG}: "
-            f"{one_line(error, most=300)}"
-        ) from error
-    return network, config, weights

@@ -90,7 +90,7 @@ def samples_of(
         config: TrialConfig, folder: Path, told: Callable[[Progress], None] = ignore_progress
     ) -> ValidationSamples:
         return ValidationSamples(
-            config, data, folder, CPU, lambda: measuring, lambda path: None, told
+            config, data, folder, CPU, lambda: measuring, lambda *_: None, told
         )
 
     return build
