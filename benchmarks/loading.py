@@ -20,10 +20,9 @@ from torchvision.transforms import v2
 
 from benchmarks import spread
 from harness.data.batches import BatchOrder, DrawOrder, loader_of
-from harness.data.images import ImageSet
+from harness.data.images import EncodedImages, ImageSet, LatentImages
 from harness.data.latents.cache import open_cache
 from harness.data.manifest import Manifest, read_manifest
-from harness.data.manifest_images import EncodedImages, LatentImages
 from harness.data.sources import open_source
 from harness.data.sources.base import Source
 from harness.data.verify import check_sizes

@@ -92,22 +92,25 @@ def _class_table(described: Description) -> Table:
 
 
 def _lines(described: Description) -> list[str]:
-    fewest, median, most = described.per_class
+    from statistics import median
+
+    manifest = described.manifest
+    counts = [item.images for item in described.classes]
     lines = [
-        f"{described.name}: {described.images:,} images of {len(described.classes):,} classes, "
-        f"{described.size:,} bytes",
-        f"images a class: {fewest:,} to {most:,}, median {median:,.10g}",
+        f"{manifest.name}: {sum(counts):,} images of {len(counts):,} classes, "
+        f"{sum(item.size for item in described.classes):,} bytes",
+        f"images a class: {min(counts):,} to {max(counts):,}, median {median(counts):,.10g}",
     ]
     sizes = described.image_sizes
     if sizes is not None:
         kinds = {"smallest": sizes.smallest, "median": sizes.median, "largest": sizes.largest}
         shown = ", ".join(f"{kind} {wide} x {high}" for kind, (wide, high) in kinds.items())
         lines.append(f"width x height of {sizes.sampled:,} images: {shown} (by area)")
-    lines.append(f"left out: {len(described.left_out):,}")
-    lines += [f"  {item.id}: {item.reason}" for item in described.left_out[:_MOST_NAMED]]
-    if len(described.left_out) > _MOST_NAMED:
-        lines.append(f"  and {len(described.left_out) - _MOST_NAMED:,} more, which it lists")
-    return [*lines, f"hash: {described.hash}"]
+    lines.append(f"left out: {len(manifest.left_out):,}")
+    lines += [f"  {item.id}: {item.reason}" for item in manifest.left_out[:_MOST_NAMED]]
+    if len(manifest.left_out) > _MOST_NAMED:
+        lines.append(f"  and {len(manifest.left_out) - _MOST_NAMED:,} more, which it lists")
+    return [*lines, f"hash: {manifest.hash}"]
 
 
 @command(_MANIFEST, _SOURCE, flag("--sizes-only", "compare sizes, and read no image"), _PROCESSES)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from harness.config.schema import TrialConfig
@@ -34,7 +35,7 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class DrawOrder:
-    """What the order depends on; batches run on across the ends of epochs."""
+    """What the order of images depends on; batches run on across the ends of epochs."""
 
     images: int
     batch_size: int
@@ -44,17 +45,10 @@ class DrawOrder:
 
 
 class BatchOrder(Sampler[list[Draw]]):
-    """The batches of steps `start` to `stop`.
+    """The batches of steps `start` to `stop`; a process of several gets its part of each.
 
     It has no length on purpose: Lightning would take it for that of an epoch and stop early after
     a resume.
-
-    Args:
-        order: which images, in which order.
-        start: the first step.
-        stop: one past the last step.
-        rank: of this process, which gets its part of each batch.
-        world_size: processes.
     """
 
     def __init__(
@@ -68,37 +62,24 @@ class BatchOrder(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = self.order
-        epoch = -1
-        indices: list[int] = []
-        flips: list[bool] = []
+        drawn = -1
         for step in range(self.start, self.stop):
             draws = []
             for offset in range(self.rank, order.batch_size, self.world_size):
                 position = step * order.batch_size + offset
-                needed, place = divmod(position, order.images)
-                if needed != epoch:
-                    epoch = needed
-                    indices, flips = self._epoch(epoch)
-                draws.append(Draw(indices[place], position, flips[place]))
+                epoch, place = divmod(position, order.images)
+                if epoch != drawn:
+                    drawn = epoch
+                    stream = generator("data-order", order.seed, epoch)
+                    indices = torch.randperm(order.images, generator=stream).tolist()
+                    flips = (torch.rand(order.images, generator=stream) < 0.5).tolist()
+                flip = order.horizontal_flip and flips[place]
+                draws.append(Draw(indices[place], position, flip))
             yield draws
-
-    def _epoch(self, epoch: int) -> tuple[list[int], list[bool]]:
-        order = self.order
-        stream = generator("data-order", order.seed, epoch)
-        indices = torch.randperm(order.images, generator=stream)
-        flips = torch.rand(order.images, generator=stream) < 0.5
-        if not order.horizontal_flip:
-            flips = torch.zeros_like(flips)
-        return indices.tolist(), flips.tolist()
 
 
 class DrawnImages(Dataset[Batch]):
-    """Images by draw; a whole batch is fetched at once.
-
-    Args:
-        source: the images.
-        seed: of the latents that are sampled anew at every draw.
-    """
+    """Images by draw, a whole batch at once; `seed` is of latents, sampled anew at every draw."""
 
     def __init__(self, source: ImageSet, seed: int) -> None:
         self.source = source
@@ -115,11 +96,6 @@ class DrawnImages(Dataset[Batch]):
 
         images = self.source.inputs(index, flips, noise_of)
         return Batch(images, self.source.labels[index], positions)
-
-
-def _keep(batch: Any) -> Any:
-    """A batch is fetched whole, so nothing is left to collate."""
-    return batch
 
 
 class TrainingData(pl.LightningDataModule):
@@ -152,19 +128,14 @@ def draw_order(config: TrialConfig, images: ImageSet) -> DrawOrder:
 
 
 def loader_of(images: ImageSet, batches: BatchOrder, seed: int, workers: int) -> DataLoader[Batch]:
-    """Batches in their order, whatever the number of worker processes.
-
-    Args:
-        images: the set.
-        batches: which images each batch draws.
-        seed: of the latents that are sampled anew at every draw.
-        workers: processes that load; 0 loads in this one.
-    """
+    """The batches, loaded by `workers` processes, or in this one where that is 0; their order does
+    not depend on it. `seed` is of latents, sampled anew at every draw."""
     return DataLoader(
         DrawnImages(images, seed),
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        collate_fn=_keep,
+        # A batch is fetched whole, so nothing is left to collate.
+        collate_fn=nn.Identity(),
     )

@@ -48,8 +48,6 @@ _BEGINNINGS = re.compile(
 _MOST_PIXELS = 2 * 89_478_485
 """Where Pillow refuses too, unless a library has told it otherwise."""
 
-_DAMAGED = "truncated or damaged"
-
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 _UPRIGHT = {
@@ -73,14 +71,9 @@ class UnreadableImageError(Exception):
 
 
 def decode_image(content: bytes, resolution: int) -> NDArray[np.uint8]:
-    """Decode, crop and resize an image.
+    """An image file as RGB, (R, R, 3), of R = `resolution` pixels a side.
 
-    Args:
-        content: of an image file; of an animation the first frame is taken.
-        resolution: R, pixels a side. Smaller images are enlarged.
-
-    Returns:
-        (R, R, 3), RGB.
+    Smaller images are enlarged; of an animation the first frame is taken.
 
     Raises:
         UnreadableImageError: the reason.
@@ -114,15 +107,14 @@ def opened_image(content: bytes) -> Iterator[ImageFile]:
             yield image
     except UnreadableImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise UnreadableImageError("decompression bomb") from error
-    except UnidentifiedImageError as error:
-        begun = _BEGINNINGS.match(content)
-        kind = kind_of_content(content) or "not an image"
-        raise UnreadableImageError(_DAMAGED if begun else kind) from error
     # Damaged files make Pillow raise almost anything.
     except Exception as error:
-        raise UnreadableImageError(_DAMAGED) from error
+        reason = "truncated or damaged"
+        if isinstance(error, Image.DecompressionBombError):
+            reason = "decompression bomb"
+        elif isinstance(error, UnidentifiedImageError) and not _BEGINNINGS.match(content):
+            reason = kind_of_content(content) or "not an image"
+        raise UnreadableImageError(reason) from error
 
 
 def _check_pixels(width: int, height: int) -> None:
@@ -187,16 +179,7 @@ def _cropped(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
 def read_checked_image(
     source: Source, manifest: Manifest, image: ManifestImage, resolution: int
 ) -> NDArray[np.uint8]:
-    """Read, check and decode one image.
-
-    Args:
-        source: of the encoded files.
-        manifest: named in messages.
-        image: one of the manifest's.
-        resolution: R, pixels a side.
-
-    Returns:
-        (R, R, 3).
+    """One image of the manifest, read, compared with it and decoded to RGB, (R, R, 3).
 
     Raises:
         UserError: the source lacks it, has another size or content there, or it cannot be decoded.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,13 +9,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from harness.data.decoding import UnreadableImageError, image_size, read_checked_image
-from harness.data.manifest import LeftOut, Manifest, ManifestImage, ranked
+from harness.data.manifest import Manifest, ManifestImage, ranked
 from harness.data.sources.base import Source
 from harness.machine.files import atomic_path
 from models.errors import UserError
-
-SAMPLED = 1000
-"""Images whose width and height are read, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,63 +41,38 @@ class ImageSizes:
 class Description:
     """What a manifest holds."""
 
-    name: str
-    hash: str
+    manifest: Manifest
     classes: tuple[ClassCount, ...]
     """By label."""
-    left_out: tuple[LeftOut, ...]
     image_sizes: ImageSizes | None
     """None without a source."""
 
-    @property
-    def images(self) -> int:
-        return sum(item.images for item in self.classes)
 
-    @property
-    def size(self) -> int:
-        """Bytes of all images."""
-        return sum(item.size for item in self.classes)
+def describe(manifest: Manifest, source: Source | None, sampled: int = 1000) -> Description:
+    """Count what the manifest holds, and look at the sizes of some images of the source, if given.
 
-    @property
-    def per_class(self) -> tuple[int, float, int]:
-        """Fewest, median and most images of a class."""
-        counts = [item.images for item in self.classes]
-        return min(counts), statistics.median(counts), max(counts)
-
-
-def describe(manifest: Manifest, source: Source | None, sampled: int = SAMPLED) -> Description:
-    """Count what the manifest holds, and look at the sizes of some images.
-
-    Args:
-        manifest: what to describe.
-        source: of the images; None leaves their widths and heights out.
-        sampled: how many images to look at, at most; the same ones each time.
+    At most `sampled` images, 1 or more, are looked at, the same ones each time.
 
     Raises:
         UserError: one of them cannot be read.
     """
-    counts = [0] * len(manifest.classes)
-    sizes = [0] * len(manifest.classes)
+    sizes: list[list[int]] = [[] for _ in manifest.classes]
     for image in manifest.images:
-        counts[image.label] += 1
-        sizes[image.label] += image.size
+        sizes[image.label].append(image.size)
     return Description(
-        name=manifest.name,
-        hash=manifest.hash,
+        manifest,
         classes=tuple(
-            ClassCount(item.id, item.name, count, size)
-            for item, count, size in zip(manifest.classes, counts, sizes, strict=True)
+            ClassCount(item.id, item.name, len(own), sum(own))
+            for item, own in zip(manifest.classes, sizes, strict=True)
         ),
-        left_out=manifest.left_out,
         image_sizes=None if source is None else _image_sizes(manifest, source, sampled),
     )
 
 
 def _image_sizes(manifest: Manifest, source: Source, sampled: int) -> ImageSizes:
-    if sampled < 1:
-        raise UserError(f"--sampled is {sampled}, but expected 1 or more")
     chosen = ranked("describe", (image.id for image in manifest.images))[:sampled]
-    sizes = sorted((_size(source, entry) for entry in chosen), key=_by_area)
+    sizes = [_size(source, entry) for entry in chosen]
+    sizes.sort(key=lambda size: (size[0] * size[1], size[0]))
     return ImageSizes(len(sizes), sizes[0], sizes[(len(sizes) - 1) // 2], sizes[-1])
 
 
@@ -118,42 +88,20 @@ def _size(source: Source, entry_id: str) -> tuple[int, int]:
         raise UserError(f"{entry_id} in {source.path} cannot be read: {error}") from error
 
 
-def _by_area(size: Sequence[int]) -> tuple[int, int]:
-    width, height = size
-    return width * height, width
-
-
-CLASSES = 20
-"""Rows at most, unless told otherwise."""
-
-IMAGES = 8
-"""Images a row at most, unless told otherwise."""
-
-_SIDE = 96
-
-_GAP = 4
-
-_CAPTION = 16
+_SIDE, _GAP, _CAPTION = 96, 4, 16
 """Pixels: of an image, between images, and the height of a row's text."""
 
 
 def contact_sheet(
-    manifest: Manifest, source: Source, path: Path, classes: int = CLASSES, images: int = IMAGES
+    manifest: Manifest, source: Source, path: Path, classes: int = 20, images: int = 8
 ) -> None:
     """Draw the sheet as a PNG, which is written atomically; equal input gives equal pixels.
 
-    Args:
-        manifest: what to draw.
-        source: of the images.
-        path: of the PNG.
-        classes: rows at most; of more classes, the same ones are drawn each time.
-        images: a row at most; the same ones each time.
+    It has `classes` rows at most, and `images` images a row, the same ones each time.
 
     Raises:
-        UserError: an image is not the manifest's, or a number is not positive.
+        UserError: an image is not the manifest's.
     """
-    if min(classes, images) < 1:
-        raise UserError(f"a sheet of {classes} classes with {images} images each would be empty")
     rows = _rows(manifest, classes, images)
     step = _SIDE + _GAP
     size = (_GAP + images * step, _GAP + len(rows) * (step + _CAPTION))

@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from harness.machine.files import atomic_path
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+
+from harness.machine.files import read_json, write_text
 from models.errors import UserError
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 """The version of the file; raise it when a key changes."""
-
-_KEYS = ("format", "hash", "name", "seed", "per_class", "classes", "left_out", "images")
-
-_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class ManifestClass:
     id: str
     """The source's name of it: a folder's name, which in ImageNet is the WordNet id."""
     name: str
-    """For people; the id once more where there is no other."""
+    """For people; the id once more if there is no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +67,9 @@ class Manifest:
     name: str
     """With its version, such as `sub-in-100/v1`."""
     seed: int | None
-    """By which classes or images were drawn; None where nothing was drawn."""
+    """By which classes or images were drawn; None if nothing was drawn."""
     per_class: int | None
-    """Images drawn a class; None where all were taken."""
+    """Images drawn a class; None if all were taken."""
     classes: tuple[ManifestClass, ...]
     """By label."""
     images: tuple[ManifestImage, ...]
@@ -88,6 +85,26 @@ class Manifest:
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
+_Label = Annotated[StrictInt, Field(ge=0)]
+_Size = Annotated[StrictInt, Field(ge=1)]
+_Sha256 = Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _File(BaseModel):
+    """What stands in the file; the rows of a table are the fields of a dataclass."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1]
+    hash: StrictStr
+    name: StrictStr
+    seed: StrictInt | None
+    per_class: Annotated[StrictInt, Field(ge=1)] | None
+    classes: Annotated[list[tuple[StrictStr, StrictStr]], Field(min_length=1)]
+    left_out: list[tuple[StrictStr, StrictStr]]
+    images: list[tuple[StrictStr, _Label, _Size, _Sha256]]
+
+
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write the file atomically; equal manifests give equal bytes.
 
@@ -96,17 +113,11 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     """
     _check(manifest)
     head = {"format": FORMAT, "hash": manifest.hash, **_head(manifest)}
-    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as file:
-        file.write("{\n")
-        file.writelines(f"{json.dumps(key)}: {json.dumps(head[key])},\n" for key in head)
-        for place, (key, rows) in enumerate(_tables(manifest)):
-            file.write(",\n" if place else "")
-            file.write(f"{json.dumps(key)}: [")
-            for number, row in enumerate(rows):
-                file.write(",\n" if number else "\n")
-                file.write(json.dumps(row, separators=(",", ":")))
-            file.write("\n]")
-        file.write("\n}\n")
+    parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+    for key, rows in _tables(manifest):
+        lines = ",".join("\n" + json.dumps(row, separators=(",", ":")) for row in rows)
+        parts.append(f"{json.dumps(key)}: [{lines}\n]")
+    write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -115,27 +126,39 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         UserError: it is missing, is no manifest, contradicts itself, or was changed.
     """
-    make = f"python -m harness data make-manifest SOURCE {path}"
+    make = f"make it again with: python -m harness data make-manifest SOURCE {path}"
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse)
+        stored = _File.model_validate(read_json(path, dict, remedy=make))
+        manifest = Manifest(
+            stored.name,
+            stored.seed,
+            stored.per_class,
+            classes=tuple(ManifestClass(*row) for row in stored.classes),
+            images=tuple(ManifestImage(*row) for row in stored.images),
+            left_out=tuple(LeftOut(*row) for row in stored.left_out),
+        )
+        _check(manifest)
+        if manifest.hash != stored.hash:
+            raise ValueError(
+                "it was edited by hand or damaged: expected hash "
+                f"{reprlib.repr(stored.hash)}, content gives {manifest.hash}"
+            )
     except FileNotFoundError:
-        raise UserError(f"there is no manifest {path}: make it with: {make}") from None
+        raise UserError(f"there is no manifest {path}: {make}") from None
     except OSError as error:
         raise UserError(f"the manifest {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}), so not a manifest: {make}") from error
-    try:
-        manifest = _parsed(content)
-        _check(manifest)
     except ValueError as error:
-        raise UserError(f"the manifest {path}: {error}; make it again with: {make}") from error
-    if manifest.hash != content["hash"]:
-        raise UserError(
-            f"the manifest {path} was edited by hand or damaged: expected hash "
-            f"{reprlib.repr(content['hash'])}, content gives {manifest.hash}; make it again with: "
-            f"{make}"
-        )
+        why = first_mistake(error) if isinstance(error, ValidationError) else error
+        raise UserError(f"the manifest {path}: {why}; {make}") from error
     return manifest
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first thing that is wrong in a file: its place, its value, and what was expected."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(ascii, first["loc"])).replace("'", "")
+    found = "" if first["type"] == "missing" else f" is {reprlib.repr(first['input'])}"
+    return f"{where}{found}: {first['msg']}"
 
 
 def _head(manifest: Manifest) -> dict[str, str | int | None]:
@@ -148,92 +171,32 @@ def _tables(manifest: Manifest) -> Iterator[tuple[str, Iterable[list[str | int]]
     yield "images", ([item.id, item.label, item.size, item.sha256] for item in manifest.images)
 
 
-def _parsed(content: Any) -> Manifest:
-    """The manifest of a file, its types checked.
-
-    Raises:
-        ValueError: in what way it is none.
-    """
-    if type(content) is not dict or "format" not in content:
-        raise ValueError("expected an object with the key format")
-    if type(content["format"]) is not int or content["format"] != FORMAT:
-        found = reprlib.repr(content["format"])
-        raise ValueError(f"it has format {found}, but this version of the harness reads {FORMAT}")
-    if odd := sorted(set(content) ^ set(_KEYS)):
-        problem = "has an unknown key" if odd[0] in content else "lacks the key"
-        raise ValueError(f"it {problem} {reprlib.repr(odd[0])}")
-    if type(content["name"]) is not str:
-        raise ValueError(f"name is {reprlib.repr(content['name'])}, but expected text")
-    for key in ("seed", "per_class"):
-        if content[key] is not None and type(content[key]) is not int:
-            raise ValueError(f"{key} is {reprlib.repr(content[key])}, but expected an integer")
-    return Manifest(
-        name=content["name"],
-        seed=content["seed"],
-        per_class=content["per_class"],
-        classes=tuple(ManifestClass(*row) for row in _rows(content, "classes", "id", "name")),
-        images=tuple(
-            ManifestImage(*row) for row in _rows(content, "images", "id", 0, 0, "SHA-256")
-        ),
-        left_out=tuple(LeftOut(*row) for row in _rows(content, "left_out", "id", "reason")),
-    )
-
-
-def _rows(content: dict[str, Any], key: str, *example: str | int) -> list[Any]:
-    """The rows of a table, each of the types that `example` has."""
-    rows = content[key]
-    if type(rows) is not list:
-        raise ValueError(f"{key} is {reprlib.repr(rows)}, but expected rows such as {[*example]}")
-    types = [type(value) for value in example]
-    for row in rows:
-        if type(row) is not list or [*map(type, row)] != types:
-            raise ValueError(
-                f"{key} has the row {reprlib.repr(row)}, but expected rows such as {[*example]}"
-            )
-    return rows
-
-
 def _check(manifest: Manifest) -> None:
-    """Raises a ValueError where the manifest contradicts itself."""
+    """Raises a ValueError if the rows do not fit one another."""
     if not manifest.name:
         raise ValueError("its name is empty")
-    if manifest.per_class is not None and manifest.per_class < 1:
-        raise ValueError(f"per_class is {manifest.per_class}, but expected 1 or more")
-    _check_unique("class", [item.id for item in manifest.classes])
-    left_out = [item.id for item in manifest.left_out]
-    _check_unique("image", [*left_out, *(image.id for image in manifest.images)])
+    classes, images = manifest.classes, manifest.images
+    ids = {
+        "class": [item.id for item in classes],
+        "image": [item.id for item in manifest.left_out] + [image.id for image in images],
+    }
+    for what, names in ids.items():
+        for twice, count in Counter(names).most_common(1):
+            if count > 1:
+                raise ValueError(f"it names the {what} {twice!r} twice")
     before = (-1, "")
-    filled = set()
-    for image in manifest.images:
-        if not 0 <= image.label < len(manifest.classes):
+    for image in images:
+        if image.label >= len(classes):
             raise ValueError(
-                f"{image.id!r} has label {image.label}, but there are {len(manifest.classes)} "
-                "classes"
-            )
-        if image.size < 1:
-            raise ValueError(f"{image.id!r} has {image.size} bytes, but expected 1 or more")
-        if not _SHA256.fullmatch(image.sha256):
-            raise ValueError(
-                f"{image.id!r} has the SHA-256 {reprlib.repr(image.sha256)}, but expected 64 "
-                "hexadecimal digits"
+                f"{image.id!r} has label {image.label}, but there are {len(classes)} classes"
             )
         if (image.label, image.id) < before:
             raise ValueError(f"{image.id!r} stands after {before[1]!r}, not sorted by label and id")
         before = (image.label, image.id)
-        filled.add(image.label)
-    empty = [item.id for label, item in enumerate(manifest.classes) if label not in filled]
-    if empty or not manifest.classes:
-        raise ValueError(f"class {empty[0]!r} has no image" if empty else "it has no class")
-
-
-def _check_unique(what: str, ids: Sequence[str]) -> None:
-    if len({*ids}) < len(ids):
-        twice = next(item for item, count in Counter(ids).items() if count > 1)
-        raise ValueError(f"it names the {what} {twice!r} twice")
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a number")
+    filled = {image.label for image in images}
+    empty = [item.id for label, item in enumerate(classes) if label not in filled]
+    if empty:
+        raise ValueError(f"class {empty[0]!r} has no image")
 
 
 def ranked(key: str, names: Iterable[str]) -> list[str]:

@@ -1,16 +1,87 @@
-"""Whether a source holds the very images of a manifest."""
+"""Reading the images of a source in several processes, and comparing them with a manifest."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
-from harness.data.make_manifest import read_each
-from harness.data.manifest import Manifest, ManifestImage
+from harness.data.manifest import Manifest
 from harness.data.sources.base import Source
 from harness.processes.progress import Progress, ProgressListener
 from harness.vocabulary.names import short_hash
-from models.errors import UserError
+from models.errors import UserError, one_line
+
+_MOST = 64
+"""Images that a process is given at a time: few, so that progress is seen and no process idles."""
+
+Result = TypeVar("Result")
+
+
+def read_each(
+    work: Callable[[Source, str], Result], source: Source, ids: Sequence[str], processes: int
+) -> Iterator[Result]:
+    """`work(source, id)` of each id, in the order given.
+
+    Args:
+        work: a function of a module, so that other processes find it.
+        source: of the images.
+        ids: N of them.
+        processes: 1 works in this one.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    if processes == 1:
+        yield from (work(source, entry_id) for entry_id in ids)
+        return
+    length = max(1, min(_MOST, len(ids) // (4 * processes)))
+    chunks = [ids[start : start + length] for start in range(0, len(ids), length)]
+    # Forked processes would inherit PyTorch's threads in an unknown state.
+    pool = ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), _start, (source, work)
+    )
+    try:
+        for results in pool.map(_work_on, chunks):
+            yield from results
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"a process that reads {source.path} was killed, perhaps for want of memory: try again "
+            f"with --processes {processes // 2}"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_task: tuple[Source, Callable[[Source, str], Any]]
+"""What a child process works on; sent once, since a source may list a million images."""
+
+
+def _start(source: Source, work: Callable[[Source, str], Any]) -> None:
+    global _task
+    _task = source, work
+    # Ctrl-C reaches all processes of a terminal; the parent alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without it a killed parent leaves children that wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work_on(ids: Sequence[str]) -> list[Any]:
+    source, work = _task
+    return [work(source, entry_id) for entry_id in ids]
 
 
 def check_sizes(manifest: Manifest, source: Source) -> None:
@@ -25,16 +96,12 @@ def check_sizes(manifest: Manifest, source: Source) -> None:
 def check_contents(
     manifest: Manifest, source: Source, processes: int, on_progress: ProgressListener
 ) -> None:
-    """Read every image and compare its SHA-256.
+    """Read every image of the manifest, in so many processes, and compare its SHA-256.
 
-    Args:
-        manifest: what should be there.
-        source: what is there; further images of it do not matter.
-        processes: that read.
-        on_progress: is told how many images are read.
+    Further images of the source do not matter.
 
     Raises:
-        UserError: as `check_sizes`.
+        UserError: the first image that differs, and how many more do.
     """
     problems = _differing_sizes(manifest, source)
     images = [image for image in manifest.images if image.id not in problems]
@@ -54,24 +121,22 @@ def check_contents(
 def _differing_sizes(manifest: Manifest, source: Source) -> dict[str, str]:
     """What is wrong, by the id of an image."""
     sizes = {entry.id: entry.size for entry in source.entries()}
-
-    def problem(image: ManifestImage) -> str | None:
-        size = sizes.get(image.id)
-        if size is None:
-            return "is missing"
-        return None if size == image.size else f"has {size} bytes instead of {image.size}"
-
-    found = ((image.id, problem(image)) for image in manifest.images)
-    return {entry: text for entry, text in found if text is not None}
+    problems = {}
+    for image in manifest.images:
+        if image.id not in sizes:
+            problems[image.id] = "is missing"
+        elif (size := sizes[image.id]) != image.size:
+            problems[image.id] = f"has {size} bytes instead of {image.size}"
+    return problems
 
 
 def _hashed(source: Source, entry_id: str) -> tuple[str, str | None]:
     """SHA-256, and why the source cannot give the image whole."""
     try:
-        content = source.read(entry_id)
+        return hashlib.sha256(source.read(entry_id)).hexdigest(), None
     except UserError as error:
-        return "", str(error)
-    return hashlib.sha256(content).hexdigest(), None
+        # Its text names the source and the image once more; its cause does not.
+        return "", one_line(error.__cause__ or error)
 
 
 def _refuse(manifest: Manifest, source: Source, problems: Mapping[str, str]) -> None:

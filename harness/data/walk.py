@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -37,11 +37,6 @@ _UNREAD = (
 
 _SHOWN = 5
 """Suffixes of other files that are named with their counts."""
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file's name has the suffix of an image."""
-    return name.lower().endswith(SUFFIXES)
 
 
 def visible_parts(path: str) -> tuple[str, ...] | None:
@@ -71,21 +66,20 @@ class LeftOut:
 
     def takes(self, name: str) -> bool:
         """Count a visible file where it is no image; whether it was one."""
-        if not is_image_name(name):
+        is_image = name.lower().endswith(SUFFIXES)
+        if not is_image:
             self.others[PurePosixPath(name).suffix.lower()] += 1
-            return False
-        return True
+        return is_image
 
     def __str__(self) -> str:
         """In words; empty where nothing was left out."""
         parts = []
-        images = Counter({key: self.others[key] for key in _UNREAD if key in self.others})
-        if images:
-            files = _counted(images.total(), "image", "images")
-            parts.append(f"{files} to convert to PNG, as they are not read here ({_named(images)})")
+        if images := Counter({key: self.others[key] for key in _UNREAD if key in self.others}):
+            count = _counted(images.total(), "image", "images")
+            parts.append(f"{count} to convert to PNG, as they are not read here ({_named(images)})")
         if others := self.others - images:
-            files = _counted(others.total(), "file", "files")
-            parts.append(f"{files} of no image format ({_named(others)})")
+            count = _counted(others.total(), "file", "files")
+            parts.append(f"{count} of no image format ({_named(others)})")
         if self.hidden:
             parts.append(_counted(self.hidden, "hidden file or folder", "hidden files or folders"))
         if self.loops:
@@ -129,24 +123,24 @@ def walk_images(root: Path) -> ImageWalk:
     Raises:
         UserError: a folder cannot be listed, or a link leads nowhere.
     """
-    found: list[tuple[list[str], int]] = []
-    folders = []
     left_out = LeftOut()
-    for name, size in _visible(root, left_out):
-        if size is None:
-            folders.append(name)
-        else:
-            found.append((name.split("/"), size))
-    found.sort()
-    names = tuple("/".join(parts) for parts, _ in found)
-    return ImageWalk(root, names, tuple(size for _, size in found), tuple(folders), left_out)
+    there = list(_visible(root, left_out))
+    found = [(name, size) for name, size in there if size is not None]
+    found.sort(key=lambda image: image[0].split("/"))
+    return ImageWalk(
+        root,
+        names=tuple(name for name, _ in found),
+        sizes=tuple(size for _, size in found),
+        folders=tuple(name for name, size in there if size is None),
+        left_out=left_out,
+    )
 
 
 def first_image(root: Path) -> str | None:
     """The path from a folder to some image below it, found without listing all; None without one.
 
     Raises:
-        UserError: as `walk_images`, where that is met first.
+        UserError: a folder cannot be listed, or a link leads nowhere, and no image is met before.
     """
     return next((name for name, size in _visible(root, LeftOut()) if size is not None), None)
 
@@ -184,51 +178,3 @@ def _visible(root: Path, left_out: LeftOut) -> Iterator[tuple[str, int | None]]:
 def _identity(facts: os.stat_result) -> tuple[int, int]:
     """Which folder it is, whatever path leads to it."""
     return facts.st_dev, facts.st_ino
-
-
-@dataclass(frozen=True)
-class ClassFolders:
-    """Images as `CLASS/IMAGE`, at the top or below folders that wrap all of them."""
-
-    wrapping: tuple[str, ...]
-    """The folders around all class folders."""
-    classes: tuple[str, ...]
-    """By label, in the order of `class_order`."""
-    labels: tuple[int, ...]
-    """The label of each of N images."""
-
-
-def class_folders(
-    where: Path, names: Sequence[tuple[str, ...]], folders: Iterable[str] = ()
-) -> ClassFolders:
-    """Arrange images into classes by the folders that they lie in.
-
-    Args:
-        where: the folder or archive, for messages.
-        names: the parts of N paths, one image or more.
-        folders: further folders that are there, with slashes: a class without an image is found
-            among them.
-
-    Raises:
-        UserError: an image lies in no class folder.
-    """
-    wrapping = _wrapping({parts[:-1] for parts in names})
-    depth = len(wrapping) + 1
-    stray = ["/".join(parts) for parts in names if len(parts) != depth + 1]
-    if stray:
-        raise UserError(f"{where}: expected images as CLASS/IMAGE, but found {min(stray)}")
-    there = {parts for parts in map(visible_parts, folders) if parts is not None}
-    empty = {parts[-1] for parts in there if len(parts) == depth and parts[:-1] == wrapping}
-    classes = tuple(sorted({parts[-2] for parts in names} | empty, key=class_order))
-    label_of = {name: label for label, name in enumerate(classes)}
-    return ClassFolders(wrapping, classes, tuple(label_of[parts[-2]] for parts in names))
-
-
-def _wrapping(folders: set[tuple[str, ...]]) -> tuple[str, ...]:
-    """The folders that wrap all class folders. A single class is none."""
-    common = 0
-    while all(len(parts) > common + 1 for parts in folders):
-        if len({parts[common] for parts in folders}) > 1:
-            break
-        common += 1
-    return next(iter(folders))[:common]

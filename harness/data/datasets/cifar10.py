@@ -21,8 +21,7 @@ from harness.data.datasets.base import check_held_out, hash_of_files, hold_out
 from harness.data.decoding import UnreadableImageError, opened_image
 from harness.data.images import DataSet, LabelledImages
 from harness.data.sources.base import Source
-from harness.data.sources.folder import FolderSource
-from harness.data.sources.zip_archive import ZipSource
+from harness.data.sources.class_folders import FolderSource, ZipSource
 from harness.data.walk import walk_images
 from harness.machine.files import given_path
 from models.errors import UserError, one_line

@@ -8,10 +8,9 @@ from pathlib import Path
 from harness.config.sections import DataConfig
 from harness.data.datasets.base import check_held_out, hash_of_facts, hold_out
 from harness.data.decoding import DECODING
-from harness.data.images import DataSet, ImageSet
+from harness.data.images import DataSet, EncodedImages, ImageSet, LatentImages
 from harness.data.latents.cache import DESCRIPTION, LatentCache, open_cache
 from harness.data.manifest import Manifest, read_manifest
-from harness.data.manifest_images import EncodedImages, LatentImages
 from harness.data.sources import open_source
 from harness.data.verify import check_sizes
 from harness.machine.files import given_path

@@ -1,7 +1,4 @@
-"""Where encoded images come from: kinds of sources, found by the modules of this package.
-
-A new kind is one new module, as `base` describes it.
-"""
+"""Where encoded images come from: kinds of sources, each a module of this package (see `base`)."""
 
 from __future__ import annotations
 
@@ -31,9 +28,7 @@ def open_source(path: Path) -> Source:
     try:
         if not path.exists():
             raise UserError(f"there is no {path}: {_expected(kinds)}")
-        claims: list[Recognised] = [
-            claim for kind in kinds if (claim := kind.recognise(path)) is not None
-        ]
+        claims: list[Recognised] = [*filter(None, (kind.recognise(path) for kind in kinds))]
         chosen = [claim for claim in claims if claim.sure] or claims
         if len(chosen) > 1:
             there = " and ".join(claim.what for claim in chosen)

@@ -4,9 +4,7 @@ An image is stored as its encoded bytes, alone or beside the path that it had. T
 classes stand in the metadata that `datasets` leaves in a file's schema.
 
 The format stores no sizes of single images, so listing reads through all images once, a group of
-rows at a time.
-
-The groups that were used last stay in memory.
+rows at a time. The groups that were used last stay in memory.
 """
 
 from __future__ import annotations
@@ -26,29 +24,31 @@ from pyarrow.parquet import ParquetFile
 from harness.data.sources.base import (
     Entry,
     EntryIndex,
-    IndexedSource,
     Recognised,
+    Source,
     beginning,
     visible_files,
 )
-from harness.data.sources.labels import index_labelled, training_files
+from harness.data.sources.labels import LabelledEntry, index_labelled, training_files
 from models.errors import UserError, one_line
+
+EXPECTED = "Hugging Face's parquet files"
+SUFFIX = ".parquet"
+_IMAGE, _LABEL = "image", "label"
 
 _MOST = 256 * 2**20
 """Bytes kept in a process; a larger group is kept alone."""
 
 Key = tuple[int, int]
+"""Numbers of a file and of a group of rows in it."""
 
 
 class RowGroups:
-    """A cache for several threads. Other processes, forked or sent a copy, begin with an empty one.
-
-    Args:
-        most: bytes kept.
-    """
+    """A cache for several threads; other processes, forked or sent it, begin with an empty one."""
 
     def __init__(self, most: int = _MOST) -> None:
         self.most = most
+        """Bytes kept."""
         self._begin()
 
     def get(self, key: Key, read: Callable[[], pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -64,10 +64,9 @@ class RowGroups:
         rows = read()
         with self._lock:
             self._kept[key] = rows
-            while (
-                len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > self.most
-            ):
-                self._kept.popitem(last=False)
+            bytes_kept = sum(each.nbytes for each in self._kept.values())
+            while len(self._kept) > 1 and bytes_kept > self.most:
+                bytes_kept -= self._kept.popitem(last=False)[1].nbytes
         return rows
 
     def _begin(self) -> None:
@@ -77,16 +76,6 @@ class RowGroups:
 
     def __reduce__(self) -> tuple[type[RowGroups], tuple[int]]:
         return RowGroups, (self.most,)
-
-
-SUFFIX = ".parquet"
-
-_IMAGE = "image"
-
-_LABEL = "label"
-
-
-EXPECTED = "Hugging Face's parquet files"
 
 
 def recognise(path: Path) -> Recognised | None:
@@ -104,10 +93,8 @@ def recognise(path: Path) -> Recognised | None:
     return Recognised(found, lambda: ParquetSource(path, training_files(path, tables)))
 
 
-class ParquetSource(IndexedSource):
-    """Rows in random access: ids are `FILE#row`.
-
-    An image costs the reading of its group of rows, of which the last used ones stay in memory.
+class ParquetSource(Source):
+    """Rows in random access: ids are `FILE#row`. An image costs the reading of its group of rows.
 
     Args:
         path: what the user named, a file or the folder of the files.
@@ -115,7 +102,7 @@ class ParquetSource(IndexedSource):
     """
 
     def __init__(self, path: Path, files: tuple[Path, ...]) -> None:
-        self.path = path
+        super().__init__(path)
         self.files = files
         self._groups = RowGroups()
 
@@ -126,23 +113,17 @@ class ParquetSource(IndexedSource):
                 raise UserError(
                     f"{file} names other classes than {self.files[0]}: name files of one data set"
                 )
-        ids, labels, sizes, places = [], [], [], []
+        found = []
         for number, file in enumerate(self.files):
-            first = 0
-            for group, row_labels, row_sizes in _row_groups(file):
-                for row, (label, size) in enumerate(zip(row_labels, row_sizes, strict=True)):
-                    entry_id = f"{file.name}#{first + row}"
-                    if label is None or size is None:
-                        missing = "label" if label is None else "encoded image"
-                        raise UserError(f"{self.path}: {entry_id} has no {missing}")
-                    ids.append(entry_id)
-                    labels.append(label)
-                    sizes.append(size)
-                    places.append((number, group, row))
-                first += len(row_labels)
-        if not ids:
+            for count, (group, row, label, size) in enumerate(_rows(file)):
+                entry_id = f"{file.name}#{count}"
+                if label is None or size is None:
+                    missing = "label" if label is None else "encoded image"
+                    raise UserError(f"{self.path}: {entry_id} has no {missing}")
+                found.append(LabelledEntry(entry_id, label, size, (number, group, row)))
+        if not found:
             raise UserError(f"{self.path} holds no image: expected rows with an image and a label")
-        return index_labelled(self, names[0], labels, ids, sizes, places)
+        return index_labelled(self, names[0], found)
 
     def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
         number, group, row = place
@@ -162,12 +143,14 @@ class ParquetSource(IndexedSource):
             raise ValueError(str(error)) from error
 
 
-def _row_groups(path: Path) -> Iterator[tuple[int, list[int | None], list[int | None]]]:
-    """Number of a group of rows, labels, and bytes of the images."""
+def _rows(path: Path) -> Iterator[tuple[int, int, int | None, int | None]]:
+    """Number of the group of rows and of the row in it, label, and bytes of the image."""
     with _opened(path) as file:
         for group in range(file.num_row_groups):
             labels = file.read_row_group(group, columns=[_LABEL], use_threads=False).column(0)
-            yield group, labels.to_pylist(), pc.binary_length(_images(file, group)).to_pylist()
+            sizes = pc.binary_length(_images(file, group))
+            pairs = zip(labels.to_pylist(), sizes.to_pylist(), strict=True)
+            yield from ((group, row, label, size) for row, (label, size) in enumerate(pairs))
 
 
 def _images(file: ParquetFile, group: int) -> pa.ChunkedArray:

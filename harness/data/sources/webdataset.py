@@ -7,39 +7,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.data.sources.base import (
     Entry,
     EntryIndex,
-    IndexedSource,
     Recognised,
+    Source,
     beginning,
+    read_range,
     shorten,
     visible_files,
 )
-from harness.data.sources.folder import read_range
-from harness.data.sources.labels import (
+from harness.data.sources.labels import LabelledEntry, StoredLabel, index_labelled, training_files
+from harness.data.sources.tar import (
     SAMPLE_IMAGES,
     SAMPLE_LABELS,
-    StoredLabel,
+    SUFFIX,
+    TarMember,
+    first_files,
     has_samples,
-    index_labelled,
+    is_tar,
     key_and_part,
-    training_files,
+    tar_members,
 )
-from harness.data.sources.tar import SUFFIX, TarMember, first_files, is_tar, tar_members
 from harness.data.walk import visible_parts
 from models.errors import UserError
+
+EXPECTED = "WebDataset shards with labels (KEY.jpg and KEY.cls or KEY.json)"
 
 _FIELDS = ("label", "class")
 _CLASSES = "classes.txt"
 _LARGEST_LABEL = 2**20
 """Bytes of a file that labels an image."""
-
-
-EXPECTED = "WebDataset shards with labels (KEY.jpg and KEY.cls or KEY.json)"
 
 
 def recognise(path: Path) -> Recognised | None:
@@ -66,7 +67,7 @@ def _opened(folder: Path, shards: list[Path]) -> WebDatasetSource:
     return WebDatasetSource(folder, chosen)
 
 
-class WebDatasetSource(IndexedSource):
+class WebDatasetSource(Source):
     """Shards in random access: ids are `SHARD/key`.
 
     Args:
@@ -75,55 +76,48 @@ class WebDatasetSource(IndexedSource):
     """
 
     def __init__(self, path: Path, shards: tuple[Path, ...]) -> None:
-        self.path = path
+        super().__init__(path)
         self.shards = shards
 
     def _list(self) -> EntryIndex:
-        ids: list[str] = []
-        labels: list[StoredLabel] = []
-        sizes: list[int] = []
-        places: list[tuple[int, int]] = []
+        found = []
         for number, shard in enumerate(self.shards):
-            for key, image, label in self._samples(shard):
-                ids.append(f"{shard.name.removesuffix(SUFFIX)}/{key}")
-                labels.append(label)
-                sizes.append(image.size)
-                places.append((number, image.offset))
-        if not ids:
+            for key, image, label in _samples(shard):
+                entry_id = f"{shard.name.removesuffix(SUFFIX)}/{key}"
+                place = (number, image.offset)
+                found.append(LabelledEntry(entry_id, label, image.size, place))
+        if not found:
             raise UserError(
                 f"{self.path} holds no image: expected {' or '.join(SAMPLE_IMAGES)} files"
             )
-        names = _class_names(self.shards[0].parent / _CLASSES)
-        return index_labelled(self, names, labels, ids, sizes, places)
+        return index_labelled(self, _class_names(self.shards[0].parent / _CLASSES), found)
 
     def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
         number, offset = place
         return read_range(self.shards[number], offset, entry.size)
 
-    def _samples(self, shard: Path) -> list[tuple[str, TarMember, StoredLabel]]:
-        """Key, image and label of all samples of a shard."""
-        samples: dict[str, dict[str, TarMember]] = {}
-        for member in tar_members(shard):
-            if member.is_folder or visible_parts(member.name) is None:
-                continue
-            key, part = key_and_part(member.name)
-            if part in samples.setdefault(key, {}):
-                raise UserError(f"{shard} holds {key}.{part} twice: write each sample once")
-            samples[key][part] = member
-        found = []
-        for key, parts in samples.items():
-            images = [parts[part] for part in SAMPLE_IMAGES if part in parts]
-            texts = [part for part in SAMPLE_LABELS if part in parts]
-            if not images and not texts:
-                continue
-            if len(images) != 1 or not texts:
-                there = ", ".join(f"{key}.{part}" for part in parts)
-                raise UserError(
-                    f"{shard}: the sample {key} is {there}, but expected one image "
-                    f"({', '.join(SAMPLE_IMAGES)}) and a label ({' or '.join(SAMPLE_LABELS)})"
-                )
-            found.append((key, images[0], _label(shard, key, texts[0], parts[texts[0]])))
-        return found
+
+def _samples(shard: Path) -> Iterator[tuple[str, TarMember, StoredLabel]]:
+    """Key, image and label of all samples of a shard."""
+    samples: dict[str, dict[str, TarMember]] = {}
+    for member in tar_members(shard):
+        if member.is_folder or visible_parts(member.name) is None:
+            continue
+        key, part = key_and_part(member.name)
+        if part in samples.setdefault(key, {}):
+            raise UserError(f"{shard} holds {key}.{part} twice: write each sample once")
+        samples[key][part] = member
+    for key, parts in samples.items():
+        images = [parts[part] for part in SAMPLE_IMAGES if part in parts]
+        texts = [part for part in SAMPLE_LABELS if part in parts]
+        if len(images) == 1 and texts:
+            yield key, images[0], _label(shard, key, texts[0], parts[texts[0]])
+        elif images or texts:
+            there = ", ".join(f"{key}.{part}" for part in parts)
+            raise UserError(
+                f"{shard}: the sample {key} is {there}, but expected one image "
+                f"({', '.join(SAMPLE_IMAGES)}) and a label ({' or '.join(SAMPLE_LABELS)})"
+            )
 
 
 def _label(shard: Path, key: str, part: str, member: TarMember) -> StoredLabel:

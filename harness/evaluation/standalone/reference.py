@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 
 from harness.config.load import load_data_config
 from harness.data.datasets import load_data_set
+from harness.data.images import EncodedImages
 from harness.data.manifest import read_manifest
-from harness.data.manifest_images import EncodedImages
 from harness.data.sources import open_source
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.features import Extraction

@@ -30,17 +30,7 @@ def test_classes_are_counted() -> None:
         ClassCount("c1", "one", 2, sizes[1]),
         ClassCount("c2", "c2", 4, sizes[2]),
     )
-    assert described.per_class == (1, 2, 4)
-    assert described.images == 7
-    assert described.size == sum(map(len, files.values()))
     assert described.image_sizes is None
-
-
-def test_name_hash_and_what_was_left_out_are_the_manifests() -> None:
-    manifest = make(MemorySource({**pictures(), "c1/i1.png": b"no image"}))
-    described = describe(manifest, None)
-    assert (described.name, described.hash) == ("test/v1", manifest.hash)
-    assert [item.id for item in described.left_out] == ["c1/i1.png"]
 
 
 def test_widths_and_heights_are_ordered_by_area() -> None:
@@ -83,12 +73,6 @@ def test_an_image_that_became_something_else_is_told() -> None:
     manifest = make(MemorySource(files))
     with pytest.raises(UserError, match="c1/i2.png in memory cannot be read"):
         describe(manifest, MemorySource({**files, "c1/i2.png": b"text"}))
-
-
-def test_no_sample_at_all_is_told() -> None:
-    source = MemorySource(pictures())
-    with pytest.raises(UserError, match="--sampled is 0"):
-        describe(make(source), source, sampled=0)
 
 
 COLOURS = ["red", "lime", "blue", "yellow"]
@@ -180,14 +164,6 @@ def test_classes_of_different_sizes_share_a_sheet(tmp_path: Path, source: Memory
     assert colour_at(sheet, 1, 0) == (0, 255, 0)
     assert colour_at(sheet, 1, 1) == (255, 255, 255)
     assert sheet.width == GAP + 8 * STEP
-
-
-@pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (-1, 1)])
-def test_an_empty_sheet_is_told(
-    tmp_path: Path, source: MemorySource, numbers: tuple[int, int]
-) -> None:
-    with pytest.raises(UserError, match="would be empty"):
-        contact_sheet(make(source), source, tmp_path / "sheet.png", *numbers)
 
 
 def test_an_image_that_is_another_leaves_no_sheet(tmp_path: Path, source: MemorySource) -> None:

@@ -129,41 +129,42 @@ def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
     [
         b"",
         b"{",
-        b'{"format": NaN}',
         b"\xff\xfe\xfd",
         b"[" * 100_000,
         b'{"format": ' + b"1" * 5000 + b"}",
+        b"[]",
+        b"null",
     ],
 )
 def test_what_is_not_json_is_told(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    assert "is not JSON" in told(path)
+    assert "is damaged (" in told(path)
 
 
 def test_a_file_that_was_cut_off_is_told(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
-    assert "is not JSON" in told(path)
+    assert "is damaged (" in told(path)
 
 
-@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"name": "pets"}'])
+@pytest.mark.parametrize("content", ["{}", '{"name": "pets"}'])
 def test_json_of_something_else_is_told(path: Path, content: str) -> None:
     path.write_text(content)
-    assert "expected an object with the key format" in told(path)
+    assert "format: Field required" in told(path)
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", True, None, 1.0])
+@pytest.mark.parametrize("version", [2, 0, "1", None, float("nan")])
 def test_another_format_is_told(path: Path, version: Any) -> None:
     edited(path, "format", version)
-    assert f"has format {version!r}, but this version of the harness reads 1" in told(path)
+    assert f"format is {version!r}: Input should be 1" in told(path)
 
 
 def test_missing_and_unknown_keys_are_told(path: Path) -> None:
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "more\n": 1}))
-    assert r"it has an unknown key 'more\n'" in told(path)
+    assert r"more\n is 1: Extra inputs are not permitted" in told(path)
     del content["seed"]
     path.write_text(json.dumps(content))
-    assert "it lacks the key 'seed'" in told(path)
+    assert "seed: Field required" in told(path)
 
 
 @pytest.mark.parametrize(
@@ -176,24 +177,24 @@ def test_missing_and_unknown_keys_are_told(path: Path) -> None:
         ("per_class", 1.5, "per_class is 1.5"),
         ("per_class", 0, "per_class is 0"),
         ("classes", {}, "classes is {}"),
-        ("classes", [], "has label 0, but there are 0 classes"),
-        ("classes", ["n1", "n2"], "classes has the row 'n1'"),
-        ("classes", [["n1", 2]], "classes has the row ['n1', 2]"),
+        ("classes", [], "classes is []"),
+        ("classes", ["n1", "n2"], "classes.0 is 'n1'"),
+        ("classes", [["n1", 2]], "classes.0.1 is 2"),
         ("classes", [["n1", "a"], ["n1", "b"]], "names the class 'n1' twice"),
         ("classes", [["n1", "a"], ["n2", "b"], ["n3", "c"]], "class 'n3' has no image"),
-        ("left_out", [["n1/c.JPEG"]], "left_out has the row ['n1/c.JPEG']"),
+        ("left_out", [["n1/c.JPEG"]], "left_out.0.1: Field required"),
         ("left_out", [["n1/a.JPEG", "?"]], "names the image 'n1/a.JPEG' twice"),
         ("images", "many", "images is 'many'"),
         ("images", [], "class 'n1' has no image"),
-        ("images", [["n1/a", 0, 1]], "images has the row ['n1/a', 0, 1]"),
-        ("images", [["n1/a", False, 1, SHA]], "images has the row ['n1/a', False, 1"),
-        ("images", [["n1/a", 0, 1.0, SHA]], "images has the row ['n1/a', 0, 1.0"),
-        ("images", [[1, 0, 1, SHA]], "images has the row [1, 0, 1"),
+        ("images", [["n1/a", 0, 1]], "images.0.3: Field required"),
+        ("images", [["n1/a", False, 1, SHA]], "images.0.1 is False"),
+        ("images", [["n1/a", 0, 1.0, SHA]], "images.0.2 is 1.0"),
+        ("images", [[1, 0, 1, SHA]], "images.0.0 is 1"),
         ("images", [["n1/a", 2, 1, SHA]], "'n1/a' has label 2, but there are 2 classes"),
-        ("images", [["n1/a", -1, 1, SHA]], "'n1/a' has label -1"),
-        ("images", [["n1/a", 0, 0, SHA]], "'n1/a' has 0 bytes"),
-        ("images", [["n1/a", 0, 1, SHA[1:]]], "'n1/a' has the SHA-256"),
-        ("images", [["n1/a", 0, 1, SHA.upper()]], "'n1/a' has the SHA-256"),
+        ("images", [["n1/a", -1, 1, SHA]], "images.0.1 is -1"),
+        ("images", [["n1/a", 0, 0, SHA]], "images.0.2 is 0"),
+        ("images", [["n1/a", 0, 1, SHA[1:]]], "images.0.3 is"),
+        ("images", [["n1/a", 0, 1, SHA.upper()]], "images.0.3 is"),
         ("images", [["n1/a", 0, 1, SHA], ["n1/a", 0, 1, SHA]], "names the image 'n1/a' twice"),
         ("images", [["n1/a", 0, 1, SHA], ["n1/a", 1, 1, SHA]], "names the image 'n1/a' twice"),
         ("images", [["n1/b", 0, 1, SHA], ["n1/a", 0, 1, SHA]], "'n1/a' stands after 'n1/b'"),
@@ -210,7 +211,7 @@ def test_a_manifest_that_contradicts_itself_is_told(
 def test_a_manifest_without_classes_is_told(path: Path) -> None:
     edited(path, "images", [])
     edited(path, "classes", [])
-    assert "it has no class" in told(path)
+    assert "classes is []" in told(path)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_an_edit_by_hand_is_told(path: Path, old: str, new: str) -> None:
 
 def test_a_hash_that_is_no_text_is_told(path: Path) -> None:
     edited(path, "hash", 7)
-    assert f"expected hash 7, content gives {MANIFEST.hash}" in told(path)
+    assert "hash is 7: Input should be a valid string" in told(path)
 
 
 def test_layout_of_the_file_does_not_matter(path: Path) -> None:

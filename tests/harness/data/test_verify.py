@@ -71,7 +71,7 @@ def test_other_content_of_the_same_size_is_named_with_both_hashes() -> None:
 def test_an_image_that_cannot_be_read_is_named_with_the_reason() -> None:
     source = MemorySource(FILES, damaged=["c0/i2.png"])
     problem = told(manifest_of(FILES), source, contents=True)
-    assert "c0/i2.png cannot be read (memory: c0/i2.png is damaged); restore" in problem
+    assert "c0/i2.png cannot be read (c0/i2.png is damaged); restore" in problem
 
 
 def test_the_first_in_the_manifests_order_is_named_whatever_is_wrong_with_it() -> None:

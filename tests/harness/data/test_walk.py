@@ -12,7 +12,6 @@ from harness.data.decoding import image_size
 from harness.data.walk import (
     FORMATS,
     SUFFIXES,
-    class_folders,
     class_order,
     first_image,
     walk_images,
@@ -120,16 +119,3 @@ def test_numbers_are_sorted_by_value_before_other_names() -> None:
         *("0", "1", "02", "2", "10", "9" * 5000),
         *("-1", "10a", "x", "\u0664"),
     ]
-
-
-def test_classes_are_the_folders_below_those_that_wrap_all() -> None:
-    names = [("train", "10", "1.png"), ("train", "9", "1.png"), ("train", "9", "2.png")]
-    found = class_folders(Path("x"), names, ["train/11", "val/12"])
-    assert found.wrapping == ("train",)
-    assert found.classes == ("9", "10", "11")
-    assert found.labels == (1, 0, 0)
-
-
-def test_an_image_outside_the_class_folders_is_named() -> None:
-    with pytest.raises(UserError, match=r"where: expected images as CLASS/IMAGE, but found 0.png"):
-        class_folders(Path("where"), [("0.png",), ("a", "1.png")])

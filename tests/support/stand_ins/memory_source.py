@@ -13,9 +13,8 @@ from PIL import Image
 
 from harness.data.make_manifest import make_manifest
 from harness.data.manifest import Manifest
-from harness.data.sources.base import Entry, Source
+from harness.data.sources.base import Entry, EntryIndex, Source, index_entries
 from harness.processes.progress import ignore_progress
-from models.errors import UserError
 
 
 class MemorySource(Source):
@@ -33,32 +32,30 @@ class MemorySource(Source):
         damaged: Sequence[str] = (),
         unread: Sequence[str] = (),
     ) -> None:
-        self.path = Path("memory")
+        super().__init__(Path("memory"))
         self.files = dict(files)
         self.damaged = damaged
         self.unread = unread
 
     @property
-    def class_ids(self) -> tuple[str, ...]:
-        return tuple(sorted({entry.partition("/")[0] for entry in self.files}))
+    def _index(self) -> EntryIndex:  # type: ignore[override]
+        """Listed anew each time, since tests change the files."""
+        return self._list()
 
-    @property
-    def left_out(self) -> str:
-        return ""
-
-    def entries(self) -> Sequence[Entry]:
-        labels = {item: label for label, item in enumerate(self.class_ids)}
-        return [
-            Entry(entry, labels[entry.partition("/")[0]], len(self.files[entry]))
-            for entry in sorted(self.files)
+    def _list(self) -> EntryIndex:
+        class_ids = tuple(sorted({entry.partition("/")[0] for entry in self.files}))
+        found = [
+            Entry(entry, class_ids.index(entry.partition("/")[0]), len(content))
+            for entry, content in self.files.items()
         ]
+        return index_entries(self, class_ids, found, [()] * len(found))
 
-    def read(self, entry_id: str) -> bytes:
-        if entry_id in self.unread:
-            raise AssertionError(f"{entry_id} is read")
-        if entry_id in self.damaged:
-            raise UserError(f"{self.path}: {entry_id} is damaged")
-        return self.files[entry_id]
+    def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
+        if entry.id in self.unread:
+            raise AssertionError(f"{entry.id} is read")
+        if entry.id in self.damaged:
+            raise ValueError(f"{entry.id} is damaged")
+        return self.files[entry.id]
 
 
 def picture(width: int = 8, height: int = 8, seed: int = 0) -> bytes:

@@ -20,12 +20,11 @@ from harness.config.sections import DataConfig
 from harness.data.batches import BatchOrder, DrawOrder, loader_of
 from harness.data.datasets import data_content, load_data_set, load_decoder
 from harness.data.decoding import decode_image
-from harness.data.images import ImageSet, to_network, unflipped
+from harness.data.images import EncodedImages, ImageSet, to_network, unflipped
 from harness.data.latents.autoencoder import load_autoencoder
 from harness.data.latents.encode import encode
 from harness.data.make_manifest import make_manifest
 from harness.data.manifest import read_manifest, write_manifest
-from harness.data.manifest_images import EncodedImages
 from harness.data.sources import open_source
 from harness.processes.progress import ignore_progress
 from models.errors import UserError

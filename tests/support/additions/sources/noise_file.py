@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.data.sources.base import Entry, Recognised, Source, beginning
+from harness.data.sources.base import (
+    Entry,
+    EntryIndex,
+    Recognised,
+    Source,
+    beginning,
+    index_entries,
+)
 
 EXPECTED = "a file of noise"
 MAGIC = b"NOISE "
@@ -21,24 +28,18 @@ def recognise(path: Path) -> Recognised | None:
 class NoiseSource(Source):
     """Grey images of 8x8 pixels in two classes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def class_ids(self) -> tuple[str, ...]:
-        return ("even", "odd")
-
-    @property
-    def left_out(self) -> str:
-        return ""
-
-    def entries(self) -> Sequence[Entry]:
+    def _list(self) -> EntryIndex:
         count = int(self.path.read_bytes().removeprefix(MAGIC))
-        numbers = [*range(0, count, 2), *range(1, count, 2)]
-        return [Entry(f"{self.class_ids[n % 2]}/{n}.png", n % 2, 1) for n in numbers]
+        classes = ("even", "odd")
+        found = [Entry(f"{classes[n % 2]}/{n}.png", n % 2, len(_image(n))) for n in range(count)]
+        return index_entries(self, classes, found, [(n,) for n in range(count)])
 
-    def read(self, entry_id: str) -> bytes:
-        stream = np.random.default_rng(int(Path(entry_id).stem))
-        file = io.BytesIO()
-        Image.fromarray(stream.integers(0, 256, (8, 8), dtype=np.uint8)).save(file, "PNG")
-        return file.getvalue()
+    def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
+        return _image(place[0])
+
+
+def _image(number: int) -> bytes:
+    stream = np.random.default_rng(number)
+    file = io.BytesIO()
+    Image.fromarray(stream.integers(0, 256, (8, 8), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()

@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.data.make_manifest import read_each
-from harness.data.sources.folder import FolderSource
+from harness.data.sources.class_folders import FolderSource
+from harness.data.verify import read_each
 from harness.machine.environment import ROOT
 from models.errors import UserError
 from tests.support.stand_ins.memory_source import MemorySource
@@ -84,14 +84,9 @@ def test_a_process_that_is_killed_is_told(source: FolderSource) -> None:
     assert str(source.path) in str(caught.value)
 
 
-def test_no_process_at_all_is_told(source: FolderSource) -> None:
-    with pytest.raises(UserError, match="--processes is 0, but expected 1 or more"):
-        list(read_each(read, source, IDS, 0))
-
-
 ENDLESS = """
 import time
-from harness.data.make_manifest import read_each
+from harness.data.verify import read_each
 
 def sleep(source, entry_id):
     time.sleep(60)
