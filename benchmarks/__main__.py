@@ -20,28 +20,22 @@ from harness.cli.options import (
     path,
 )
 
-ATTENTION_SUBJECTS = (
-    "softmax",
-    "sana",
-    "focused",
-    "lit",
-    "dydila",
-    "dydila:differential=off",
-    "diffusers_sana",
-    "diffusers_dit",
+_SUBJECTS = "softmax sana focused lit dydila dydila:differential=off diffusers_sana diffusers_dit"
+_TOKENS = (64, 256, 1024, 4096)
+_BLOCK = (
+    number("--width", 384, "channels of a token"),
+    number("--heads", 6, "the backbone's, for variants that do not choose theirs"),
+    number("--batch", 1, "images"),
+    number("--convolution", 0, "size of the convolution of V; 0 is none", least=0),
+    option("--precision", choices=("float32", "bf16"), default="float32"),
+    number("--threads", 1, "CPU threads"),
+    flag("--compile", "by torch.compile"),
+    option("--device", choices=("cpu", "cuda"), default="cpu"),
 )
-ATTENTION_TOKENS = (64, 256, 1024, 4096)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one benchmark.
-
-    Args:
-        arguments: None takes those of the process.
-
-    Returns:
-        The exit codes of `harness.cli.main.main`.
-    """
+    """Run one benchmark; the exit codes are those of `harness.cli.main.main`."""
     parser: argparse.ArgumentParser = Parser(
         prog="python -m benchmarks",
         description="Compare speeds with those of other tools, turn by turn in one run, so that a "
@@ -58,25 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--subjects",
         nargs="+",
         metavar="SUBJECT",
-        default=ATTENTION_SUBJECTS,
-        help=f"what to time (default: {' '.join(ATTENTION_SUBJECTS)})",
+        default=_SUBJECTS.split(),
+        help=f"what to time (default: {_SUBJECTS})",
     ),
     option(
         "--tokens",
         nargs="+",
         type=int,
-        default=ATTENTION_TOKENS,
+        default=_TOKENS,
         metavar="N",
-        help=f"default: {' '.join(map(str, ATTENTION_TOKENS))}",
+        help=f"in an image (default: {' '.join(map(str, _TOKENS))})",
     ),
-    number("--width", 384, "channels of a token"),
-    number("--heads", 6, "the backbone's, for variants that do not choose theirs"),
-    number("--batch", 1, "images"),
-    number("--convolution", 0, "size of the convolution of V; 0 is none", least=0),
-    option("--precision", choices=("float32", "bf16"), default="float32"),
-    number("--threads", 1, "CPU threads"),
-    flag("--compile", "by torch.compile"),
-    option("--device", choices=("cpu", "cuda"), default="cpu"),
+    *_BLOCK,
     number("--seconds", 15, "for each number of tokens and pass, after five rounds"),
     path(
         "--output",

@@ -1,37 +1,59 @@
 """`python -m benchmarks evaluation`: FID's time, beside torch-fidelity, pytorch-fid and scipy.
 
-Here are the command, the images and the weights that all tools are given; `tools` runs them.
+Here are the images and the weights that all tools are given, and the distance alone, from stored
+statistics, beside the usual matrix square root; `tools` runs the tools.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from scipy.linalg import sqrtm
 from torch import nn
 from torchvision.models import inception_v3
 
-from benchmarks import spread
-from benchmarks.frechet import FrechetSpeeds, measure_frechet
-from benchmarks.tools import Comparison, ToolSpeed, available_tools, measure_evaluation
+from benchmarks.tools import Comparison, ImagePair, ToolSpeed, available_tools, measure_evaluation
+from benchmarks.turns import ratios, spread, take_rounds
 from harness.evaluation.extractors.inception import Extractor, standard_weights
 from harness.evaluation.extractors.weights_file import check_there, file_sha256
 from harness.evaluation.image_inputs import FolderImages
+from harness.evaluation.metrics.frechet import frechet_distance
+from harness.evaluation.metrics.moments import FeatureMoments
 from harness.machine.files import atomic_path, check_writable, write_json
 from harness.machine.place import choose_device
+from harness.processes.progress import ProgressListener, ignore_progress
 from harness.terminal.progress import ProgressView
 from harness.vocabulary.names import short_hash
 from models.errors import UserError
 from models.randomness import generator
 
+Statistics = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Mean (D,) and covariance (D, D)."""
+
 _DIMENSIONS = 2048
+
+_SAMPLES_PER_DIMENSION = 3
+"""Enough for covariances of full rank, which are the slower ones for neither side."""
+
+_PIXELS = 256
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Suffixes that all of the tools look for."""
+
+_LEVELS = 16
+"""Grey levels of scikit-learn's digits."""
+
+_SPREAD = 0.05
 
 _UNTRAINED = (
     "the Inception weights are random, so the figures mean nothing: only the time counts, and "
@@ -48,9 +70,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         check_writable(options.json)
     threads = options.threads or torch.get_num_threads()
-    device = choose_device(options.device)
-    aside = Console(stderr=True)
-    with tempfile.TemporaryDirectory() as temporary:
+    device = str(choose_device(options.device))
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        ProgressView(Console(stderr=True), unit="runs") as view,
+    ):
         scratch = Path(temporary)
         if options.samples is None:
             pair = write_digits(options.count, scratch)
@@ -61,36 +85,25 @@ def run(options: argparse.Namespace) -> int:
         if untrained:
             weights = scratch / "random.pth"
             write_random_inception(weights)
-        comparison = Comparison(
-            samples=pair.samples,
-            reference=pair.reference,
-            images=pair.images,
-            weights=weights,
-            batch_size=options.batch_size,
-            threads=threads,
-            device=str(device),
-        )
-        tools, skipped = available_tools(comparison, scratch)
-        with ProgressView(aside, unit="runs") as view:
-            speeds = measure_evaluation(tools, comparison, rounds=options.rounds, on_progress=view)
+        given = Comparison(pair, weights, options.batch_size, threads, device)
+        tools, skipped = available_tools(given, scratch)
+        speeds = measure_evaluation(tools, given, rounds=options.rounds, on_progress=view)
         digest = file_sha256(weights)
+        torch.set_num_threads(threads)
+        alone = measure_frechet(dimensions=_DIMENSIONS, rounds=options.rounds, on_progress=view)
     print(
         f"{pair.images} images, {pair.what}; batches of {options.batch_size}, {threads} threads, "
         f"{device}, {options.rounds} rounds, Inception weights {short_hash(digest)}"
     )
     for line in (*skipped, *([_UNTRAINED] if untrained else [])):
         print(f"! {line}")
-    _print_tools(speeds)
-    torch.set_num_threads(threads)
-    with ProgressView(aside, unit="rounds") as view:
-        alone = measure_frechet(dimensions=_DIMENSIONS, rounds=options.rounds, on_progress=view)
-    _print_alone(alone)
+    _print(speeds, alone)
     if options.json is not None:
         report = {
             "images": pair.images,
             "batch_size": options.batch_size,
             "threads": threads,
-            "device": str(device),
+            "device": device,
             "weights_sha256": digest,
             "weights_trained": not untrained,
             "skipped": skipped,
@@ -102,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_tools(speeds: tuple[ToolSpeed, ...]) -> None:
+def _print(speeds: Sequence[ToolSpeed], alone: FrechetSpeeds) -> None:
     for speed in speeds:
         line = (
             f"  {speed.name}: {median(speed.seconds):.1f} s "
@@ -115,35 +128,11 @@ def _print_tools(speeds: tuple[ToolSpeed, ...]) -> None:
                 f"{spread(speed.processor_ratios)} times the processors' seconds"
             )
         print(line)
-
-
-def _print_alone(alone: FrechetSpeeds) -> None:
     print(
         f"  the distance alone, {alone.dimensions} dimensions: {alone.ours:.2f} s; scipy's sqrtm: "
         f"{alone.square_root:.2f} s, {spread(alone.ratios)} times as long, results "
         f"{alone.relative_difference:.0e} apart"
     )
-
-
-PIXELS = 256
-
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-"""Suffixes that all of the tools look for."""
-
-_LEVELS = 16
-"""Grey levels of scikit-learn's digits."""
-
-
-@dataclass(frozen=True)
-class ImagePair:
-    """Two folders of images, without folders in them."""
-
-    samples: Path
-    reference: Path
-    images: int
-    """How many both folders hold together."""
-    what: str
-    """What they are, in print."""
 
 
 def link_images(samples: Path, reference: Path, count: int, scratch: Path) -> ImagePair:
@@ -156,19 +145,17 @@ def link_images(samples: Path, reference: Path, count: int, scratch: Path) -> Im
     for name, source in (("samples", samples), ("reference", reference)):
         if not source.is_dir():
             raise UserError(f"{source} is no folder of images")
-        images = FolderImages(source)
-        folder = scratch / name
-        folder.mkdir(parents=True)
-        for number, file in enumerate(images.files[:count]):
+        files = FolderImages(source).files[:count]
+        (scratch / name).mkdir(parents=True)
+        for number, file in enumerate(files):
             if file.suffix not in _SUFFIXES:
                 raise UserError(
                     f"{file} is no file that all tools look for: expected {', '.join(_SUFFIXES)}"
                 )
-            (folder / f"{number:06}{file.suffix}").symlink_to(file.resolve())
-            total += 1
-    return ImagePair(
-        scratch / "samples", scratch / "reference", total, f"of {samples} and {reference}"
-    )
+            (scratch / name / f"{number:06}{file.suffix}").symlink_to(file.resolve())
+        total += len(files)
+    what = f"of {samples} and {reference}"
+    return ImagePair(scratch / "samples", scratch / "reference", total, what)
 
 
 def write_digits(count: int, scratch: Path) -> ImagePair:
@@ -190,21 +177,13 @@ def write_digits(count: int, scratch: Path) -> ImagePair:
             "folders with --samples and --reference"
         )
     for place, name in enumerate(("samples", "reference")):
-        folder = scratch / name
-        folder.mkdir(parents=True)
+        (scratch / name).mkdir(parents=True)
         for number, digit in enumerate(digits[place::2][:count]):
             levels = (digit * (255 / _LEVELS)).round().astype(np.uint8)
-            image = Image.fromarray(levels).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)
-            image.convert("RGB").save(folder / f"{number:06}.png")
-    return ImagePair(
-        scratch / "samples",
-        scratch / "reference",
-        2 * count,
-        f"scikit-learn's digits of {PIXELS} pixels",
-    )
-
-
-_SPREAD = 0.05
+            image = Image.fromarray(levels).resize((_PIXELS, _PIXELS), Image.Resampling.BICUBIC)
+            image.convert("RGB").save(scratch / name / f"{number:06}.png")
+    what = f"scikit-learn's digits of {_PIXELS} pixels"
+    return ImagePair(scratch / "samples", scratch / "reference", 2 * count, what)
 
 
 def write_random_inception(path: Path) -> None:
@@ -224,3 +203,59 @@ def write_random_inception(path: Path) -> None:
             nn.init.normal_(module.weight, 0, _SPREAD, generator=stream)
     with atomic_path(path) as temporary:
         torch.save(network.state_dict(), temporary)
+
+
+@dataclass(frozen=True)
+class FrechetSpeeds:
+    """Median seconds of one distance, features and statistics not counted."""
+
+    dimensions: int
+    ours: float
+    square_root: float
+    """With `scipy.linalg.sqrtm` of the covariances' product."""
+    ratios: tuple[float, ...]
+    """The square root's seconds over ours, a pair a round; above 1 ours is faster."""
+    relative_difference: float
+    """Between the two results."""
+
+
+def measure_frechet(
+    *, dimensions: int, rounds: int, on_progress: ProgressListener = ignore_progress
+) -> FrechetSpeeds:
+    """Compute the same distance both ways, turn by turn, each with the threads its library has.
+
+    Args:
+        dimensions: 2048 for Inception features.
+        rounds: pairs of measurements, at least 1.
+        on_progress: told after each distance.
+    """
+    a, b = _statistics(dimensions, "a"), _statistics(dimensions, "b")
+    work = {"ours": lambda: frechet_distance(*a, *b), "sqrtm": lambda: _by_square_root(a, b)}
+    ours, theirs = take_rounds(work, rounds, on_progress).values()
+    seconds = [[turn.seconds for turn in turns] for turns in (ours, theirs)]
+    expected = theirs[-1].result
+    return FrechetSpeeds(
+        dimensions=dimensions,
+        ours=median(seconds[0]),
+        square_root=median(seconds[1]),
+        ratios=ratios(seconds[1], seconds[0]),
+        relative_difference=abs(ours[-1].result - expected) / expected,
+    )
+
+
+def _statistics(dimensions: int, name: str) -> Statistics:
+    """Of features that depend on one another and differ in variance, as real ones do."""
+    stream = generator("frechet-benchmark", name)
+    mixing = torch.randn(dimensions, dimensions, generator=stream) / dimensions**0.5
+    scales = torch.arange(1, dimensions + 1) ** -0.5
+    moments = FeatureMoments(dimensions)
+    for _ in range(_SAMPLES_PER_DIMENSION):
+        noise = torch.randn(dimensions, dimensions, generator=stream)
+        moments.update((noise * scales @ mixing).numpy())
+    return moments.mean, moments.covariance
+
+
+def _by_square_root(a: Statistics, b: Statistics) -> float:
+    root = np.real(sqrtm(a[1] @ b[1]))
+    shift = a[0] - b[0]
+    return float(shift @ shift + np.trace(a[1]) + np.trace(b[1]) - 2 * np.trace(root))

@@ -6,12 +6,12 @@ weights are the trainer's bit by bit. It has no trainer, callback, logging, chec
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from harness.data.batches import BatchOrder, draw_order, loader_of
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet, ImageSet
 from harness.machine.place import choose_device
-from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.progress import Progress, ProgressListener
 from harness.tracking.journal import Journal
 from harness.tracking.lightning_logger import JournalLogger
 from harness.tracking.publisher import THREAD_NAME, Publisher
@@ -33,6 +33,10 @@ from harness.training.build import build_module
 from harness.training.hardware import Precision
 from harness.training.train import Training
 from models.diffusion_module import Batch
+
+WARM_UP_STEPS = 10
+
+_EXPERIMENT = "benchmark"
 
 
 class BareLoop:
@@ -87,11 +91,6 @@ class BareLoop:
         return loss.detach()
 
 
-WARM_UP_STEPS = 10
-
-_EXPERIMENT = "benchmark"
-
-
 @dataclass(frozen=True)
 class Seconds:
     """Seconds that a step took, a mean over some steps."""
@@ -117,28 +116,20 @@ class Round:
     @property
     def wall_ratio(self) -> float:
         """The harness's time over the loop's, the median of the blocks."""
-        return statistics.median(
-            one.wall / other.wall for one, other in zip(self.harness, self.bare, strict=True)
-        )
+        pairs = zip(self.harness, self.bare, strict=True)
+        return median(one.wall / other.wall for one, other in pairs)
 
     @property
     def cpu_ratio(self) -> float:
         """The harness's CPU time over the loop's, the median of the blocks, with the publisher's
         counted; other programs disturb it less than wall time."""
-        return statistics.median(
-            (one.cpu + self.publisher) / other.cpu
-            for one, other in zip(self.harness, self.bare, strict=True)
-        )
+        pairs = zip(self.harness, self.bare, strict=True)
+        return median((one.cpu + self.publisher) / other.cpu for one, other in pairs)
 
 
 def measure_step_overhead(
-    config: TrialConfig,
-    folder: Path,
-    *,
-    steps: int,
-    rounds: int,
-    on_progress: ProgressListener = ignore_progress,
-) -> tuple[Round, ...]:
+    config: TrialConfig, folder: Path, steps: int, rounds: int, on_progress: ProgressListener
+) -> list[Round]:
     """Train with the harness and with a plain loop, step by step in turns, from the same start.
 
     The harness trains as in a trial: Lightning, its callbacks, a journal, and a publisher that
@@ -157,12 +148,12 @@ def measure_step_overhead(
     config = config.model_copy(update={"train": config.train.model_copy(update=fields)})
     data = load_data_set(config.data)
     store = Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
-    store.prepare(_EXPERIMENT, _ignore)
+    store.prepare(_EXPERIMENT, lambda _: None)
     found = []
     for done in range(1, rounds + 1):
         found.append(_train_in_turns(config, data, folder / f"round{done}", store))
         on_progress(Progress("rounds", done, rounds))
-    return tuple(found)
+    return found
 
 
 def _train_in_turns(config: TrialConfig, data: DataSet, folder: Path, store: Store) -> Round:
@@ -194,14 +185,15 @@ def _train_in_turns(config: TrialConfig, data: DataSet, folder: Path, store: Sto
 
     journal = Journal(folder)
     journal.start(experiment=_EXPERIMENT, run_name=folder.name, tags={}, params={})
-    publisher = Publisher(folder, store, _ignore)
+    publisher = Publisher(folder, store, lambda _: None)
     publisher.start()
     Training(config, data, folder, device, precision, JournalLogger(journal), take_turns).run()
-    sending = (_cpu_seconds_of(THREAD_NAME) - sent) / (config.train.steps - WARM_UP_STEPS)
+    timed = config.train.steps - WARM_UP_STEPS
+    sending = (_cpu_seconds_of(THREAD_NAME) - sent) / timed
     journal.end("FINISHED")
     publisher.close()
     journal.close()
-    size = min(config.train.log_every, config.train.steps - WARM_UP_STEPS)
+    size = min(config.train.log_every, timed)
     return Round(_blocks(harness, size), _blocks(bare, size), sending)
 
 
@@ -212,12 +204,10 @@ def _between(began: Seconds, ended: Seconds) -> Seconds:
 def _blocks(steps: Sequence[Seconds], size: int) -> tuple[Seconds, ...]:
     """Means over consecutive steps after the warm-up; an incomplete last block is left out."""
     starts = range(WARM_UP_STEPS, len(steps) - size + 1, size)
+    blocks = [steps[start : start + size] for start in starts]
     return tuple(
-        Seconds(
-            statistics.fmean(step.wall for step in steps[start : start + size]),
-            statistics.fmean(step.cpu for step in steps[start : start + size]),
-        )
-        for start in starts
+        Seconds(fmean(step.wall for step in block), fmean(step.cpu for step in block))
+        for block in blocks
     )
 
 
@@ -227,7 +217,3 @@ def _cpu_seconds_of(thread_name: str) -> float:
         if thread.name == thread_name and thread.ident is not None:
             return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
     return 0.0
-
-
-def _ignore(text: str) -> None:
-    """The tracking store's notices: a measurement has no user to tell."""

@@ -14,14 +14,15 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from benchmarks.turns import ratios, take_rounds
 from harness.machine.environment import THREAD_VARIABLES
 from harness.machine.files import read_json
-from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.progress import ProgressListener, ignore_progress
 from models.errors import UserError
 
 OURS = "harness evaluate"
@@ -33,15 +34,22 @@ _LAST_LINES = 3
 
 
 @dataclass(frozen=True)
+class ImagePair:
+    """Two folders of images, without folders in them."""
+
+    samples: Path
+    reference: Path
+    images: int
+    """How many both folders hold together."""
+    what: str
+    """What they are, in print."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What all tools are given."""
 
-    samples: Path
-    """A folder of images, without folders in it."""
-    reference: Path
-    """A folder of the same form."""
-    images: int
-    """How many both folders hold together."""
+    pair: ImagePair
     weights: Path
     """Inception weights in the layout that all three tools read."""
     batch_size: int
@@ -55,7 +63,7 @@ class Tool:
     """A command that prints or writes a Frechet distance of two folders."""
 
     name: str
-    command: tuple[str, ...]
+    command: Sequence[str | Path]
     environment: Mapping[str, str]
     figure: Callable[[str], float]
     """Finds the distance in what the command printed."""
@@ -63,173 +71,120 @@ class Tool:
 
 @dataclass(frozen=True)
 class ToolSpeed:
-    """How long a tool took, from its start to its end."""
+    """How long a tool took from its start to its end; tuples have one entry a round."""
 
     name: str
     figure: float
     """The distance that it found."""
     seconds: tuple[float, ...]
-    """One entry a round."""
     processor_seconds: tuple[float, ...]
-    """Of all threads and processes of the tool, one entry a round: little changed by what else
-    runs."""
+    """Of all threads and processes of the tool."""
     features_per_second: float
     """Images of both folders over the median of the seconds, all that a tool does in them."""
     ratios: tuple[float, ...]
-    """Its seconds over ours, one entry a round; above 1 ours is faster."""
+    """Its seconds over ours; above 1 ours is faster."""
     processor_ratios: tuple[float, ...]
-    """Its processor seconds over ours, one entry a round."""
+    """Its processor seconds over ours."""
 
 
-def available_tools(comparison: Comparison, scratch: Path) -> tuple[list[Tool], list[str]]:
+def available_tools(given: Comparison, scratch: Path) -> tuple[list[Tool], list[str]]:
     """Ours first and the others that are installed, and a line on each that is not.
 
-    Args:
-        comparison: what they are given.
-        scratch: a folder for what they need or write.
+    `scratch` is a folder for what they need or write.
     """
-    tools, skipped = [_ours(comparison, scratch / "ours.json")], []
-    fidelity = Path(sys.executable).with_name("fidelity")
-    command = str(fidelity) if fidelity.is_file() else shutil.which("fidelity")
+    report = scratch / "ours.json"
+    ours = (
+        *(sys.executable, "-m", "harness", "evaluate", "--samples", given.pair.samples),
+        *("--reference", given.pair.reference, "--extractor", "inception"),
+        *("--extractor-weights", given.weights, "--metrics", "fd", "--resamples", "0"),
+        *("--json", report, "--batch-size", str(given.batch_size), "--device", given.device),
+    )
+    tools = [Tool(OURS, ours, {}, lambda _: float(*read_json(report)["figures"].values()))]
+    skipped = []
+    beside_python = Path(sys.executable).with_name("fidelity")
+    command = beside_python if beside_python.is_file() else shutil.which("fidelity")
     if command is None:
         skipped.append("torch-fidelity is skipped: its command `fidelity` is not installed")
     else:
-        tools.append(_torch_fidelity(comparison, command))
+        fidelity = (
+            *(command, "--fid", "--json", "--silent", "--no-cache"),
+            *(("--cpu",) if given.device == "cpu" else ("--gpu", "0")),
+            *("--input1", given.pair.samples, "--input2", given.pair.reference),
+            *("--feature-extractor-weights-path", given.weights),
+            *("--batch-size", str(given.batch_size)),
+        )
+        tools.append(Tool("torch-fidelity", fidelity, {}, _torch_fidelitys_figure))
     if importlib.util.find_spec("pytorch_fid") is None:
         skipped.append("pytorch-fid is skipped: it is not installed (pip install pytorch-fid)")
     else:
-        tools.append(_pytorch_fid(comparison, scratch / "torch-home"))
+        home = scratch / "torch-home"
+        (home / _PYTORCH_FID_WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
+        (home / _PYTORCH_FID_WEIGHTS).symlink_to(given.weights.resolve())
+        pytorch_fid = (
+            *(sys.executable, "-m", "pytorch_fid", given.pair.samples, given.pair.reference),
+            *("--batch-size", str(given.batch_size), "--device", given.device),
+        )
+        environment = {"TORCH_HOME": str(home)}
+        tools.append(Tool("pytorch-fid", pytorch_fid, environment, _pytorch_fids_figure))
     return tools, skipped
 
 
 def measure_evaluation(
     tools: Sequence[Tool],
-    comparison: Comparison,
+    given: Comparison,
     *,
     rounds: int,
     on_progress: ProgressListener = ignore_progress,
 ) -> tuple[ToolSpeed, ...]:
-    """Run all tools, turn by turn, in an order that turns from round to round.
+    """Run all tools, turn by turn.
 
     Args:
         tools: the first is the one that ratios are taken to.
-        comparison: what they were made for.
+        given: what they were made for.
         rounds: how often each runs, at least 1.
         on_progress: told after each run.
 
     Raises:
         UserError: a tool fails; the message ends with its last lines.
     """
-    seconds: dict[str, list[float]] = {tool.name: [] for tool in tools}
-    processor: dict[str, list[float]] = {tool.name: [] for tool in tools}
-    figures: dict[str, float] = {}
-    for turn in range(rounds):
-        first = turn % len(tools)
-        for place, tool in enumerate([*tools[first:], *tools[:first]]):
-            began, busy = time.perf_counter(), _processor_seconds()
-            printed = _run(tool, comparison.threads)
-            seconds[tool.name].append(time.perf_counter() - began)
-            processor[tool.name].append(_processor_seconds() - busy)
-            figures[tool.name] = tool.figure(printed)
-            done = turn * len(tools) + place + 1
-            on_progress(Progress(tool.name, done, rounds * len(tools)))
-    first_tool = tools[0].name
+    work = {tool.name: partial(_run, tool, given.threads) for tool in tools}
+    turns = take_rounds(work, rounds, on_progress)
+    wall = {name: tuple(turn.seconds for turn in taken) for name, taken in turns.items()}
+    busy = {name: tuple(turn.processor_seconds for turn in taken) for name, taken in turns.items()}
+    first = tools[0].name
     return tuple(
         ToolSpeed(
-            name=name,
-            figure=figures[name],
-            seconds=tuple(taken),
-            processor_seconds=tuple(processor[name]),
-            features_per_second=comparison.images / statistics.median(taken),
-            ratios=_ratios(taken, seconds[first_tool]),
-            processor_ratios=_ratios(processor[name], processor[first_tool]),
+            name=tool.name,
+            figure=turns[tool.name][-1].result,
+            seconds=wall[tool.name],
+            processor_seconds=busy[tool.name],
+            features_per_second=given.pair.images / statistics.median(wall[tool.name]),
+            ratios=ratios(wall[tool.name], wall[first]),
+            processor_ratios=ratios(busy[tool.name], busy[first]),
         )
-        for name, taken in seconds.items()
+        for tool in tools
     )
 
 
-def _ratios(theirs: Sequence[float], ours: Sequence[float]) -> tuple[float, ...]:
-    return tuple(their / our for their, our in zip(theirs, ours, strict=True))
-
-
-def _processor_seconds() -> float:
-    """Processor seconds of all child processes that have ended, and of their children."""
-    used = os.times()
-    return used.children_user + used.children_system
-
-
-def _run(tool: Tool, threads: int) -> str:
-    environment = {
-        **os.environ,
-        **tool.environment,
-        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
-    }
+def _run(tool: Tool, threads: int) -> float:
+    limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    environment = {**os.environ, **tool.environment, **limits}
     ran = subprocess.run(tool.command, env=environment, capture_output=True, text=True, check=False)
     if ran.returncode:
         said = " / ".join((ran.stderr or ran.stdout).strip().splitlines()[-_LAST_LINES:])
         raise UserError(
             f"{tool.name} ended with exit status {ran.returncode}: {said}; the command was "
-            f"{' '.join(tool.command)}"
+            f"{' '.join(map(str, tool.command))}"
         )
-    return ran.stdout
+    return tool.figure(ran.stdout)
 
 
-def _ours(comparison: Comparison, out: Path) -> Tool:
-    def figure(_: str) -> float:
-        report = read_json(out)
-        (value,) = report["figures"].values()
-        return float(value)
-
-    return Tool(
-        OURS,
-        (
-            *(sys.executable, "-m", "harness", "evaluate"),
-            *("--samples", str(comparison.samples), "--reference", str(comparison.reference)),
-            *("--extractor", "inception", "--extractor-weights", str(comparison.weights)),
-            *("--metrics", "fd", "--resamples", "0", "--json", str(out)),
-            *("--batch-size", str(comparison.batch_size), "--device", comparison.device),
-        ),
-        {},
-        figure,
-    )
+def _torch_fidelitys_figure(printed: str) -> float:
+    return float(json.loads(printed[printed.index("{") :])["frechet_inception_distance"])
 
 
-def _torch_fidelity(comparison: Comparison, command: str) -> Tool:
-    def figure(printed: str) -> float:
-        return float(json.loads(printed[printed.index("{") :])["frechet_inception_distance"])
-
-    return Tool(
-        "torch-fidelity",
-        (
-            *(command, "--fid", "--json", "--silent", "--no-cache"),
-            *(("--cpu",) if comparison.device == "cpu" else ("--gpu", "0")),
-            *("--input1", str(comparison.samples), "--input2", str(comparison.reference)),
-            *("--feature-extractor-weights-path", str(comparison.weights)),
-            *("--batch-size", str(comparison.batch_size)),
-        ),
-        {},
-        figure,
-    )
-
-
-def _pytorch_fid(comparison: Comparison, torch_home: Path) -> Tool:
-    place = torch_home / _PYTORCH_FID_WEIGHTS
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(comparison.weights.resolve())
-
-    def figure(printed: str) -> float:
-        found = re.search(r"FID:\s*(\S+)", printed)
-        if found is None:
-            raise UserError(f"pytorch-fid printed no figure, but {printed.strip()!r}")
-        return float(found[1])
-
-    return Tool(
-        "pytorch-fid",
-        (
-            *(sys.executable, "-m", "pytorch_fid"),
-            *(str(comparison.samples), str(comparison.reference)),
-            *("--batch-size", str(comparison.batch_size), "--device", comparison.device),
-        ),
-        {"TORCH_HOME": str(torch_home)},
-        figure,
-    )
+def _pytorch_fids_figure(printed: str) -> float:
+    found = re.search(r"FID:\s*(\S+)", printed)
+    if found is None:
+        raise UserError(f"pytorch-fid printed no figure, but {printed.strip()!r}")
+    return float(found[1])

@@ -1,24 +1,31 @@
 """Timing several pieces of work turn by turn, so that whatever else runs disturbs all alike.
 
 A speed measured alone on a machine that is not quiet says little; the ratio of two that took turns
-says much. Rounds are repeated until every median is known well enough or the time is over.
+says much.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from scipy.stats import binom
 
+from harness.processes.progress import Progress, ProgressListener
+
 WARM_UP_ROUNDS = 2
 FEWEST_ROUNDS = 5
 CONFIDENCE = 0.95
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,6 @@ def take_turns(
         seconds: no round begins after this much time, but five are always run.
         tightness: rounds end when each median's 95 % interval is within this share of it.
         seed: of the orders.
-
-    Returns:
-        The times by name, in the order of `work`.
     """
     for _ in range(WARM_UP_ROUNDS):
         for piece in work.values():
@@ -86,7 +90,11 @@ def take_turns(
     while True:
         shuffled.shuffle(order)
         for name in order:
-            taken[name].append(_seconds_of(work[name]))
+            _wait_for_gpu()
+            began = time.perf_counter()
+            work[name]()
+            _wait_for_gpu()
+            taken[name].append(time.perf_counter() - began)
         if len(taken[order[0]]) < FEWEST_ROUNDS:
             continue
         timings = {name: Timing(tuple(values)) for name, values in taken.items()}
@@ -95,43 +103,84 @@ def take_turns(
             return timings
 
 
-def growth_exponent(sizes: list[int], seconds: list[float]) -> float:
-    """The slope of log time over log size by least squares: 1 is linear, 2 quadratic.
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
-    Returns:
-        NaN where fewer than two sizes were measured.
+
+@dataclass(frozen=True)
+class Turn(Generic[Result]):
+    """What one call gave and took."""
+
+    result: Result
+    seconds: float
+    processor_seconds: float
+    """Of all threads of child processes that ended in it: little changed by what else runs."""
+
+
+def take_rounds(
+    work: Mapping[str, Callable[[], Result]], rounds: int, on_progress: ProgressListener
+) -> dict[str, list[Turn[Result]]]:
+    """Call every piece of work once a round, and begin each round with another one.
+
+    Args:
+        work: by name; each is called without arguments.
+        rounds: how often each is called, at least 1.
+        on_progress: told after each call.
     """
+    taken: dict[str, list[Turn[Result]]] = {name: [] for name in work}
+    names = deque(work)
+    order: list[str] = []
+    for _ in range(rounds):
+        order += names
+        names.rotate(-1)
+    for done, name in enumerate(order, start=1):
+        began, busy = time.perf_counter(), _processor_seconds()
+        result = work[name]()
+        seconds = time.perf_counter() - began
+        taken[name].append(Turn(result, seconds, _processor_seconds() - busy))
+        on_progress(Progress(name, done, len(order)))
+    return taken
+
+
+def _processor_seconds() -> float:
+    used = os.times()
+    return used.children_user + used.children_system
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> tuple[float, ...]:
+    """Round by round."""
+    return tuple(one / other for one, other in zip(above, below, strict=True))
+
+
+def spread(values: Sequence[float], decimals: int = 2) -> str:
+    """The median of ratios, and the smallest and largest, in print."""
+    shown = (statistics.median(values), min(values), max(values))
+    return "{:.{n}f} ({:.{n}f} to {:.{n}f})".format(*shown, n=decimals)
+
+
+def growth_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """The slope of log cost over log size by least squares: 1 is linear, 2 quadratic; NaN where
+    fewer than two sizes were measured."""
     if len(sizes) < 2:
         return math.nan
-    logs = [math.log(size) for size in sizes]
-    return statistics.linear_regression(logs, [math.log(s) for s in seconds]).slope
+    return statistics.linear_regression(
+        list(map(math.log, sizes)), list(map(math.log, costs))
+    ).slope
 
 
-def crossover(sizes: list[int], ours: list[float], theirs: list[float]) -> float | None:
+def crossover(sizes: Sequence[float], ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The size from which on ours is faster, interpolated between two sizes on log scales.
 
     Returns:
-        None where ours is not faster at the largest size; the smallest size where it always is.
+        NaN where ours is not faster at the largest size; the smallest size where it always is.
     """
     advantage = [math.log(b / a) for a, b in zip(ours, theirs, strict=True)]
-    if advantage[-1] <= 0:
-        return None
     slower = [i for i, gain in enumerate(advantage) if gain <= 0]
     if not slower:
         return float(sizes[0])
     i = slower[-1]
+    if i == len(sizes) - 1:
+        return math.nan
     share = -advantage[i] / (advantage[i + 1] - advantage[i])
     return math.exp(math.log(sizes[i]) + share * math.log(sizes[i + 1] / sizes[i]))
-
-
-def _seconds_of(piece: Callable[[], object]) -> float:
-    _wait_for_gpu()
-    began = time.perf_counter()
-    piece()
-    _wait_for_gpu()
-    return time.perf_counter() - began
-
-
-def _wait_for_gpu() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import frechet, tools
+from benchmarks import tools, turns
 from benchmarks.__main__ import main
-from benchmarks.evaluation import link_images, write_digits, write_random_inception
-from benchmarks.frechet import measure_frechet
+from benchmarks.evaluation import (
+    link_images,
+    measure_frechet,
+    write_digits,
+    write_random_inception,
+)
 from benchmarks.tools import OURS, Comparison, Tool, available_tools, measure_evaluation
 from harness.evaluation.extractors import load_extractor
 from harness.processes.progress import Progress
@@ -19,15 +23,7 @@ from models.errors import UserError
 
 def comparison(tmp_path: Path, count: int = 4) -> Comparison:
     pair = write_digits(count, tmp_path)
-    return Comparison(
-        samples=pair.samples,
-        reference=pair.reference,
-        images=pair.images,
-        weights=tmp_path / "random.pth",
-        batch_size=4,
-        threads=1,
-        device="cpu",
-    )
+    return Comparison(pair, tmp_path / "random.pth", batch_size=4, threads=1, device="cpu")
 
 
 def python(name: str, program: str) -> Tool:
@@ -139,16 +135,16 @@ def test_mistakes_are_one_line_before_anything_runs(
 
 
 def test_medians_and_ratios_are_of_interleaved_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that runs 1 and 4, 3 and 6, 2 and 10 seconds."""
-    durations = (1, 4, 3, 6, 2, 10)
+    """A clock that runs 1 and 4, 6 and 3, 2 and 10 seconds; the second round begins with theirs."""
+    durations = (1, 4, 6, 3, 2, 10)
     ticks = itertools.accumulate(itertools.chain.from_iterable((100, one) for one in durations))
-    monkeypatch.setattr(frechet.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: next(ticks))
     reported: list[Progress] = []
     speeds = measure_frechet(dimensions=8, rounds=3, on_progress=reported.append)
     assert (speeds.ours, speeds.square_root) == (2, 6)
     assert speeds.ratios == (4, 2, 5)
     assert speeds.dimensions == 8
-    assert [p.done for p in reported] == [1, 2, 3]
+    assert [p.done for p in reported] == [1, 2, 3, 4, 5, 6]
 
 
 def test_both_ways_find_the_same_distance() -> None:

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_model
 
 from benchmarks.__main__ import main
-from benchmarks.launching import measure_launching
+from benchmarks.overhead import measure_launching
 from benchmarks.steps import BareLoop
 from harness.config.schema import TrialConfig
 from harness.data.datasets import load_data_set
