@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.vocabulary.metrics import Direction
 from reports.columns import Column, Kind, columns_for
 from reports.identity import floor_mismatch
-from reports.load import AblationRuns, machine_differences
+from reports.load import AblationRuns
 from reports.statistics import (
     PairedDifference,
     Place,
@@ -31,8 +31,8 @@ class Cell:
     """One figure as text; `std` is None for one seed, `mean` is None where there is no figure."""
 
     mean: str | None
-    std: str | None
-    place: Place
+    std: str | None = None
+    place: Place = Place.OTHER
 
     def text(self, plus_minus: str = f" {PLUS_MINUS} ") -> str:
         if self.mean is None:
@@ -71,33 +71,44 @@ class Comparison:
     gaps: tuple[str, ...]
     """In words: which variant's figure in which column rests on fewer seeds than it has."""
 
+    @property
+    def all_rows(self) -> tuple[Row, ...]:
+        """With the floor, where there is one, as the last."""
+        return (*self.rows, self.floor) if self.floor else self.rows
+
 
 def compare(runs: AblationRuns) -> Comparison:
     """Summarise over seeds, rank on the printed values, compare with the baseline by seed.
 
     Speeds and memory are ranked only where the same machine produced them all.
     """
-    one_machine = not machine_differences(runs)
-    why_no_floor = _why_no_floor(runs)
+    one_machine = not runs.machine_differences
+    floor = runs.floor.values
+    mismatch = floor_mismatch(runs.floor.identity, runs.identity)
+    why_no_floor = mismatch if floor else "it was not measured"
     values = {key: list(runs.trials[key]) for key in runs.metrics}
     if why_no_floor is None:
-        for key, value in runs.floor.values.items():
+        for key, value in floor.items():
             values.setdefault(key, []).append(value)
     columns = columns_for(values)
     summaries = [
-        [_summary(runs, variant, column.key) for variant in runs.variants] for column in columns
+        [summarize(runs.values(variant, column.key).values()) for variant in runs.variants]
+        for column in columns
     ]
     cells = [
-        _cells(column, summary, ranked=column.kind is not Kind.MACHINE or one_machine)
-        for column, summary in zip(columns, summaries, strict=True)
+        _cells(column, of_column, ranked=one_machine or column.kind is not Kind.MACHINE)
+        for column, of_column in zip(columns, summaries, strict=True)
     ]
+    floor_cells = (
+        Cell(column.shown(floor[column.key]) if column.key in floor else None) for column in columns
+    )
     return Comparison(
         columns=columns,
         rows=tuple(
-            Row(variant, tuple(column[index] for column in cells))
+            Row(variant, tuple(of_column[index] for of_column in cells))
             for index, variant in enumerate(runs.variants)
         ),
-        floor=None if why_no_floor else _floor_row(runs, columns),
+        floor=None if why_no_floor else Row(FLOOR_LABEL, tuple(floor_cells)),
         why_no_floor=why_no_floor,
         differences=tuple(
             row
@@ -109,41 +120,21 @@ def compare(runs: AblationRuns) -> Comparison:
     )
 
 
-def _summary(runs: AblationRuns, variant: str, metric: str) -> Summary | None:
-    return summarize(list(runs.values(variant, metric).values()))
-
-
 def _cells(column: Column, summaries: Sequence[Summary | None], ranked: bool) -> list[Cell]:
-    rounded = [None if summary is None else column.rounded(summary.mean) for summary in summaries]
+    means = [column.shown(summary.mean) if summary else None for summary in summaries]
+    places = [Place.OTHER] * len(means)
     if ranked and column.direction is not Direction.NONE:
-        places = rank(rounded, lower_is_better=column.direction is Direction.LOWER)
-    else:
-        places = [Place.OTHER] * len(rounded)
-    return [_cell(column, summary, place) for summary, place in zip(summaries, places, strict=True)]
-
-
-def _cell(column: Column, summary: Summary | None, place: Place) -> Cell:
-    if summary is None:
-        return Cell(None, None, place)
+        printed = [None if mean is None else float(mean) for mean in means]
+        places = rank(printed, lower_is_better=column.direction is Direction.LOWER)
     # A count is the same for every seed; a deviation of 0 after it would say nothing.
-    constant = column.kind is Kind.COST and summary.std == 0
-    std = None if summary.std is None or constant else column.shown(summary.std)
-    return Cell(column.shown(summary.mean), std, place)
-
-
-def _why_no_floor(runs: AblationRuns) -> str | None:
-    if not runs.floor.values:
-        return "it was not measured"
-    return floor_mismatch(runs.floor.identity, runs.identity)
-
-
-def _floor_row(runs: AblationRuns, columns: Sequence[Column]) -> Row:
-    cells = []
-    for column in columns:
-        value = runs.floor.values.get(column.key)
-        shown = None if value is None else column.shown(value)
-        cells.append(Cell(shown, None, Place.OTHER))
-    return Row(FLOOR_LABEL, tuple(cells))
+    constant = column.kind is Kind.COST
+    stds = [
+        column.shown(summary.std)
+        if summary and summary.std is not None and (summary.std or not constant)
+        else None
+        for summary in summaries
+    ]
+    return [Cell(*cell) for cell in zip(means, stds, places, strict=True)]
 
 
 def _differences(runs: AblationRuns, column: Column) -> list[DifferenceRow]:
@@ -163,17 +154,14 @@ def _differences(runs: AblationRuns, column: Column) -> list[DifferenceRow]:
 
 def _gaps(
     runs: AblationRuns, columns: Sequence[Column], summaries: Sequence[Sequence[Summary | None]]
-) -> list[str]:
-    gaps = []
-    for column, by_variant in zip(columns, summaries, strict=True):
+) -> Iterator[str]:
+    for column, of_column in zip(columns, summaries, strict=True):
         if column.key not in runs.metrics:
             continue
-        for variant, summary in zip(runs.variants, by_variant, strict=True):
-            trials = int((runs.trials["variant"] == variant).sum())
-            count = 0 if summary is None else summary.count
+        for variant, summary in zip(runs.variants, of_column, strict=True):
+            trials, count = len(runs.of(variant)), summary.count if summary else 0
             # A variant without routers has no routing to lack, nor has one that was not probed; and
             # trials of before there were such figures lack the shades of quality.
             expected = count or column.kind not in (Kind.PROBE, Kind.SHADES)
             if expected and count < trials:
-                gaps.append(f"{column.title} of {variant} (finite in {count} of {trials} seeds)")
-    return gaps
+                yield f"{column.title} of {variant} (finite in {count} of {trials} seeds)"

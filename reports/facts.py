@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from harness.vocabulary import names
 from reports.columns import Kind, extractor_title
@@ -14,111 +13,92 @@ from reports.identity import (
     describe_identity,
     reference_count,
     sample_count,
-    short_hash,
+    shortened,
 )
-from reports.load import AblationRuns, machine_differences
+from reports.load import AblationRuns
 
 ENOUGH_SAMPLES = 10_000
 CAPTION_FIELDS = ("objective", "sampler", "steps", "guidance_scale", "weights")
 """What a caption tells of the identity besides samples and extractor; the rest is provenance."""
 CHANGED = " with uncommitted changes"
-FLOOR_SENTENCE = (
-    f"{FLOOR_LABEL.capitalize()}: as many held-out real images against the reference, the figure "
-    "of a model without fault."
-)
-
-PROBE_SENTENCE = (
-    "Attention on noised held-out images, mean over heads, layers and timesteps: entropy of the "
-    "rows of A over log N (1 is uniform), effective rank of A (1 where all tokens get the same), "
-    "cosine similarity between a head's output tokens."
-)
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A line of provenance: what, and its value."""
-
-    name: str
-    value: str
 
 
 def spread_sentence(runs: AblationRuns) -> str:
     """What stands behind the plus-minus sign, and how many seeds."""
-    counts = {
-        variant: count
-        for variant in runs.variants
-        if (count := int((runs.trials["variant"] == variant).sum()))
-    }
-    distinct = sorted(set(counts.values()))
-    if distinct == [1]:
+    counts = {variant: count for variant in runs.variants if (count := len(runs.of(variant)))}
+    distinct = set(counts.values())
+    if distinct == {1}:
         return f"One seed a variant, so no {PLUS_MINUS}."
+    mean = f"Mean {PLUS_MINUS} sample standard deviation over"
     if len(distinct) == 1:
-        return f"Mean {PLUS_MINUS} sample standard deviation over {distinct[0]} seeds."
+        return f"{mean} {distinct.pop()} seeds."
     by_variant = ", ".join(f"{variant} {count}" for variant, count in counts.items())
+    return f"{mean} the seeds of a variant (seeds: {by_variant}); one seed prints no {PLUS_MINUS}."
+
+
+def measured_sentence(runs: AblationRuns) -> str:
+    """Sample count, extractor, sampler and the rest of the identity, and the device."""
+    samples, extractor = sample_count(runs.identity), _extractor(runs)
+    data, devices = runs.tag(names.TAG_DATA), runs.tag(names.TAG_DEVICE)
+    parts = (
+        "" if samples is None else f"{samples:,} generated images a trial",
+        f"real images of {' and '.join(data)}" if data else "",
+        f"features of {extractor}" if extractor else "",
+        describe_identity(
+            {field: runs.identity[field] for field in CAPTION_FIELDS if field in runs.identity}
+        ),
+        f"device {' and '.join(devices)}" if devices else "",
+    )
+    text = "; ".join(filter(None, parts))
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def floor_sentence(comparison: Comparison) -> str:
+    """What the row of real images is; empty without it."""
+    if comparison.floor is None:
+        return ""
     return (
-        f"Mean {PLUS_MINUS} sample standard deviation over the seeds of a variant (seeds: "
-        f"{by_variant}); one seed prints no {PLUS_MINUS}."
+        f"{FLOOR_LABEL.capitalize()}: as many held-out real images against the reference, the "
+        "figure of a model without fault."
     )
 
 
 def probe_sentence(comparison: Comparison) -> str:
     """What the probe's columns show; empty without them."""
-    probed = any(column.kind is Kind.PROBE for column in comparison.columns)
-    return PROBE_SENTENCE if probed else ""
-
-
-def measured_sentence(runs: AblationRuns) -> str:
-    """Sample count, extractor, sampler and the rest of the identity, and the device."""
-    parts = []
-    samples = sample_count(runs.identity)
-    if samples is not None:
-        parts.append(f"{samples:,} generated images a trial")
-    data = runs.tag(names.TAG_DATA)
-    if data:
-        parts.append(f"real images of {' and '.join(data)}")
-    extractor = _extractor(runs)
-    if extractor:
-        parts.append(f"features of {extractor}")
-    rest = describe_identity(
-        {field: runs.identity[field] for field in CAPTION_FIELDS if field in runs.identity}
+    if all(column.kind is not Kind.PROBE for column in comparison.columns):
+        return ""
+    return (
+        "Attention on noised held-out images, mean over heads, layers and timesteps: entropy of "
+        "the rows of A over log N (1 is uniform), effective rank of A (1 where all tokens get the "
+        "same), cosine similarity between a head's output tokens."
     )
-    if rest:
-        parts.append(rest)
-    devices = runs.tag(names.TAG_DEVICE)
-    if devices:
-        parts.append(f"device {' and '.join(devices)}")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def provenance(runs: AblationRuns) -> tuple[Fact, ...]:
-    """The lines that let a reader repeat the measurement."""
+def provenance(runs: AblationRuns) -> dict[str, str]:
+    """The lines that let a reader repeat the measurement: what, and its value."""
     samples = sample_count(runs.identity)
-    seeds = dict.fromkeys(str(seed) for seed in runs.trials["seed"])
-    facts = (
-        Fact("seeds", ", ".join(seeds)),
-        Fact("data", ", ".join(runs.tag(names.TAG_DATA))),
-        Fact("extractor", _extractor(runs)),
-        Fact("generated images a trial", "" if samples is None else f"{samples:,}"),
-        Fact("measured with", describe_identity(runs.identity, without=(EXTRACTOR, SAMPLES))),
-        Fact("commit", ", ".join(_commits(runs))),
-        Fact("device", ", ".join(runs.tag(names.TAG_DEVICE))),
-        Fact("precision", ", ".join(runs.tag(names.TAG_PRECISION))),
-        Fact("versions", " | ".join(_readable(tag) for tag in runs.tag(names.TAG_VERSIONS))),
-        Fact(
-            "train images/s",
-            " and ".join(
-                f"measured with {count} trial{'' if count == '1' else 's'} side by side"
-                for count in runs.tag(names.TAG_SIDE_BY_SIDE)
-            ),
-        ),
-        Fact("peak memory", " and ".join(runs.tag(names.TAG_PEAK_MEMORY_KIND))),
-        Fact("rebuild this table", f"make report EXP={runs.ablation} SCALE={runs.scale}"),
+    side_by_side = (
+        f"measured with {count} trial{'' if count == '1' else 's'} side by side"
+        for count in runs.tag(names.TAG_SIDE_BY_SIDE)
     )
-    return tuple(fact for fact in facts if fact.value)
+    facts = {
+        "seeds": ", ".join(dict.fromkeys(map(str, runs.trials["seed"]))),
+        "data": ", ".join(runs.tag(names.TAG_DATA)),
+        "extractor": _extractor(runs),
+        "generated images a trial": "" if samples is None else f"{samples:,}",
+        "measured with": describe_identity(runs.identity, without=(EXTRACTOR, SAMPLES)),
+        "commit": ", ".join(_commits(runs)),
+        "device": ", ".join(runs.tag(names.TAG_DEVICE)),
+        "precision": ", ".join(runs.tag(names.TAG_PRECISION)),
+        "versions": " | ".join(map(_readable, runs.tag(names.TAG_VERSIONS))),
+        "train images/s": " and ".join(side_by_side),
+        "peak memory": " and ".join(runs.tag(names.TAG_PEAK_MEMORY_KIND)),
+        "rebuild this table": f"make report EXP={runs.ablation} SCALE={runs.scale}",
+    }
+    return {name: value for name, value in facts.items() if value}
 
 
-def reading_notes(runs: AblationRuns, comparison: Comparison) -> tuple[str, ...]:
+def reading_notes(runs: AblationRuns, comparison: Comparison) -> list[str]:
     """What must stand beside the figures wherever they are printed."""
     notes = []
     if runs.missing:
@@ -149,12 +129,12 @@ def reading_notes(runs: AblationRuns, comparison: Comparison) -> tuple[str, ...]
         )
     notes += [
         f"Trials ran {difference}: speeds and memory are not ranked."
-        for difference in machine_differences(runs)
+        for difference in runs.machine_differences
     ]
-    return tuple(notes)
+    return notes
 
 
-def provenance_notes(runs: AblationRuns, comparison: Comparison) -> tuple[str, ...]:
+def provenance_notes(runs: AblationRuns, comparison: Comparison) -> list[str]:
     """What one should know before trusting the runs, but need not print beside them."""
     notes = []
     if runs.baseline not in runs.variants:
@@ -164,39 +144,33 @@ def provenance_notes(runs: AblationRuns, comparison: Comparison) -> tuple[str, .
             "No row real against real, because it was measured in another way: "
             f"{comparison.why_no_floor}."
         )
-    for tag, what in (
-        (names.TAG_PRECISION, "precision"),
-        (names.TAG_GIT_COMMIT, "commit"),
-        (names.TAG_VERSIONS, "versions"),
-    ):
-        if len(runs.tag(tag)) > 1:
-            notes.append(f"The trials differ in {what}.")
+    tags = {
+        names.TAG_PRECISION: "precision",
+        names.TAG_GIT_COMMIT: "commit",
+        names.TAG_VERSIONS: "versions",
+    }
+    notes += [
+        f"The trials differ in {what}." for tag, what in tags.items() if len(runs.tag(tag)) > 1
+    ]
     if any(CHANGED in commit for commit in _commits(runs)):
         notes.append("Some trials ran with changes to the code that were not committed.")
-    return tuple(notes)
+    return notes
 
 
 def _extractor(runs: AblationRuns) -> str:
     recorded = runs.identity.get(EXTRACTOR)
-    named = [recorded] if isinstance(recorded, str) else list(runs.tag(names.TAG_EXTRACTOR))
-    return ", ".join(extractor_title(name) for name in named)
+    named = (recorded,) if isinstance(recorded, str) else runs.tag(names.TAG_EXTRACTOR)
+    return ", ".join(map(extractor_title, named))
 
 
 def _commits(runs: AblationRuns) -> list[str]:
     """Each commit once, shortened, and marked where the working tree had changes."""
-    trials = runs.trials
-    if names.TAG_GIT_COMMIT not in trials.columns:
-        return []
-    dirty = (
-        trials[names.TAG_GIT_DIRTY].fillna("").astype(str).str.lower().isin(("true", "1"))
-        if names.TAG_GIT_DIRTY in trials.columns
-        else [False] * len(trials)
-    )
-    commits = (
-        short_hash(commit) + (CHANGED if changed else "")
-        for commit, changed in zip(trials[names.TAG_GIT_COMMIT], dirty, strict=True)
-        if isinstance(commit, str)
-    )
+    commits = []
+    for trial in runs.trials.to_dict("records"):
+        commit, dirty = (trial.get(tag) for tag in (names.TAG_GIT_COMMIT, names.TAG_GIT_DIRTY))
+        if isinstance(commit, str):
+            changed = str(dirty).lower() in ("true", "1")
+            commits.append(shortened(commit) + (CHANGED if changed else ""))
     return list(dict.fromkeys(commits))
 
 

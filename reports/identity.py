@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
 EXTRACTOR = "extractor"
 SAMPLES = "samples"
 REFERENCE = "reference"
-_FLOOR_NEEDS = (EXTRACTOR, SAMPLES, REFERENCE)
 _HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _REFERENCE_COUNT = re.compile(r"\((\d+) images\)$")
 _NOT_RECORDED = "(not recorded)"
@@ -29,10 +29,8 @@ def parse_identity(text: str | None, where: str) -> dict[str, Any]:
     Raises:
         UserError: the text is not a JSON object. `where` names the run.
     """
-    if not text:
-        return {}
     try:
-        identity = json.loads(text)
+        identity = json.loads(text or "{}")
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: its metric identity is not JSON ({error})") from error
     if not isinstance(identity, dict):
@@ -69,13 +67,12 @@ def shared_identity(identities: Mapping[str, Identity], remedy: str) -> dict[str
     Raises:
         UserError: at least two differ. The message names each field, its values and whose they are.
     """
-    differing = differing_fields(identities)
-    if differing:
-        lines = [
-            f"  {field}: "
-            + "; ".join(f"{value} ({', '.join(trials)})" for value, trials in names_of.items())
-            for field, names_of in differing.items()
-        ]
+    lines = [
+        f"  {field}: "
+        + "; ".join(f"{value} ({', '.join(trials)})" for value, trials in names_of.items())
+        for field, names_of in differing_fields(identities).items()
+    ]
+    if lines:
         raise UserError(
             "these trials were not measured in the same way, so their figures cannot share a "
             "column:\n" + "\n".join([*lines, remedy])
@@ -90,8 +87,8 @@ def floor_mismatch(floor: Identity, identity: Identity) -> str | None:
     record (the hash of the weights, say) must agree as well; sampler and guidance mean nothing for
     real images, so a floor leaves them out.
     """
-    fields = [*_FLOOR_NEEDS, *sorted((floor.keys() & identity.keys()) - set(_FLOOR_NEEDS))]
-    for field in fields:
+    needed = (EXTRACTOR, SAMPLES, REFERENCE)
+    for field in (*needed, *sorted((floor.keys() & identity.keys()) - set(needed))):
         here, there = _shown(floor, field), _shown(identity, field)
         if here != there or here == _NOT_RECORDED:
             return f"{field} is {here} for real against real, but {there} for the trials"
@@ -110,19 +107,19 @@ def reference_count(identity: Identity) -> int | None:
     return int(found[1]) if found else None
 
 
-def describe_identity(identity: Identity, without: tuple[str, ...] = ()) -> str:
+def describe_identity(identity: Identity, without: Collection[str] = ()) -> str:
     """`sampler flow_euler, steps 50, ...` in the order in which it was recorded."""
     return ", ".join(
         f"{field.replace('_', ' ')} "
-        f"{short_hash(value) if isinstance(value, str) else json.dumps(value)}"
+        f"{shortened(value) if isinstance(value, str) else json.dumps(value)}"
         for field, value in identity.items()
         if field not in without and value is not None
     )
 
 
-def short_hash(text: str) -> str:
-    """The first 12 digits of a SHA-1 or SHA-256 in hexadecimal; any other text as it is."""
-    return text[:12] if _HASH.fullmatch(text) else text
+def shortened(text: str) -> str:
+    """The first digits of a SHA-1 or SHA-256 in hexadecimal; any other text as it is."""
+    return short_hash(text) if _HASH.fullmatch(text) else text
 
 
 def _shown(identity: Identity, field: str) -> str:

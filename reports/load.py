@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.machine.mlflow_client import without_credentials
+from harness.machine.mlflow_client import (
+    URI_VARIABLE,
+    explain,
+    mlflow_client,
+    sqlite_file,
+    without_credentials,
+)
 from harness.vocabulary import names
 from models.errors import UserError
 from reports.identity import parse_identity, shared_identity
-from reports.mlflow_store import ablation_runs, find_runs, open_store, read_json_artifact
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
-
+_IDS_A_QUERY = 200
 INFINITY_IN_SQL = 1.7e308
 """MLflow stores infinity as the largest double."""
+
+MACHINE_TAGS = {
+    names.TAG_DEVICE: "on different devices",
+    names.TAG_SIDE_BY_SIDE: "with different numbers of trials side by side",
+    names.TAG_PROCESSES: "with different numbers of processes a trial",
+}
 
 
 @dataclass(frozen=True)
@@ -69,15 +84,15 @@ class AblationRuns:
     """Shared by all rows."""
     floor: Floor
 
-    @property
-    def command(self) -> str:
-        return ablation_command(self.ablation, self.scale)
+    def of(self, variant: str) -> pd.DataFrame:
+        """The rows of `trials` of one variant."""
+        return self.trials[self.trials["variant"] == variant]
 
     def values(self, variant: str, metric: str) -> dict[int, float]:
         """Seed to raw value of one metric, NaN left out; empty for a metric that no trial has."""
         if metric not in self.metrics:
             return {}
-        rows = self.trials[self.trials["variant"] == variant]
+        rows = self.of(variant)
         pairs = zip(rows["seed"], rows[metric], strict=True)
         return {int(seed): float(value) for seed, value in pairs if math.isfinite(value)}
 
@@ -87,10 +102,49 @@ class AblationRuns:
             return ()
         return tuple(dict.fromkeys(str(value) for value in self.trials[tag].dropna()))
 
+    @property
+    def machine_differences(self) -> tuple[str, ...]:
+        """In words, what differs between the machines of the finished trials; empty where alike."""
+        return tuple(
+            f"{difference} ({', '.join(self.tag(tag))})"
+            for tag, difference in MACHINE_TAGS.items()
+            if len(self.tag(tag)) > 1
+        )
 
-def ablation_command(ablation: str, scale: str) -> str:
-    """What a user types to produce the runs."""
-    return f"make ablation EXP={ablation} SCALE={scale}"
+
+@contextmanager
+def open_store(tracking_uri: str, ablation: str, scale: str) -> Iterator[MlflowClient]:
+    """A client for reading; the store's own errors inside the block become one plain message.
+
+    Raises:
+        UserError: the SQLite file is missing (MLflow would make an empty one), or the store cannot
+            be read.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    database = sqlite_file(tracking_uri)
+    if database is not None and not database.exists():
+        raise UserError(
+            f"there is no MLflow store at {database} yet: run `{_command(ablation, scale)}` first, "
+            f"or set {URI_VARIABLE} to the store that holds your runs"
+        )
+    try:
+        yield mlflow_client(tracking_uri)
+    except (MlflowException, SQLAlchemyError, ImportError, TimeoutError) as error:
+        raise UserError(
+            f"cannot read the MLflow store {without_credentials(tracking_uri)}: {explain(error)}"
+        ) from error
+
+
+@contextmanager
+def fetched_artifact(client: MlflowClient, run_id: str, name: str) -> Iterator[Path | None]:
+    """A local copy of one artifact for the length of the block; None where the run has none."""
+    if all(artifact.path != name for artifact in client.list_artifacts(run_id)):
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(client.download_artifacts(run_id, name, folder))
 
 
 def load_ablation(
@@ -111,78 +165,79 @@ def load_ablation(
         UserError: the store cannot be read, it knows no such ablation, no trial has finished, or
             the trials were not measured in the same way.
     """
-    command = ablation_command(ablation, scale)
-    with open_store(tracking_uri, f"run `{command}` first") as client:
+    with open_store(tracking_uri, ablation, scale) as client:
         if run_id is None:
-            parents = ablation_runs(client, ablation, scale)
+            parents = _ablation_runs(client, ablation, scale)
         else:
             parents = [client.get_run(run_id)]
         for parent in parents:
-            listing = read_json_artifact(client, parent.info.run_id, names.ARTIFACT_TRIALS) or {}
+            listing = _read_listing(client, parent.info.run_id)
             listed = _listed_trials(listing.get("trials", []), parent.info.run_id)
             if listed:
-                ids = [trial.run_id for trial in listed if trial.run_id]
-                found = find_runs(client, parent.info.experiment_id, ids)
+                found = _find_runs(client, parent.info.experiment_id, listed)
                 trials = [(trial, found.get(trial.run_id or "")) for trial in listed]
                 return _assemble(tracking_uri, ablation, scale, parent.data.tags, listing, trials)
     raise UserError(
         f"MLflow ({without_credentials(tracking_uri)}) holds no run of ablation {ablation} at "
-        f"scale {scale} that lists its trials in {names.ARTIFACT_TRIALS}: run `{command}` first"
+        f"scale {scale} that lists its trials in {names.ARTIFACT_TRIALS}: run "
+        f"`{_command(ablation, scale)}` first"
     )
 
 
-def _assemble(
-    tracking_uri: str,
-    ablation: str,
-    scale: str,
-    tags: Mapping[str, str],
-    listing: Mapping[str, Any],
-    trials: Sequence[tuple[ListedTrial, Run | None]],
-) -> AblationRuns:
-    command = ablation_command(ablation, scale)
-    reasons = {trial: _why_missing(trial, run) for trial, run in trials}
-    finished = [(trial, run) for trial, run in trials if run and reasons[trial] is None]
-    missing = tuple(
-        MissingTrial(trial.variant, trial.seed, reason)
-        for trial, reason in reasons.items()
-        if reason is not None
-    )
-    if not finished:
-        lost = "\n".join(f"  {one.variant} seed {one.seed}: {one.reason}" for one in missing)
-        raise UserError(
-            f"no trial of ablation {ablation} at scale {scale} has finished:\n{lost}\n"
-            f"`{command}` goes on where they stopped"
-        )
-    identities = {
-        f"{trial.variant} seed {trial.seed}": parse_identity(
-            run.data.tags.get(names.TAG_METRIC_IDENTITY), f"MLflow run {run.info.run_id}"
-        )
-        for trial, run in finished
-    }
-    remedy = f"`{command}` measures all of them in the way that the configuration says now"
-    frame, metrics = _frame(finished)
-    return AblationRuns(
-        tracking_uri=tracking_uri,
-        ablation=ablation,
-        scale=scale,
-        question=tags.get(names.TAG_QUESTION, ""),
-        baseline=tags.get(names.TAG_BASELINE, ""),
-        variants=tuple(dict.fromkeys(trial.variant for trial, _ in trials)),
-        trials=frame,
-        metrics=metrics,
-        missing=missing,
-        identity=shared_identity(identities, remedy),
-        floor=_floor(listing),
+def _command(ablation: str, scale: str) -> str:
+    return f"make ablation EXP={ablation} SCALE={scale}"
+
+
+def _ablation_runs(client: MlflowClient, ablation: str, scale: str) -> list[Run]:
+    """The ablation's own runs, the one that was last at work first; none without the experiment.
+
+    A command that is repeated for the same trials goes on with its old run, so the end counts as
+    well as the start. The filter holds no name that a user chose, so no quoting can go wrong:
+    names are compared here.
+    """
+    experiment = client.get_experiment_by_name(scale)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        return []
+    kind = f"tags.`{names.TAG_KIND}` = '{names.KIND_ABLATION}'"
+    runs = _search(client, experiment.experiment_id, kind)
+    return sorted(
+        (run for run in runs if run.data.tags.get(names.TAG_ABLATION) == ablation),
+        key=lambda run: max(run.info.start_time or 0, run.info.end_time or 0),
+        reverse=True,
     )
 
 
-def _floor(listing: Mapping[str, Any]) -> Floor:
-    values = {
-        key: float(value)
-        for key, value in (listing.get("floor") or {}).items()
-        if value is not None and math.isfinite(value)
-    }
-    return Floor(values=values, identity=listing.get("floor_identity") or {})
+def _find_runs(
+    client: MlflowClient, experiment_id: str, trials: Sequence[ListedTrial]
+) -> dict[str, Run]:
+    """By id; runs that are unknown or deleted are left out."""
+    ids = [trial.run_id for trial in trials if trial.run_id and trial.run_id.isalnum()]
+    found = {}
+    for at in range(0, len(ids), _IDS_A_QUERY):
+        among = ", ".join(f"'{run_id}'" for run_id in ids[at : at + _IDS_A_QUERY])
+        for run in _search(client, experiment_id, f"attributes.run_id IN ({among})"):
+            found[run.info.run_id] = run
+    return found
+
+
+def _search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
+    page = None
+    while page is None or page.token:
+        token = page.token if page else None
+        page = client.search_runs([experiment_id], condition, max_results=1000, page_token=token)
+        yield from page
+
+
+def _read_listing(client: MlflowClient, run_id: str) -> dict[str, Any]:
+    where = f"artifact {names.ARTIFACT_TRIALS} of MLflow run {run_id}"
+    with fetched_artifact(client, run_id, names.ARTIFACT_TRIALS) as path:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        except ValueError as error:
+            raise UserError(f"{where} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{where} is not a JSON object")
+    return content
 
 
 def _listed_trials(entries: object, run_id: str) -> list[ListedTrial]:
@@ -202,22 +257,69 @@ def _listed_trials(entries: object, run_id: str) -> list[ListedTrial]:
     return list(trials.values())
 
 
-def _why_missing(trial: ListedTrial, run: Run | None) -> str | None:
-    """None where the trial has finished and may stand in a table."""
+def _assemble(
+    tracking_uri: str,
+    ablation: str,
+    scale: str,
+    tags: Mapping[str, str],
+    listing: Mapping[str, Any],
+    trials: Sequence[tuple[ListedTrial, Run | None]],
+) -> AblationRuns:
+    finished: list[tuple[ListedTrial, Run]] = []
+    missing: list[MissingTrial] = []
+    for trial, run in trials:
+        if run is not None and run.info.status == "FINISHED":
+            finished.append((trial, run))
+        else:
+            missing.append(MissingTrial(trial.variant, trial.seed, _why_missing(trial, run)))
+    if not finished:
+        lost = "\n".join(f"  {one.variant} seed {one.seed}: {one.reason}" for one in missing)
+        raise UserError(
+            f"no trial of ablation {ablation} at scale {scale} has finished:\n{lost}\n"
+            f"`{_command(ablation, scale)}` goes on where they stopped"
+        )
+    identities = {
+        f"{trial.variant} seed {trial.seed}": parse_identity(
+            run.data.tags.get(names.TAG_METRIC_IDENTITY), f"MLflow run {run.info.run_id}"
+        )
+        for trial, run in finished
+    }
+    again = _command(ablation, scale)
+    remedy = f"`{again}` measures all of them in the way that the configuration says now"
+    frame, metrics = _frame(finished)
+    floor = {
+        key: float(value)
+        for key, value in (listing.get("floor") or {}).items()
+        if value is not None and math.isfinite(value)
+    }
+    return AblationRuns(
+        tracking_uri=tracking_uri,
+        ablation=ablation,
+        scale=scale,
+        question=tags.get(names.TAG_QUESTION, ""),
+        baseline=tags.get(names.TAG_BASELINE, ""),
+        variants=tuple(dict.fromkeys(trial.variant for trial, _ in trials)),
+        trials=frame,
+        metrics=metrics,
+        missing=tuple(missing),
+        identity=shared_identity(identities, remedy),
+        floor=Floor(floor, listing.get("floor_identity") or {}),
+    )
+
+
+def _why_missing(trial: ListedTrial, run: Run | None) -> str:
     if trial.run_id is None:
         return "not started"
     if run is None:
         return f"its run {trial.run_id} is no longer in MLflow"
-    if run.info.status == "FINISHED":
-        return None
-    state = {"RUNNING": "unfinished", "SCHEDULED": "not started", "KILLED": "stopped"}.get(
-        run.info.status, "failed"
-    )
+    states = {"RUNNING": "unfinished", "SCHEDULED": "not started", "KILLED": "stopped"}
+    state = states.get(run.info.status, "failed")
     because = run.data.tags.get(names.TAG_ENDED_BECAUSE)
     return f"{state}: {because}" if because else state
 
 
 def _frame(finished: Sequence[tuple[ListedTrial, Run]]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows of `AblationRuns.trials`, and its metrics."""
     import pandas as pd
 
     rows = []
@@ -228,28 +330,9 @@ def _frame(finished: Sequence[tuple[ListedTrial, Run]]) -> tuple[pd.DataFrame, t
             for key, value in run.data.metrics.items()
             if not key.startswith("system/")
         }
+        metrics |= dict.fromkeys(figures)
         tags = {key: value for key, value in run.data.tags.items() if key.startswith("harness.")}
-        metrics.update(dict.fromkeys(figures))
         # The variant's name is the ablation's: another ablation may call the same trial otherwise.
-        rows.append(
-            tags
-            | figures
-            | {"variant": trial.variant, "seed": trial.seed, "run_id": run.info.run_id}
-        )
+        place = {"variant": trial.variant, "seed": trial.seed, "run_id": run.info.run_id}
+        rows.append(tags | figures | place)
     return pd.DataFrame(rows), tuple(metrics)
-
-
-MACHINE_TAGS = {
-    names.TAG_DEVICE: "on different devices",
-    names.TAG_SIDE_BY_SIDE: "with different numbers of trials side by side",
-    names.TAG_PROCESSES: "with different numbers of processes a trial",
-}
-
-
-def machine_differences(runs: AblationRuns) -> tuple[str, ...]:
-    """In words, what differs between the machines of the finished trials; empty where alike."""
-    return tuple(
-        f"{difference} ({', '.join(runs.tag(tag))})"
-        for tag, difference in MACHINE_TAGS.items()
-        if len(runs.tag(tag)) > 1
-    )

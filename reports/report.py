@@ -53,16 +53,15 @@ class Report:
 def write_report(
     tracking_uri: str, ablation: str, scale: str, folder: Path, run_id: str | None = None
 ) -> Report:
-    """Read an ablation's runs from MLflow and write its tables and figures to `folder`.
+    """Read an ablation's runs from MLflow, and nothing else, and write its tables and figures.
 
     Each file replaces its forerunner in one step; a figure without data is removed.
-    Nothing but MLflow is read.
 
     Args:
         tracking_uri: of the MLflow store.
         ablation: its name.
         scale: its name, which is the MLflow experiment's.
-        folder: made where it is missing.
+        folder: written to, and made where it is missing.
         run_id: the ablation's own run in MLflow; left out, the one that was last at work.
 
     Raises:
@@ -73,15 +72,7 @@ def write_report(
     # imports this module to say what it can do.
     from reports.comparison import compare
     from reports.facts import provenance_notes, reading_notes
-    from reports.figures.curves import (
-        ROUTING_METRICS,
-        draw_routing_health,
-        draw_training_curves,
-        draw_validation_samples,
-        load_curves,
-        load_validation_samples,
-    )
-    from reports.figures.layers import draw_attention_probe, probe_by_layer
+    from reports.figures import curves as lines
     from reports.figures.samples import draw_samples, load_grids
     from reports.figures.tradeoff import draw_tradeoff
     from reports.load import load_ablation
@@ -92,27 +83,25 @@ def write_report(
 
     runs = load_ablation(tracking_uri, ablation, scale, run_id)
     comparison = compare(runs)
-    grids = load_grids(runs)
-    curves = load_curves(runs, [names.VALIDATION_LOSS])
-    probed, routing = probe_by_layer(runs), load_curves(runs, ROUTING_METRICS)
-    validated = load_validation_samples(runs)
+    grids, grid_faults = load_grids(runs)
+    curves = lines.load_curves(runs, [names.VALIDATION_LOSS])
+    validated = lines.load_validation_samples(runs)
     figures = {
-        SAMPLES: draw_samples(grids.grids) if grids.grids else None,
-        TRAINING_CURVES: None if curves.empty else draw_training_curves(curves, runs.variants),
-        VALIDATION_SAMPLES: None
-        if validated.curves.empty
-        else draw_validation_samples(validated, runs.variants),
+        SAMPLES: draw_samples(grids),
+        TRAINING_CURVES: lines.draw_training_curves(curves, runs.variants),
+        VALIDATION_SAMPLES: lines.draw_validation_samples(validated, runs.variants),
         TRADEOFF: draw_tradeoff(runs, comparison),
-        ATTENTION_PROBE: None if probed.empty else draw_attention_probe(probed, runs.variants),
-        ROUTING_HEALTH: None if routing.empty else draw_routing_health(routing, runs.variants),
+        ATTENTION_PROBE: lines.draw_attention_probe(lines.probe_by_layer(runs), runs.variants),
+        ROUTING_HEALTH: lines.draw_routing_health(
+            lines.load_curves(runs, lines.ROUTING_METRICS), runs.variants
+        ),
     }
     contents = {name: _png(figure) for name, figure in figures.items() if figure is not None}
+    pictures = {name: _CAPTIONS[name] for name in contents}
     contents |= {
         TABLE_CSV: csv_table(runs).encode(),
         TABLE_LATEX: latex_table(runs, comparison).encode(),
-        TABLE_MARKDOWN: markdown_table(
-            runs, comparison, pictures={name: _CAPTIONS[name] for name in contents}
-        ).encode(),
+        TABLE_MARKDOWN: markdown_table(runs, comparison, pictures).encode(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
@@ -125,7 +114,7 @@ def write_report(
         notes=(
             *reading_notes(runs, comparison),
             *provenance_notes(runs, comparison),
-            *(f"{SAMPLES} {fault}." for fault in grids.faults),
+            *(f"{SAMPLES} {fault}." for fault in grid_faults),
             *([f"No {TRAINING_CURVES}: no validation loss was logged."] if curves.empty else []),
             *([f"No {VALIDATION_SAMPLES}: {validated.fault}."] if validated.fault else []),
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -58,7 +58,7 @@ class Place(Enum):
     OTHER = "other"
 
 
-def summarize(values: Sequence[float]) -> Summary | None:
+def summarize(values: Iterable[float]) -> Summary | None:
     """Mean and sample standard deviation of the finite values; None where there are none."""
     import numpy as np
 
@@ -104,14 +104,9 @@ def paired_difference(
         # Differences that hardly differ lose digits of their spread, of which none is printed.
         warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
         test = stats.ttest_rel(of_variant, of_baseline)
-    interval = test.confidence_interval(CONFIDENCE)
-    return PairedDifference(
-        count=len(common),
-        mean=mean,
-        standard_error=float(stats.sem(differences)),
-        interval=(float(interval.low), float(interval.high)),
-        p_value=float(test.pvalue),
-    )
+    low, high = map(float, test.confidence_interval(CONFIDENCE))
+    error = float(stats.sem(differences))
+    return PairedDifference(len(common), mean, error, (low, high), float(test.pvalue))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

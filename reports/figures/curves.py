@@ -1,19 +1,19 @@
-"""Metrics over the steps of training, out of MLflow's metric history: validation loss, routing,
-validation samples."""
+"""Line figures: out of MLflow's metric history over the steps of training (validation loss,
+routing, validation samples), and of the attention probe over layers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.vocabulary import names
 from harness.vocabulary.metrics import Direction
-from reports.columns import Column, columns_for
-from reports.figures.panels import Panel, draw_panels, over_seeds
+from reports.columns import columns_for
+from reports.figures.panels import PAGE_WIDTH, Panel, draw_panels, over_seeds
 from reports.identity import differing_fields, parse_identity
-from reports.load import INFINITY_IN_SQL, AblationRuns
-from reports.mlflow_store import open_store
+from reports.load import INFINITY_IN_SQL, AblationRuns, open_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,13 @@ ROUTING_METRICS = tuple(
 )
 """What the figure of routing is drawn from."""
 
+PROBED = {
+    names.ATTENTION_ENTROPY: "row entropy / log N",
+    names.ATTENTION_EFFECTIVE_RANK: "effective rank",
+    names.TOKEN_SIMILARITY: "token similarity",
+}
+"""Metric of the probe to what it is called in a figure."""
+
 
 def load_curves(runs: AblationRuns, metrics: Sequence[str]) -> pd.DataFrame:
     """Columns `variant`, `seed`, `metric`, `step`, `value`; finite values of finished trials only.
@@ -50,15 +57,13 @@ def load_curves(runs: AblationRuns, metrics: Sequence[str]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    logged = [metric for metric in metrics if metric in runs.metrics]
     rows = []
-    with open_store(runs.tracking_uri, f"run `{runs.command}` first") as client:
+    with open_store(runs.tracking_uri, runs.ablation, runs.scale) as client:
         for trial in runs.trials.to_dict("records"):
-            for metric in logged:
+            for metric in filter(runs.metrics.__contains__, metrics):
                 history = client.get_metric_history(trial["run_id"], metric)
-                by_step = {
-                    point.step: point.value for point in sorted(history, key=lambda p: p.timestamp)
-                }
+                history = sorted(history, key=lambda point: point.timestamp)
+                by_step = {point.step: point.value for point in history}
                 rows += [
                     (trial["variant"], int(trial["seed"]), metric, step, value)
                     for step, value in sorted(by_step.items())
@@ -67,16 +72,18 @@ def load_curves(runs: AblationRuns, metrics: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variant", "seed", "metric", "step", "value"])
 
 
-def draw_training_curves(curves: pd.DataFrame, variants: Sequence[str]) -> Figure:
+def draw_training_curves(curves: pd.DataFrame, variants: Sequence[str]) -> Figure | None:
     """Validation loss over steps; bands are the range of the seeds.
 
     Args:
-        curves: as `load_curves` gives them for `names.VALIDATION_LOSS`, at least one row.
+        curves: as `load_curves` gives them for `names.VALIDATION_LOSS`; None where there are none.
         variants: their order.
     """
     from matplotlib.ticker import LogLocator
 
     figure = draw_panels([Panel("", over_seeds(curves, "step"))], variants, _X_LABEL, (4.5, 2.8))
+    if figure is None:
+        return None
     (axes,) = figure.axes
     seeds = curves.groupby("variant")["seed"].nunique().max()
     axes.set_ylabel(f"validation loss{' (mean and range of seeds)' if seeds > 1 else ''}")
@@ -88,7 +95,7 @@ def draw_training_curves(curves: pd.DataFrame, variants: Sequence[str]) -> Figur
     return figure
 
 
-def draw_routing_health(curves: pd.DataFrame, variants: Sequence[str]) -> Figure:
+def draw_routing_health(curves: pd.DataFrame, variants: Sequence[str]) -> Figure | None:
     """How routing went: entropies, shares, dead choices, gammas and lambdas.
 
     Lines are means over routers and seeds, or over all learned values. Bands reach over the seeds,
@@ -96,7 +103,7 @@ def draw_routing_health(curves: pd.DataFrame, variants: Sequence[str]) -> Figure
     option to the most chosen one.
 
     Args:
-        curves: as `load_curves` gives them for `ROUTING_METRICS`, at least one row.
+        curves: as `load_curves` gives them for `ROUTING_METRICS`; None where there are none.
         variants: their order.
     """
     panels = []
@@ -133,40 +140,62 @@ def load_validation_samples(runs: AblationRuns) -> ValidationCurves:
         for tag in runs.tag(names.TAG_VALIDATION_IDENTITY)
     }
     differing = differing_fields(identities)
-    by_key = {
-        key: named for key in runs.metrics if (named := names.validation_metric_of(key)) is not None
-    }
-    curves = load_curves(runs, [] if differing else list(by_key))
     if differing:
         fault = f"the trials' validation samples differ in {', '.join(differing)}"
-        return ValidationCurves(curves, 0, fault)
-    counts = {count for _, count in by_key.values()}
-    curves["metric"] = curves["metric"].map(lambda key: by_key[key][0])
-    return ValidationCurves(curves, max(counts, default=0), None)
+        return ValidationCurves(load_curves(runs, []), 0, fault)
+    named = {key: found for key in runs.metrics if (found := names.validation_metric_of(key))}
+    curves = load_curves(runs, list(named))
+    curves["metric"] = [named[key][0] for key in curves["metric"]]
+    return ValidationCurves(curves, max((count for _, count in named.values()), default=0), None)
 
 
-def draw_validation_samples(validated: ValidationCurves, variants: Sequence[str]) -> Figure:
+def draw_validation_samples(validated: ValidationCurves, variants: Sequence[str]) -> Figure | None:
     """A panel a metric, in the units of the table; bands are the range of the seeds.
 
-    Args:
-        validated: with at least one row.
-        variants: their order.
+    `variants` are in their order. None where there are no curves.
     """
-    curves = validated.curves
-    columns = columns_for(
-        {str(metric): list(rows["value"]) for metric, rows in curves.groupby("metric")}
-    )
+    by_metric = {str(metric): rows for metric, rows in validated.curves.groupby("metric")}
     panels = []
-    for column in columns:
-        measured = curves[curves["metric"] == column.key]
-        shown = measured.assign(value=measured["value"] / column.unit)
-        panels.append(Panel(_title(column), over_seeds(shown, "step")))
+    for column in columns_for({key: list(rows["value"]) for key, rows in by_metric.items()}):
+        rows = by_metric[column.key]
+        shown = rows.assign(value=rows["value"] / column.unit)
+        # In words, since not every font has arrows.
+        if column.direction is Direction.NONE:
+            better = ""
+        else:
+            better = f"\n({column.direction.value} is better)"
+        panels.append(Panel(f"{column.title}{better}", over_seeds(shown, "step")))
     figure = draw_panels(panels, variants, _X_LABEL)
-    figure.suptitle(f"{validated.samples:,} validation samples", fontsize="small")
+    if figure is not None:
+        figure.suptitle(f"{validated.samples:,} validation samples", fontsize="small")
     return figure
 
 
-def _title(column: Column) -> str:
-    """With the way that is good in words, since not every font has arrows."""
-    better = "" if column.direction is Direction.NONE else f"\n({column.direction.value} is better)"
-    return f"{column.title}{better}"
+def probe_by_layer(runs: AblationRuns) -> pd.DataFrame:
+    """Columns `variant`, `seed`, `metric`, `layer`, `value`: means over heads and timesteps.
+
+    Empty where no trial was probed; what is not finite is left out.
+    """
+    import pandas as pd
+
+    rows = [
+        (trial["variant"], int(trial["seed"]), metric, layer, float(trial[key]))
+        for metric in PROBED
+        for key in runs.metrics
+        if (layer := names.layer_of(key, metric)) is not None
+        for trial in runs.trials[["variant", "seed", key]].to_dict("records")
+        if math.isfinite(trial[key])
+    ]
+    return pd.DataFrame(rows, columns=["variant", "seed", "metric", "layer", "value"])
+
+
+def draw_attention_probe(probed: pd.DataFrame, variants: Sequence[str]) -> Figure | None:
+    """A panel a metric, over the layers; bands are the range of the seeds.
+
+    `probed` is as `probe_by_layer` gives it; None where it is empty. `variants` are in their order.
+    """
+    panels = [
+        Panel(title, over_seeds(probed[probed["metric"] == metric], "layer"))
+        for metric, title in PROBED.items()
+    ]
+    return draw_panels(panels, variants, "layer", (PAGE_WIDTH / len(PROBED), 2.3))

@@ -1,4 +1,4 @@
-"""Line figures: panels side by side, a line a variant through the mean of its seeds, with a band.
+"""Panels side by side, a line a variant through the mean of its seeds, with a band.
 
 Also what all figures of variants share: style, colours, and a legend that takes any name literally.
 """
@@ -61,11 +61,11 @@ def draw_panels(
     variants: Sequence[str],
     x_label: str,
     size: tuple[float, float] = (PAGE_WIDTH / 3, 1.9),
-) -> Figure:
-    """Panels in rows as wide as a page, with one legend below.
+) -> Figure | None:
+    """Panels in rows as wide as a page, with one legend below; None where no panel has a line.
 
     Args:
-        panels: at least one line in all of them together.
+        panels: in their order.
         variants: their order; one without a line is left out of the legend.
         x_label: of the horizontal axes, which count in whole numbers.
         size: inches of a panel.
@@ -76,24 +76,23 @@ def draw_panels(
 
     present = {name for panel in panels for name in panel.lines["variant"]}
     drawn = [variant for variant in variants if variant in present]
+    if not drawn:
+        return None
     width, height = size
     columns = min(len(panels), round(PAGE_WIDTH / width))
     rows = -(-len(panels) // columns)
+    styles = list(zip(drawn, colors(len(drawn)), itertools.cycle(_DASHES), strict=False))
     handles: dict[str, Any] = {}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for axes in grid:
-            axes.set_axis_off()
-        for axes, panel in zip(grid, panels, strict=False):
-            if panel.lines.empty:
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, panel in itertools.zip_longest(grid, panels):
+            if panel is None or panel.lines.empty:
+                axes.set_axis_off()
                 continue
-            axes.set_axis_on()
             axes.set(title=panel.title, xlabel=x_label)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-            for variant, color, dashes in zip(
-                drawn, colors(len(drawn)), itertools.cycle(_DASHES), strict=False
-            ):
+            for variant, color, dashes in styles:
                 line = panel.lines[panel.lines["variant"] == variant]
                 if line.empty:
                     continue
@@ -126,12 +125,8 @@ def add_legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[st
     lines = tallest * -(-len(labels) // columns)
     figure.set_size_inches(width, height + lines * _LINE_HEIGHT)
     # Numbers stand for names, since matplotlib reads "$" and a leading "_" in labels as commands.
-    legend = figure.legend(
-        handles,
-        [str(index) for index in range(len(labels))],
-        loc="outside lower center",
-        ncols=columns,
-    )
+    numbers = [str(index) for index in range(len(labels))]
+    legend = figure.legend(handles, numbers, loc="outside lower center", ncols=columns)
     for text, label in zip(legend.get_texts(), wrapped, strict=True):
         text.set_parse_math(False)
         text.set_text(label)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.vocabulary import names
-from reports.load import AblationRuns
-from reports.mlflow_store import fetched_artifact, has_artifact, open_store
+from reports.figures.panels import PAGE_WIDTH
+from reports.load import AblationRuns, fetched_artifact, open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +19,22 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-
 _NOT_A_GRID = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+MOST_CLASSES = 20
+
+_SMALLEST_CELL, _LARGEST_CELL = 0.28, 0.55
+"""Inches a side of one image."""
+
+_BLOCK_GAP = 0.12
+
+_CELL_PIXELS = 96
+"""Tiny images are enlarged by a whole number to about this size."""
+
+_FONT_SIZE = 8
+
+_CHARACTER_WIDTH = 0.068
+"""Inches that a character of this size takes on average, rather too much than too little."""
 
 
 @dataclass(frozen=True)
@@ -34,54 +48,40 @@ class Grid:
     class_names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class SampleGrids:
-    """The grids that stand side by side, and in words what is wrong with the picture."""
+def load_grids(runs: AblationRuns) -> tuple[list[Grid], list[str]]:
+    """The grids that stand side by side, in table order, and in words what the picture lacks.
 
-    grids: tuple[Grid, ...]
-    faults: tuple[str, ...]
-
-
-def load_grids(runs: AblationRuns) -> SampleGrids:
-    """In table order. Of each variant only the grid of one seed is fetched.
-
-    It is the first seed that all variants have finished, since equal seeds share noise and labels,
-    else each variant's first. A grid that is missing, cannot be read, or shows other classes than
-    the first one is left out.
+    Of each variant only the grid of one seed is fetched. It is the first seed that all variants
+    have finished, since equal seeds share noise and labels, else each variant's first. A grid that
+    is missing, cannot be read, or shows other classes than the first one is left out.
     """
     grids: list[Grid] = []
     faults = []
-    seed_in_common = _seed_in_common(runs)
-    if seed_in_common is None:
+    counts = runs.trials.groupby("seed", sort=False)["variant"].nunique()
+    in_common = counts[counts == runs.trials["variant"].nunique()]
+    if in_common.empty:
         chosen = runs.trials.drop_duplicates("variant")
         faults.append("shows different seeds, so cells do not share their noise")
     else:
-        chosen = runs.trials[runs.trials["seed"] == seed_in_common]
-    with open_store(runs.tracking_uri, f"run `{runs.command}` first") as client:
-        trials = zip(chosen["variant"], chosen["seed"], chosen["run_id"], strict=True)
-        for variant, seed, run_id in trials:
-            if not has_artifact(client, run_id, names.ARTIFACT_GRID_IMAGES):
-                faults.append(f"lacks {variant}: its run holds no {names.ARTIFACT_GRID_IMAGES}")
-                continue
-            with fetched_artifact(client, run_id, names.ARTIFACT_GRID_IMAGES) as path:
+        chosen = runs.trials[runs.trials["seed"] == in_common.index[0]]
+    name = names.ARTIFACT_GRID_IMAGES
+    with open_store(runs.tracking_uri, runs.ablation, runs.scale) as client:
+        for trial in chosen.to_dict("records"):
+            variant, run_id = trial["variant"], trial["run_id"]
+            with fetched_artifact(client, run_id, name) as path:
+                if path is None:
+                    faults.append(f"lacks {variant}: its run holds no {name}")
+                    continue
                 try:
-                    grid = _read_grid(path, variant, int(seed))
+                    grid = _read_grid(path, variant, int(trial["seed"]))
                 except _NOT_A_GRID as error:
-                    problem = f"{names.ARTIFACT_GRID_IMAGES} of run {run_id} is no grid ({error})"
-                    faults.append(f"lacks {variant}: {problem}")
+                    faults.append(f"lacks {variant}: {name} of run {run_id} is no grid ({error})")
                     continue
             if grids and grid.class_names != grids[0].class_names:
                 faults.append(f"lacks {variant}: its classes are not those of {grids[0].variant}")
-                continue
-            grids.append(grid)
-    return SampleGrids(tuple(grids), tuple(faults))
-
-
-def _seed_in_common(runs: AblationRuns) -> int | None:
-    """The first seed, in the order of the trials, that every variant with any trial has."""
-    counts = runs.trials.groupby("seed", sort=False)["variant"].nunique()
-    complete = counts[counts == runs.trials["variant"].nunique()]
-    return None if complete.empty else int(complete.index[0])
+            else:
+                grids.append(grid)
+    return grids, faults
 
 
 def _read_grid(path: Path, variant: str, seed: int) -> Grid:
@@ -98,29 +98,10 @@ def _read_grid(path: Path, variant: str, seed: int) -> Grid:
         or class_names.shape != images.shape[:1]
     ):
         raise ValueError(f"images {images.shape} {images.dtype}, class names {class_names.shape}")
-    return Grid(variant, seed, images, tuple(str(name) for name in class_names))
+    return Grid(variant, seed, images, tuple(map(str, class_names)))
 
 
-MOST_CLASSES = 20
-
-_TEXT_WIDTH = 6.5
-"""Inches that the images share; the width of a page's text."""
-
-_SMALLEST_CELL, _LARGEST_CELL = 0.28, 0.55
-"""Inches a side of one image."""
-
-_BLOCK_GAP = 0.12
-
-_CELL_PIXELS = 96
-"""Tiny images are enlarged by a whole number to about this size."""
-
-_FONT_SIZE = 8
-
-_CHARACTER_WIDTH = 0.068
-"""Inches that a character of this size takes on average, rather too much than too little."""
-
-
-def draw_samples(grids: Sequence[Grid]) -> Figure:
+def draw_samples(grids: Sequence[Grid]) -> Figure | None:
     """Equal cells hold samples from the same noise and label, so blocks compare cell by cell.
 
     Grey images are drawn in grey, tiny ones with hard pixel edges. Where the blocks would not fit
@@ -128,23 +109,30 @@ def draw_samples(grids: Sequence[Grid]) -> Figure:
     shown.
 
     Args:
-        grids: at least one, all of the same classes.
+        grids: all of the same classes; None where there are none.
     """
     from matplotlib.figure import Figure
 
-    class_names = grids[0].class_names
-    rows = min(len(class_names), MOST_CLASSES)
-    fitting = max(1, int(_TEXT_WIDTH / _SMALLEST_CELL / len(grids)))
+    if not grids:
+        return None
+    class_names = grids[0].class_names[:MOST_CLASSES]
+    rows = len(class_names)
+    fitting = max(1, int(PAGE_WIDTH / _SMALLEST_CELL / len(grids)))
     columns = min(fitting, *(grid.images.shape[1] for grid in grids))
-    cell = _TEXT_WIDTH / (columns * len(grids))
+    cell = PAGE_WIDTH / (columns * len(grids))
     cell = min(max(cell, _SMALLEST_CELL), _LARGEST_CELL)
     block = columns * cell
     titles = [_wrapped(grid.variant, block) for grid in grids]
     top = (max(title.count("\n") for title in titles) + 1) * 0.16 + 0.06
-    left = max(len(name) for name in class_names[:rows]) * _CHARACTER_WIDTH + 0.1
+    left = max(map(len, class_names)) * _CHARACTER_WIDTH + 0.1
     width = left + len(grids) * block + (len(grids) - 1) * _BLOCK_GAP
     height = top + rows * cell
     figure = Figure(figsize=(width, height))
+
+    def write(x: float, from_top: float, text: str, ha: str, va: str) -> None:
+        place = (x / width, 1 - from_top / height)
+        figure.text(*place, text, ha=ha, va=va, fontsize=_FONT_SIZE, parse_math=False)
+
     for index, (grid, title) in enumerate(zip(grids, titles, strict=True)):
         x = left + index * (block + _BLOCK_GAP)
         axes = figure.add_axes((x / width, 0, block / width, rows * cell / height))
@@ -157,25 +145,9 @@ def draw_samples(grids: Sequence[Grid]) -> Figure:
             aspect="auto",
             interpolation="nearest" if grid.images.shape[2] < _CELL_PIXELS else "antialiased",
         )
-        figure.text(
-            (x + block / 2) / width,
-            1 - (top - 0.06) / height,
-            title,
-            ha="center",
-            va="bottom",
-            fontsize=_FONT_SIZE,
-            parse_math=False,
-        )
-    for row, name in enumerate(class_names[:rows]):
-        figure.text(
-            (left - 0.07) / width,
-            1 - (top + (row + 0.5) * cell) / height,
-            name,
-            ha="right",
-            va="center",
-            fontsize=_FONT_SIZE,
-            parse_math=False,
-        )
+        write(x + block / 2, top - 0.06, title, "center", "bottom")
+    for row, name in enumerate(class_names):
+        write(left - 0.07, top + (row + 0.5) * cell, name, "right", "center")
     return figure
 
 

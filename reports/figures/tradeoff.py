@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.vocabulary import names
-from reports.columns import Column, Kind
+from reports.columns import Kind
 from reports.comparison import Comparison
 from reports.figures.panels import STYLE, add_legend_below, colors
 from reports.load import AblationRuns
-from reports.statistics import Summary, summarize
+from reports.statistics import summarize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,42 +34,27 @@ def draw_tradeoff(runs: AblationRuns, comparison: Comparison) -> Figure | None:
         return None
     points = {}
     for variant in runs.variants:
-        x, y = _summary(runs, variant, cost), _summary(runs, variant, quality)
+        x, y = (
+            summarize(value / column.unit for value in runs.values(variant, column.key).values())
+            for column in (cost, quality)
+        )
         if x is not None and y is not None:
             points[variant] = (x.mean, y.mean, y.std)
-    if len({point[0] for point in points.values()}) < 2:
+    if len({x for x, _, _ in points.values()}) < 2:
         return None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.subplots()
-        palette = colors(len(points))
-        handles = [
-            axes.errorbar(
-                x,
-                y,
-                yerr=std,
-                fmt=_marker(index),
-                markersize=5,
-                color=palette[index],
-                capsize=3,
-            )
-            for index, (x, y, std) in enumerate(points.values())
-        ]
+        handles = []
+        for index, (color, point) in enumerate(
+            zip(colors(len(points)), points.values(), strict=True)
+        ):
+            # A step further each time that the colours begin anew, so that no pair comes twice.
+            marker = _MARKERS[(index + index // len(_MARKERS)) % len(_MARKERS)]
+            handles.append(axes.errorbar(*point, fmt=marker, markersize=5, color=color, capsize=3))
         axes.set(
             xlabel=f"{cost.title} a forward pass",
             ylabel=f"{quality.title}, {quality.direction.value} is better",
         )
         add_legend_below(figure, handles, list(points))
     return figure
-
-
-def _marker(index: int) -> str:
-    """One step further each time that the colours begin anew, so that no pair comes twice."""
-    count = len(_MARKERS)
-    return _MARKERS[(index + index // count) % count]
-
-
-def _summary(runs: AblationRuns, variant: str, column: Column) -> Summary | None:
-    """In the column's unit."""
-    values = runs.values(variant, column.key).values()
-    return summarize([value / column.unit for value in values])

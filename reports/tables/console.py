@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports.columns import Column, Kind
-from reports.comparison import NO_VALUE, PLUS_MINUS, Cell, Comparison, Row
+from reports.comparison import NO_VALUE, PLUS_MINUS, Cell, Comparison
 from reports.facts import (
     measured_sentence,
     probe_sentence,
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 _STYLES = {Place.BEST: "bold green", Place.SECOND: "underline", Place.OTHER: ""}
 _NAME_WIDTH = 18
 """Characters of a variant's name in a line."""
-_PADDING = (0, 1, 0, 0)
 _ANY_WIDTH = 10_000
+_PARTS = ((Kind.QUALITY,), (Kind.SHADES,), (Kind.COST, Kind.MACHINE), (Kind.PROBE,))
 
 
 def console_table(runs: AblationRuns, comparison: Comparison) -> RenderableType:
@@ -34,15 +35,18 @@ def console_table(runs: AblationRuns, comparison: Comparison) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    notes = [*reading_notes(runs, comparison), *provenance_notes(runs, comparison)]
+    sentences = (
+        "bold green: best; underlined: second best, judged as printed.",
+        spread_sentence(runs),
+        measured_sentence(runs),
+        probe_sentence(comparison),
+    )
+    notes = (*reading_notes(runs, comparison), *provenance_notes(runs, comparison))
     return Group(
         Text(f"{runs.ablation} ({runs.scale}): {runs.question}", style="bold"),
         _Figures(comparison),
         *([_verdicts(runs, comparison)] if comparison.differences else []),
-        Text("bold green: best; underlined: second best, judged as printed."),
-        Text(spread_sentence(runs)),
-        Text(measured_sentence(runs)),
-        *([Text(probe_sentence(comparison))] if probe_sentence(comparison) else []),
+        *(Text(sentence) for sentence in sentences if sentence),
         *(Text(f"! {note}", style="yellow") for note in notes),
     )
 
@@ -55,52 +59,49 @@ class _Figures:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         columns = self.comparison.columns
-        whole = self._table(list(range(len(columns))))
-        if console.measure(whole, options=options.update(width=_ANY_WIDTH)).maximum <= (
-            options.max_width
-        ):
+        whole = self._table(range(len(columns)))
+        wide = options.update(width=_ANY_WIDTH)
+        if console.measure(whole, options=wide).maximum <= options.max_width:
             yield whole
             return
-        for kinds in (
-            (Kind.QUALITY,),
-            (Kind.SHADES,),
-            (Kind.COST, Kind.MACHINE),
-            (Kind.PROBE,),
-        ):
+        for kinds in _PARTS:
             part = [index for index, column in enumerate(columns) if column.kind in kinds]
             if part:
                 yield self._table(part)
 
-    def _table(self, shown: list[int]) -> Table:
-        from rich import box
-        from rich.table import Table
+    def _table(self, shown: Sequence[int]) -> Table:
+        from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, padding=_PADDING, pad_edge=False)
+        table = _empty_table()
         table.add_column("variant", overflow="fold", max_width=_NAME_WIDTH)
         for index in shown:
             heading = _heading(self.comparison.columns[index])
             table.add_column(heading, justify="right", overflow="fold")
-        for row in self.comparison.rows:
-            table.add_row(*_texts(row, shown))
-        floor = self.comparison.floor
-        if floor and any(floor.cells[index].mean is not None for index in shown):
-            table.add_section()
-            table.add_row(*_texts(floor, shown))
+        for row in self.comparison.all_rows:
+            cells = [row.cells[index] for index in shown]
+            if row is self.comparison.floor:
+                if all(cell.mean is None for cell in cells):
+                    continue
+                table.add_section()
+            table.add_row(Text(row.label), *map(_text, cells))
         return table
+
+
+def _empty_table(title: Text | None = None) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=title, title_justify="left"
+    )
 
 
 def _heading(column: Column) -> str:
     """The arrow goes on the shorter line, so that columns stay as narrow as their figures."""
     lines = column.title_lines
     shortest = min(range(len(lines)), key=lambda index: len(lines[index]))
-    lines[shortest] = f"{lines[shortest]} {column.arrow}".rstrip()
+    lines[shortest] = f"{lines[shortest]} {column.direction.arrow}".rstrip()
     return "\n".join(lines)
-
-
-def _texts(row: Row, shown: list[int]) -> list[Text]:
-    from rich.text import Text
-
-    return [Text(row.label), *(_text(row.cells[index]) for index in shown)]
 
 
 def _text(cell: Cell) -> Text:
@@ -112,14 +113,10 @@ def _text(cell: Cell) -> Text:
 
 
 def _verdicts(runs: AblationRuns, comparison: Comparison) -> Table:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     title = Text(f"Differences to {runs.baseline}, paired by seed", style="bold")
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=_PADDING, pad_edge=False, title=title, title_justify="left"
-    )
+    table = _empty_table(title)
     table.add_column("metric", overflow="fold")
     table.add_column("variant", overflow="fold", max_width=_NAME_WIDTH)
     table.add_column("difference", justify="right")
@@ -127,12 +124,11 @@ def _verdicts(runs: AblationRuns, comparison: Comparison) -> Table:
     previous = None
     for row in comparison.differences:
         mean = row.difference.mean
-        repeated = row.column is previous
-        previous = row.column
         table.add_row(
-            Text("" if repeated else row.column.title),
+            Text("" if row.column is previous else row.column.title),
             Text(row.variant),
             Text(NO_VALUE if mean is None else row.column.signed(mean)),
             Text(row.verdict.value),
         )
+        previous = row.column
     return table

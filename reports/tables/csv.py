@@ -8,8 +8,6 @@ from harness.vocabulary import names
 from reports.load import AblationRuns
 from reports.statistics import summarize
 
-LEADING_COLUMNS = ("row", "variant", "seed", "run_id")
-
 
 def csv_table(runs: AblationRuns) -> str:
     """Columns `row` (seed, mean or std), `variant`, `seed`, `run_id` and one a metric's key.
@@ -23,16 +21,16 @@ def csv_table(runs: AblationRuns) -> str:
     metrics = [metric for metric in runs.metrics if not names.is_detail(metric)]
     rows: list[dict[Any, Any]] = []
     for variant in runs.variants:
-        trials = runs.trials[runs.trials["variant"] == variant]
+        trials = runs.of(variant)
         if trials.empty:
             continue
-        rows += [dict(trial) for trial in trials.assign(row="seed").to_dict("records")]
-        summaries = {metric: summarize(list(trials[metric])) for metric in metrics}
-        means = {key: summary.mean for key, summary in summaries.items() if summary}
-        stds = {key: summary.std for key, summary in summaries.items() if summary}
-        rows.append({"row": "mean", "variant": variant, **means})
-        rows.append({"row": "std", "variant": variant, **stds})
-    table = pd.DataFrame(rows, columns=[*LEADING_COLUMNS, *metrics])
+        rows += trials.assign(row="seed").to_dict("records")
+        found = {metric: summary for metric in metrics if (summary := summarize(trials[metric]))}
+        means = {key: summary.mean for key, summary in found.items()}
+        stds = {key: summary.std for key, summary in found.items()}
+        rows += [{"row": "mean", "variant": variant, **means}]
+        rows += [{"row": "std", "variant": variant, **stds}]
+    table = pd.DataFrame(rows, columns=["row", "variant", "seed", "run_id", *metrics])
     table["seed"] = table["seed"].astype("Int64")
     table[metrics] = table[metrics].astype("float64")
     return table.to_csv(index=False, lineterminator="\n")

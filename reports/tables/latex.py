@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from itertools import compress
 
 from reports.columns import Column
-from reports.comparison import FLOOR_LABEL, Comparison
+from reports.comparison import Comparison
 from reports.facts import (
-    FLOOR_SENTENCE,
+    floor_sentence,
     measured_sentence,
     provenance_notes,
     reading_notes,
@@ -19,55 +21,29 @@ from reports.statistics import Place
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "\u00b1": r"$\pm$",
-    "\u00b2": r"$^2$",
-    "\u00d7": r"$\times$",
     "\u2013": "--",
     "\u2014": "---",
     "\u2018": "`",
     "\u2019": "'",
     "\u201c": "``",
     "\u201d": "''",
-    "\u2191": r"$\uparrow$",
-    "\u2193": r"$\downarrow$",
-    "\u2264": r"$\leq$",
-    "\u2265": r"$\geq$",
-    "\u2260": r"$\neq$",
-    "\u2248": r"$\approx$",
-    "\u2243": r"$\simeq$",
-    "\u223c": r"$\sim$",
-    "\u221e": r"$\infty$",
-    "\u2192": r"$\to$",
-    "\u2190": r"$\leftarrow$",
-    "\u21d2": r"$\Rightarrow$",
-    "\u2208": r"$\in$",
-    "\u2207": r"$\nabla$",
-    "\u2202": r"$\partial$",
-    "\u2211": r"$\sum$",
-    "\u220f": r"$\prod$",
-    "\u221a": r"$\surd$",
-    "\u00b7": r"$\cdot$",
-    "\u22c5": r"$\cdot$",
-    "\u2299": r"$\odot$",
-    "\u2295": r"$\oplus$",
-    "\u2297": r"$\otimes$",
-    "\u2016": r"$\Vert$",
-    "\u2212": r"$-$",
+    "\u00b2": "$^2$",
     "\u00b0": r"$^\circ$",
-    "\u00b5": r"$\mu$",
-}
+    "\u2212": "$-$",
+} | {sign: rf"\{sign}" for sign in "{}$&#%_"}
+_SIGNS = (
+    "\u00b1 pm \u00d7 times \u2191 uparrow \u2193 downarrow \u2192 to \u2190 leftarrow "
+    "\u21d2 Rightarrow \u2264 leq \u2265 geq \u2260 neq \u2248 approx \u2243 simeq \u223c sim "
+    "\u221e infty \u2208 in \u2207 nabla \u2202 partial \u2211 sum \u220f prod \u221a surd "
+    "\u00b7 cdot \u22c5 cdot \u2299 odot \u2295 oplus \u2297 otimes \u2016 Vert \u00b5 mu"
+)
+"""Signs that are set as mathematics, each with its command."""
+_ESCAPES |= {sign: rf"$\{command}$" for sign, command in re.findall(r"(\S) (\w+)", _SIGNS)}
 
 _GREEK = re.compile("GREEK (SMALL|CAPITAL) LETTER (FINAL )?([A-Z]+)")
 _CAPITALS = re.compile("Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega")
@@ -115,11 +91,7 @@ def _known(character: str) -> str:
     return rf"$\{'var' if final else ''}{letter}$"
 
 
-_STYLES = {
-    Place.BEST: "textbf:--rwrap;",
-    Place.SECOND: "underline:--rwrap;",
-    Place.OTHER: "",
-}
+_STYLES = {Place.BEST: r"\textbf{%s}", Place.SECOND: r"\underline{%s}", Place.OTHER: "%s"}
 
 
 def latex_table(runs: AblationRuns, comparison: Comparison) -> str:
@@ -140,7 +112,7 @@ def latex_table(runs: AblationRuns, comparison: Comparison) -> str:
             rf"\label{{tab:{label}}}",
             r"\setlength{\tabcolsep}{4pt}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            _tabular(comparison) + "%",
+            *_tabular(comparison),
             "}",
             r"\end{table}",
             "",
@@ -148,38 +120,27 @@ def latex_table(runs: AblationRuns, comparison: Comparison) -> str:
     )
 
 
-def _tabular(comparison: Comparison) -> str:
-    import pandas as pd
-
-    shown = [index for index, column in enumerate(comparison.columns) if column.compact]
-    rows = [*comparison.rows, *([comparison.floor] if comparison.floor else [])]
-    texts = pd.DataFrame(
-        [
-            [latex_text(row.label), *(latex_text(row.cells[index].text()) for index in shown)]
-            for row in rows
-        ]
-    )
-    styles = pd.DataFrame(
-        [["", *(_STYLES[row.cells[index].place] for index in shown)] for row in rows]
-    )
-    headings = ["", *(_heading(comparison.columns[index]) for index in shown)]
-    text: str = (
-        texts.style.hide(axis="index")
-        .format_index(lambda index: headings[int(str(index))], axis="columns")
-        .apply(lambda _: styles, axis=None)
-        .to_latex(hrules=True, column_format=f"@{{}}l{'r' * len(shown)}@{{}}")
-    )
-    if comparison.floor:
-        floor = text.rindex(latex_text(FLOOR_LABEL))
-        text = f"{text[:floor]}\\midrule\n{text[floor:]}"
-    return text.rstrip("\n")
+def _tabular(comparison: Comparison) -> Iterator[str]:
+    compact = [column.compact for column in comparison.columns]
+    yield rf"\begin{{tabular}}{{@{{}}l{'r' * sum(compact)}@{{}}}}"
+    yield r"\toprule"
+    yield " & ".join(["", *map(_heading, compress(comparison.columns, compact))]) + r" \\"
+    yield r"\midrule"
+    for row in comparison.all_rows:
+        if row is comparison.floor:
+            yield r"\midrule"
+        cells = compress(row.cells, compact)
+        figures = (_STYLES[cell.place] % latex_text(cell.text()) for cell in cells)
+        yield " & ".join([latex_text(row.label), *figures]) + r" \\"
+    yield r"\bottomrule"
+    yield r"\end{tabular}%"
 
 
 def _heading(column: Column) -> str:
     """A line a part, hyphenated names in several, so that columns stay narrow."""
     lines = [part for line in column.title_lines for part in re.findall(r"[^-]+-?", line)]
-    arrow = f"~{latex_text(column.arrow)}" if column.arrow else ""
-    text = r"\\".join(map(latex_text, lines)) + arrow
+    arrow = column.direction.arrow
+    text = r"\\".join(map(latex_text, lines)) + (f"~{latex_text(arrow)}" if arrow else "")
     return rf"\begin{{tabular}}[b]{{@{{}}r@{{}}}}{text}\end{{tabular}}" if len(lines) > 1 else text
 
 
@@ -192,8 +153,7 @@ def _caption(runs: AblationRuns, comparison: Comparison) -> str:
     after = (
         spread_sentence(runs),
         measured_sentence(runs),
-        FLOOR_SENTENCE if comparison.floor else "",
+        floor_sentence(comparison),
         *reading_notes(runs, comparison),
     )
-    sentences = (*map(latex_text, before), marks, *map(latex_text, after))
-    return " ".join(sentence for sentence in sentences if sentence)
+    return " ".join(filter(None, (*map(latex_text, before), marks, *map(latex_text, after))))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from reports.comparison import NO_VALUE, Cell, Comparison, DifferenceRow, Row
+from reports.comparison import NO_VALUE, Comparison, DifferenceRow
 from reports.facts import (
-    FLOOR_SENTENCE,
+    floor_sentence,
     measured_sentence,
     probe_sentence,
     provenance,
@@ -25,32 +25,43 @@ _RULE = (
     "Larger than seed noise: two or more common seeds and an interval that excludes 0. p is from "
     "the paired t-test; p (Holm) is corrected for the number of variants compared in the metric."
 )
+_COLUMNS = ("metric", "variant", "difference", "95 % interval", "p", "p (Holm)", "seeds", "verdict")
 
 
 def markdown_table(runs: AblationRuns, comparison: Comparison, pictures: Mapping[str, str]) -> str:
     """The whole document. `pictures` are files beside it, by name, with what they show."""
+    headings = ["variant", *(column.heading for column in comparison.columns)]
+    figures = [
+        [markdown_text(row.label), *(_MARKS[cell.place].format(cell.text()) for cell in row.cells)]
+        for row in comparison.all_rows
+    ]
+    sentences = (
+        _LEGEND,
+        markdown_text(spread_sentence(runs)),
+        markdown_text(measured_sentence(runs)),
+        floor_sentence(comparison),
+        probe_sentence(comparison),
+    )
     parts = [
         f"# {markdown_text(runs.ablation)} ({markdown_text(runs.scale)})",
         markdown_text(runs.question),
-        _main_table(comparison),
-        " ".join(
-            sentence
-            for sentence in (
-                _LEGEND,
-                markdown_text(spread_sentence(runs)),
-                markdown_text(measured_sentence(runs)),
-                FLOOR_SENTENCE if comparison.floor else "",
-                probe_sentence(comparison),
-            )
-            if sentence
-        ),
+        _table(headings, "l" + "r" * len(comparison.columns), figures),
+        " ".join(filter(None, sentences)),
         _bullets([*reading_notes(runs, comparison), *provenance_notes(runs, comparison)]),
-        *_differences(runs, comparison),
+    ]
+    if comparison.differences:
+        differences = [_difference(row) for row in comparison.differences]
+        parts += [
+            f"## Differences to the baseline {markdown_text(runs.baseline)}",
+            _table(_COLUMNS, "llrrrrrl", differences),
+            _RULE,
+        ]
+    parts += [
         "## How it was measured",
-        _bullets([f"{fact.name}: {fact.value}" for fact in provenance(runs)]),
+        _bullets([f"{name}: {value}" for name, value in provenance(runs).items()]),
         *(f"![{caption}]({file})" for file, caption in pictures.items()),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def markdown_text(text: str) -> str:
@@ -60,60 +71,16 @@ def markdown_text(text: str) -> str:
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped)
 
 
-def _main_table(comparison: Comparison) -> str:
-    headings = ["variant", *(column.heading for column in comparison.columns)]
-    rows = [*comparison.rows, *([comparison.floor] if comparison.floor else [])]
-    alignment = "l" + "r" * len(comparison.columns)
-    return _table(headings, alignment, [_cells(row) for row in rows])
-
-
-def _cells(row: Row) -> list[str]:
-    return [markdown_text(row.label), *(_cell(cell) for cell in row.cells)]
-
-
-def _cell(cell: Cell) -> str:
-    return _MARKS[cell.place].format(cell.text())
-
-
-def _differences(runs: AblationRuns, comparison: Comparison) -> list[str]:
-    if not comparison.differences:
-        return []
-    headings = [
-        "metric",
-        "variant",
-        "difference",
-        "95 % interval",
-        "p",
-        "p (Holm)",
-        "seeds",
-        "verdict",
-    ]
-    return [
-        f"## Differences to the baseline {markdown_text(runs.baseline)}",
-        _table(headings, "llrrrrrl", [_difference(row) for row in comparison.differences]),
-        _RULE,
-    ]
-
-
 def _difference(row: DifferenceRow) -> list[str]:
-    difference = row.difference
-    mean = NO_VALUE if difference.mean is None else row.column.signed(difference.mean)
+    difference, column = row.difference, row.column
+    mean = NO_VALUE if difference.mean is None else column.signed(difference.mean)
     if difference.standard_error is not None:
-        mean += f" (standard error {row.column.shown(difference.standard_error)})"
-    interval = NO_VALUE
-    if difference.interval is not None:
-        low, high = difference.interval
-        interval = f"{row.column.signed(low)} to {row.column.signed(high)}"
-    return [
-        row.column.title,
-        markdown_text(row.variant),
-        mean,
-        interval,
-        _probability(difference.p_value),
-        _probability(row.adjusted_p),
-        str(difference.count),
-        row.verdict.value,
-    ]
+        mean += f" (standard error {column.shown(difference.standard_error)})"
+    interval = " to ".join(map(column.signed, difference.interval or ())) or NO_VALUE
+    probabilities = map(_probability, (difference.p_value, row.adjusted_p))
+    variant = markdown_text(row.variant)
+    seeds = str(difference.count)
+    return [column.title, variant, mean, interval, *probabilities, seeds, row.verdict.value]
 
 
 def _probability(p: float | None) -> str:

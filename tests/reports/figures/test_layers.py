@@ -8,7 +8,7 @@ import matplotlib.colors
 import pytest
 
 from harness.vocabulary import names
-from reports.figures.layers import PROBED, draw_attention_probe, probe_by_layer
+from reports.figures.curves import PROBED, draw_attention_probe, probe_by_layer
 
 ENTROPY, RANK = names.ATTENTION_ENTROPY, names.ATTENTION_EFFECTIVE_RANK
 
