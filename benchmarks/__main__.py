@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ratio means something on a machine that is not quiet.",
     )
     commands = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
-    for each in (attention, data, evaluation, overhead):
+    for each in (attention, data, evaluation, gpu_check, overhead):
         each.add(commands)
     return run_command(parser, sys.argv[1:] if arguments is None else arguments)
 
@@ -163,6 +163,35 @@ def overhead(options: argparse.Namespace) -> int:
     Example: python -m benchmarks overhead --scale digits train.batch_size=32
     """
     from benchmarks.overhead import run
+
+    return run(options)
+
+
+@command(
+    option(
+        "--device",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="cpu tries the checks themselves (default: cuda)",
+    ),
+    number("--seconds", 480, "for all of them"),
+    option(
+        "--output",
+        metavar="FOLDER",
+        default="gpu-check",
+        help="where the page, logs and runs go (default: gpu-check)",
+    ),
+)
+def gpu_check(options: argparse.Namespace) -> int:
+    """What only a machine with a card can show, in minutes, with one page about it.
+
+    Runs the contract of the attention blocks, a stopped training, all baselines (plain, compiled in
+    bf16, on several cards), the cost of attention against tokens, and the speed at size S; writes
+    gpu-check.md with the name of the card.
+
+    Example: python -m benchmarks gpu-check --output gpu-check
+    """
+    from benchmarks.gpu_check import run
 
     return run(options)
 
