@@ -42,7 +42,7 @@ SPLIT_SET := words=(); if [ -n "$${SET// /}" ]; then \
 # Which trials: of ablations, and with where they run.
 TRIALS_OF = "$$EXP" --scale="$$SCALE" $${SEEDS:+--seeds="$$SEEDS"} "$${words[@]}"
 
-.PHONY: exp-is-named search-is-named help setup docs ablation search report config status cancel retry list ui test test-slow test-slurm test-all check format clean
+.PHONY: exp-is-named search-is-named help setup docs ablation search report config status cancel retry list ui test test-slow test-slurm test-all gpu-check check format clean
 
 help: ## Show this list.
 	@echo "make ablation EXP=no_differential    train, measure and compare; then make report, make ui"
@@ -120,6 +120,9 @@ test-slow: $(STAMP) ## Run the tests that take minutes.
 
 test-slurm: $(STAMP) ## Run the tests on a SLURM of two virtual nodes, started for them (Debian: slurm-wlm, munge).
 	@HARNESS_TEST_SLURM=1 $(PYTEST) -m slurm tests/slurm
+
+gpu-check: $(STAMP) ## On a machine with a card: what only a card can show, in 8 minutes; writes gpu-check/gpu-check.md.
+	@$(VENV)/bin/python -m benchmarks gpu-check
 
 test-all: test test-slow test-slurm ## Run all tests.
 

@@ -21,7 +21,7 @@ import torch
 
 from harness.machine.environment import ROOT
 from harness.machine.files import write_text
-from harness.tracking.provenance import collect
+from harness.tracking.provenance import provenance_tags
 
 PAGE = "gpu-check.md"
 Verdict = Literal["passed", "failed", "did not end in time", "needs two cards"]
@@ -167,7 +167,7 @@ def page(outcomes: list[Outcome]) -> str:
     lines = [
         f"# {device_name()}",
         "",
-        *(f"- {name}: {value}" for name, value in collect(ROOT).tags().items()),
+        *(f"- {name}: {value}" for name, value in provenance_tags(ROOT).items()),
         f"- CUDA: {torch.version.cuda or 'none'}",
         "",
         "| check | outcome | seconds |",
