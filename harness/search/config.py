@@ -10,7 +10,6 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 from pydantic import Field
-from pydantic.fields import FieldInfo
 
 from harness.config.ablation_file import Question, Seeds, read_ablation_file
 from harness.config.catalogue import find_file
@@ -33,9 +32,6 @@ from harness.search.strategy import AnyPruner, AnySampler, Median, Tpe
 from harness.vocabulary.metrics import VALIDATION_LOSS, JudgedBy, higher_is_better
 
 QUESTION = "question"
-_BASE = "base"
-_SPACE = "space"
-_SHORTHANDS = {"pruner": "name", "sampler": "name"}
 
 
 class ObjectiveConfig(Section):
@@ -50,7 +46,7 @@ class ObjectiveConfig(Section):
         return higher_is_better(self.metric)
 
 
-class _Keys(Section):
+class SearchKeys(Section):
     """The keys of such a file; what base and space hold is the trial schema's business."""
 
     question: Question
@@ -71,18 +67,14 @@ Point = Mapping[str, Scalar]
 class SearchFile:
     """What the file says, its base and the keys of its space not yet checked against the schema."""
 
-    question: str
+    keys: SearchKeys
     base: Node
     """Settings, nested, or a text ABLATION/VARIANT."""
     space: Space
-    """By dotted key, in the order of the file."""
     entries: Mapping[str, Node]
     """Where each key of the space was written."""
-    objective: ObjectiveConfig
-    metric: Node
+    metric: Origin
     """The place that messages about the metric name."""
-    pruner: AnyPruner
-    sampler: AnySampler
 
 
 def read_search_file(path: Path, mistakes: list[Mistake]) -> SearchFile | None:
@@ -95,39 +87,25 @@ def read_search_file(path: Path, mistakes: list[Mistake]) -> SearchFile | None:
     document = read_yaml(path, mistakes)
     if document is None:
         return None
-    keys = validate(_Keys, [_with_shorthands(document)], mistakes)
-    written = nest(document.find((_SPACE,)) or Node({}, document.origin), mistakes)
-    entries = dict(dimensions(written))
-    fields = all_fields(TrialConfig)
-    read = {
-        key: read_dimension(
-            node, key, whole=key in fields and takes_whole_numbers(fields[key]), mistakes=mistakes
-        )
-        for key, node in entries.items()
-    }
+    written = dict(document.entries())
+    for key in ("pruner", "sampler"):
+        if key in written and isinstance(written[key].value, str):
+            # `pruner: median` is `pruner: {name: median}`.
+            written[key] = Node({"name": written[key]}, written[key].origin)
+    keys = validate(SearchKeys, [Node(written, document.origin)], mistakes)
+    space = nest(written.get("space") or Node({}, document.origin), mistakes)
+    entries, fields, found = dict(dimensions(space)), all_fields(TrialConfig), {}
+    for key, node in entries.items():
+        whole = key in fields and takes_whole_numbers(fields[key])
+        dimension = read_dimension(node, key, whole=whole, mistakes=mistakes)
+        if dimension is not None:
+            found[key] = dimension
     if keys is None:
         return None
-    base = document.entries()[_BASE]
-    return SearchFile(
-        question=keys.question,
-        base=nest(base, mistakes) if isinstance(base.value, dict) else base,
-        space={key: dimension for key, dimension in read.items() if dimension is not None},
-        entries=entries,
-        objective=keys.objective,
-        metric=document.find(("objective", "metric")) or document,
-        pruner=keys.pruner,
-        sampler=keys.sampler,
-    )
-
-
-def _with_shorthands(document: Node) -> Node:
-    """`pruner: median` is `pruner: {name: median}`."""
-    entries = dict(document.entries())
-    for key, inner in _SHORTHANDS.items():
-        node = entries.get(key)
-        if node is not None and isinstance(node.value, str):
-            entries[key] = Node({inner: node}, node.origin)
-    return Node(entries, document.origin)
+    base = written["base"]
+    base = nest(base, mistakes) if isinstance(base.value, dict) else base
+    metric = document.find(("objective", "metric")) or document
+    return SearchFile(keys, base, found, entries, metric.origin)
 
 
 @dataclass(frozen=True)
@@ -162,10 +140,10 @@ class Search:
 
 
 def config_at(tree: Mapping[str, Any], point: Point, seed: int, where: str) -> TrialConfig:
-    """The configuration at a point of the space.
+    """The configuration at a point of a space whose search has this `tree`.
 
     Args:
-        tree: a search's `tree`.
+        tree: the search's.
         point: dotted keys and their values.
         seed: of the trial.
         where: the point's name, for messages.
@@ -186,8 +164,7 @@ def differences_at(differences: Mapping[str, Any], point: Point) -> dict[str, An
     """A search's `differences` with the values of a point in them, as an ablation's variant."""
     origin = Origin("point")
     layers = [_node(dict(differences), origin), _layer(point, origin)]
-    plain: dict[str, Any] = merge(layers, union_tags(TrialConfig)).plain()
-    return plain
+    return dict(merge(layers, union_tags(TrialConfig)).plain())
 
 
 def load_search(
@@ -225,18 +202,17 @@ def load_search(
     if base is None or mistakes:
         raise ConfigError(mistakes)
     tags = union_tags(TrialConfig)
-    seeds = file.objective.seeds
     return Search(
         name=name,
-        question=file.question,
+        question=file.keys.question,
         scale=scale,
-        objective=file.objective,
-        pruner=file.pruner,
-        sampler=file.sampler,
+        objective=file.keys.objective,
+        pruner=file.keys.pruner,
+        sampler=file.keys.sampler,
         space=file.space,
         tree=merge(layers, tags).plain(),
         differences=merge([*own, layer], tags).plain(),
-        base=base.model_copy(update={SEED: seeds[0]}),
+        base=base.model_copy(update={SEED: file.keys.objective.seeds[0]}),
         longest=longest,
     )
 
@@ -270,11 +246,11 @@ def _base_layers(
 
 def _check_metric(file: SearchFile, base: TrialConfig, mistakes: list[Mistake]) -> None:
     """See that every configuration of the search is measured by one and the same metric."""
-    metric, extractor = file.objective.metric, base.evaluate.extractor
+    metric, extractor = file.keys.objective.metric, base.evaluate.extractor
     problems = unmeasured("objective.metric", metric, extractor)
     if metric != VALIDATION_LOSS and "evaluate.extractor" in file.entries:
         problems.append(f"{metric} on one extractor does not compare with {metric} on another")
-    mistakes += [Mistake(file.metric.origin, "objective.metric", text) for text in problems]
+    mistakes += [Mistake(file.metric, "objective.metric", text) for text in problems]
 
 
 def _check_space(
@@ -297,28 +273,20 @@ def _check_space(
             expected = "the seeds in `objective:`"
             mistakes.append(Mistake(origin, key, "each trial has its own seed", expected))
             continue
-        if _is_without_effect(valid[key]):
+        extra = valid[key].json_schema_extra
+        if isinstance(extra, dict) and WITHOUT_EFFECT in extra:
             problem = "cannot change a result, so there is nothing to find out"
             mistakes.append(Mistake(origin, key, problem))
             continue
-        again = overrides.find(key.split("."))
-        if again is not None:
+        if (again := overrides.find(key.split("."))) is not None:
             problem = "is searched over, so it cannot be set as well"
             mistakes.append(Mistake(again.origin, key, problem))
-        dimension = file.space.get(key)
-        if dimension is None or base is None:
-            continue
-        for value in probes(dimension):
+        for value in probes(file.space[key]) if key in file.space and base is not None else ():
             config = validate(TrialConfig, [*layers, _layer({key: value}, origin)], mistakes)
             if config is None:
                 break  # the other end has the same to say, as a rule
             longest = max(longest, config.train.steps)
     return longest
-
-
-def _is_without_effect(field: FieldInfo) -> bool:
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and WITHOUT_EFFECT in extra
 
 
 def _layer(point: Point, origin: Origin) -> Node:

@@ -32,8 +32,20 @@ from harness.search.study import AGAIN_OF, REASON, SCORES, WORKER, current
 TRIALS_CSV = "trials.csv"
 TABLE_MARKDOWN = "table.md"
 BEST_CONFIG = "best.yaml"
+HISTORY = "optimization_history.png"
+SLICE = "slice.png"
+IMPORTANCES = "param_importances.png"
 ROWS = 10
 LOST_WORKER = "its worker died, several times"
+FEWEST_FOR_IMPORTANCE = 10
+"""PED-ANOVA compares the best tenth of the trials with all of them."""
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
 
 
 def best_first(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -44,17 +56,9 @@ def best_first(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> list[FrozenTr
 
 def summary(trials: Sequence[FrozenTrial]) -> str:
     """`30 trials: 18 complete, 11 pruned, 1 failed`."""
-    counted = current(trials)
-    states = Counter(trial.state for trial in counted)
-    words = {
-        TrialState.COMPLETE: "complete",
-        TrialState.PRUNED: "pruned",
-        TrialState.FAIL: "failed",
-        TrialState.RUNNING: "running",
-        TrialState.WAITING: "waiting",
-    }
-    parts = [f"{states[state]} {word}" for state, word in words.items() if states[state]]
-    return f"{len(counted)} trials: {', '.join(parts)}"
+    states = Counter(trial.state for trial in current(trials))
+    parts = [f"{states[state]} {word}" for state, word in _STATES.items() if states[state]]
+    return f"{states.total()} trials: {', '.join(parts)}"
 
 
 def failures(trials: Sequence[FrozenTrial]) -> list[str]:
@@ -71,23 +75,19 @@ def markdown_table(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> str:
     shown += [trial for trial in ranked[ROWS:] if trial.params == spec.default]
     mean = f"{spec.metric} ({'higher' if spec.maximize else 'lower'} is better)"
     heads = ["trial", mean, *(f"seed {seed}" for seed in spec.seeds), *spec.space]
-    rows = []
+    rows: list[list[object]] = [[*heads], ["---"] * len(heads)]
     for trial in shown:
         name = f"{trial.number} (base)" if trial.params == spec.default else str(trial.number)
-        scores = _scores(trial)
-        cells = [name, trial.value, *(scores.get(str(seed)) for seed in spec.seeds)]
-        cells += [trial.params[key] for key in spec.space]
-        rows.append(" | ".join(_shown(cell) for cell in cells))
-    lines = [" | ".join(heads), " | ".join(["---"] * len(heads)), *rows]
-    return "".join(f"| {line} |\n" for line in lines)
+        varied = [trial.params[key] for key in spec.space]
+        rows.append([name, trial.value, *_scores(trial, spec), *varied])
+    return "".join(f"| {' | '.join(map(_shown, row))} |\n" for row in rows)
 
 
 def write_outcome(search: Search, spec: SearchSpec, trials: Sequence[FrozenTrial]) -> list[Path]:
     """Write the tables and, once a trial has completed, the best configuration and its ablation."""
     folder = spec.path
     written = {TRIALS_CSV: _csv(spec, trials)}
-    ranked = best_first(spec, trials)
-    if ranked:
+    if ranked := best_first(spec, trials):
         best = ranked[0]
         written[TABLE_MARKDOWN] = markdown_table(spec, trials)
         config = config_at(spec.tree, best.params, spec.seeds[0], f"trial {best.number}")
@@ -132,37 +132,32 @@ def _ablation(search: Search, spec: SearchSpec, best: FrozenTrial) -> str:
 
 def _csv(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> str:
     """All trials, raw values, one a row."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     seeds = [f"{spec.metric}_seed{seed}" for seed in spec.seeds]
     heads = ["trial", "state", spec.metric, *seeds, *spec.space]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*heads, "seconds", "host", "takes_the_place_of", "reason"])
     for trial in trials:
-        scores = _scores(trial)
-        seconds = None if trial.duration is None else trial.duration.total_seconds()
-        again_of = " ".join(str(number) for number in trial.user_attrs.get(AGAIN_OF, ()))
         unknown = "its worker ended" if trial.state == TrialState.FAIL else ""
-        reason = trial.user_attrs.get(REASON, unknown)
-        value = trial.value if trial.state == TrialState.COMPLETE else None
-        writer.writerow(
-            [
-                trial.number,
-                trial.state.name,
-                value,
-                *(scores.get(str(seed)) for seed in spec.seeds),
-                *(trial.params.get(key) for key in spec.space),
-                seconds,
-                trial.user_attrs.get(WORKER, {}).get("host"),
-                again_of,
-                reason,
-            ]
-        )
+        cells = [
+            trial.number,
+            trial.state.name,
+            trial.value if trial.state == TrialState.COMPLETE else None,
+            *_scores(trial, spec),
+            *(trial.params.get(key) for key in spec.space),
+            None if trial.duration is None else trial.duration.total_seconds(),
+            trial.user_attrs.get(WORKER, {}).get("host"),
+            " ".join(str(number) for number in trial.user_attrs.get(AGAIN_OF, ())),
+            trial.user_attrs.get(REASON, unknown),
+        ]
+        writer.writerow(cells)
     return file.getvalue()
 
 
-def _scores(trial: FrozenTrial) -> dict[str, float]:
-    scores: dict[str, float] = json.loads(trial.user_attrs.get(SCORES, "{}"))
-    return scores
+def _scores(trial: FrozenTrial, spec: SearchSpec) -> list[float | None]:
+    """The trial's value with each seed; None for those that it did not come to."""
+    scores = json.loads(trial.user_attrs.get(SCORES, "{}"))
+    return [scores.get(str(seed)) for seed in spec.seeds]
 
 
 def _shown(cell: object) -> str:
@@ -173,14 +168,6 @@ def _shown(cell: object) -> str:
 
 def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
-
-
-FEWEST_FOR_IMPORTANCE = 10
-"""PED-ANOVA compares the best tenth of the trials with all of them."""
-
-HISTORY = "optimization_history.png"
-SLICE = "slice.png"
-IMPORTANCES = "param_importances.png"
 
 
 def write_figures(

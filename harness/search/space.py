@@ -42,20 +42,17 @@ class _Range(Section):
 
     @model_validator(mode="after")
     def _holds_several_values(self) -> _Range:
-        problems = []
-        if self.low >= self.high:
-            problems.append("the range is empty: low must be less than high")
-        if self.log and self.low <= 0:
-            problems.append("a logarithmic scale has no zero: low must be positive")
-        if self.log and self.step is not None:
-            problems.append("a logarithmic scale has no steps: leave out log or step")
-        if self.step is not None and (self.high - self.low) % self.step:
-            over = (self.high - self.low) % self.step
-            problems.append(
-                f"no whole number of steps leads from low to high: high may be {self.high - over}"
-            )
-        if problems:
-            raise ValueError("\n".join(problems))
+        over = (self.high - self.low) % (self.step or 1)
+        problems = {
+            "the range is empty: low must be less than high": self.low >= self.high,
+            "a logarithmic scale has no zero: low must be positive": self.log and self.low <= 0,
+            "a logarithmic scale has no steps: leave out log or step": self.log and self.step,
+            f"no whole number of steps leads from low to high: high may be {self.high - over}": (
+                self.step and over
+            ),
+        }
+        if any(problems.values()):
+            raise ValueError("\n".join(text for text, found in problems.items() if found))
         return self
 
 
@@ -72,13 +69,8 @@ def dimensions(space: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
 def read_dimension(
     node: Node, key: str, *, whole: bool, mistakes: list[Mistake]
 ) -> BaseDistribution | None:
-    """Read what a search says about one field.
-
-    Args:
-        node: a range or a list.
-        key: the field's.
-        whole: whether the field takes whole numbers only.
-        mistakes: takes what is wrong with it.
+    """Read what a search says, in a range or a list, about the field called `key`, which takes
+    numbers that are `whole` or any.
 
     Returns:
         The distribution; None, and mistakes, where it is written wrongly.
@@ -126,17 +118,17 @@ def holds(distribution: BaseDistribution, value: object) -> bool:
     neither true nor 1.0."""
     if isinstance(distribution, CategoricalDistribution):
         return any(type(value) is type(one) and value == one for one in distribution.choices)
-    kinds = int if isinstance(distribution, IntDistribution) else int | float
-    if not isinstance(value, kinds) or isinstance(value, bool):
+    if isinstance(distribution, IntDistribution):
+        drawn = range(distribution.low, distribution.high + 1, distribution.step)
+        return type(value) is int and value in drawn
+    assert isinstance(distribution, FloatDistribution)
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    step = distribution.step if isinstance(distribution, IntDistribution) else None
-    low, high = probes(distribution)[0], probes(distribution)[-1]
-    return low <= value <= high and (step is None or (value - low) % step == 0)  # type: ignore[operator]
+    return distribution.low <= value <= distribution.high
 
 
 def _choice(node: Node, key: str, mistakes: list[Mistake]) -> CategoricalDistribution | None:
     values = node.plain()
-    problem = None
     if any(isinstance(value, dict | list) for value in values):
         problem = "holds a list or a section; expected single values"
     elif len(values) < 2:
@@ -146,10 +138,10 @@ def _choice(node: Node, key: str, mistakes: list[Mistake]) -> CategoricalDistrib
     # 1 and 1.0 are the same configuration, while 1 and true are not.
     elif len({(isinstance(value, bool), value) for value in values}) < len(values):
         problem = "lists a value twice"
-    if problem is not None:
-        mistakes.append(Mistake(node.origin, key, f"{quoted(node)} {problem}"))
-        return None
-    return CategoricalDistribution(values)
+    else:
+        return CategoricalDistribution(values)
+    mistakes.append(Mistake(node.origin, key, f"{quoted(node)} {problem}"))
+    return None
 
 
 def _rewritten(form: str, inside: str) -> str:

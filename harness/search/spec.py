@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +49,18 @@ class SearchSpec(Section):
         """The study's name in its storage, which may hold those of other searches."""
         return f"{self.scale}/{self.name}"
 
-    def distributions(self) -> Mapping[str, BaseDistribution]:
-        """The space as Optuna knows it."""
-        return {key: json_to_distribution(text) for key, text in self.space.items()}
+    @property
+    def path(self) -> Path:
+        return Path(self.folder)
 
     @property
     def last_step(self) -> int:
         """The last step that a trial can report, over all its seeds."""
         return self.longest * len(self.seeds)
 
-    @property
-    def path(self) -> Path:
-        """The search's folder."""
-        return Path(self.folder)
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The space as Optuna knows it."""
+        return {key: json_to_distribution(text) for key, text in self.space.items()}
 
 
 def spec_of(

@@ -16,20 +16,7 @@ from harness.config.sections import Section
 from models.randomness import derive_seed
 
 
-class Pruner(Section):
-    """When a trial is stopped early."""
-
-    @abstractmethod
-    def build(self, *, validate_every: int, last_step: int) -> BasePruner:
-        """Optuna's pruner.
-
-        Args:
-            validate_every: steps between two validation losses.
-            last_step: the last one that a trial can report, over all its seeds.
-        """
-
-
-class Median(Pruner):
+class Median(Section):
     """Stops what is worse than the median of the others at the same step."""
 
     name: Literal["median"] = "median"
@@ -44,7 +31,7 @@ class Median(Pruner):
         return MedianPruner(self.startup_trials, self.warmup_steps)
 
 
-class Hyperband(Pruner):
+class Hyperband(Section):
     """Successive halving with several budgets (Li et al., 2018)."""
 
     name: Literal["hyperband"] = "hyperband"
@@ -54,11 +41,12 @@ class Hyperband(Pruner):
     reduction_factor: int = Field(default=3, ge=2)
 
     def build(self, *, validate_every: int, last_step: int) -> BasePruner:
+        """`last_step` is the last one that a trial can report, over all its seeds."""
         smallest = min(self.min_steps or validate_every, last_step)
         return HyperbandPruner(smallest, last_step, self.reduction_factor)
 
 
-class NoPruning(Pruner):
+class NoPruning(Section):
     """Trains everything to its end."""
 
     name: Literal["none"] = "none"
@@ -73,14 +61,11 @@ class Sampler(Section):
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     def build(self, position: int) -> BaseSampler:
-        """The sampler that draws one trial's point.
+        """The sampler that draws the point of the trial of this number.
 
         Its seed depends on the search's and on the trial's number. With one seed for the whole
         search, each worker, and each repetition of the command, would begin with the same random
         points again.
-
-        Args:
-            position: the trial's number.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)

@@ -1,11 +1,10 @@
 """The study of a search, which several processes share: where it is kept, who takes its next trial,
 and how trials of dead workers are given back.
 
-A study is kept in a database, or in a file in the search's folder. The file is Optuna's journal.
-Its lock is a file made with O_CREAT | O_EXCL (`JournalFileOpenLock`), which is atomic on local
-disks and on NFS from version 3 on and, unlike the other lock that Optuna has, needs no symbolic
-links. A process killed while it holds that lock leaves the file; the others take it over after 30
-seconds.
+A study is kept in a database, or in a file in the search's folder, Optuna's journal. Its lock is a
+file made with O_CREAT | O_EXCL (`JournalFileOpenLock`), which is atomic on local disks and on NFS
+from version 3 on and needs no symbolic links. A process killed while it holds that lock leaves the
+file; the others take it over after 30 seconds.
 
 Trials are claimed under a lock file, so that a study gets exactly as many trials as it shall have.
 A worker holds another lock for as long as it runs a trial, and the kernel frees it however the
@@ -25,7 +24,7 @@ import os
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -44,104 +43,24 @@ DEFINITION = "definition"
 """Of the study: all that makes its trials comparable."""
 
 WORKER = "worker"
-"""Host and process that run or ran a trial."""
-
+"""Of a trial, as all that follow: host and process that run or ran it."""
 MEMBERS = "trials"
-"""JSON of a trial's seeds and the folders of their trainings, below the runs folder."""
-
+"""JSON of its seeds and the folders of their trainings, below the runs folder."""
 SCORES = "scores"
-"""JSON of a trial's seeds and their values."""
-
+"""JSON of its seeds and their values."""
 REASON = "reason"
-"""Why a trial failed. A failed one without it lost its worker."""
-
+"""Why it failed. A failed one without it lost its worker."""
 AGAIN_OF = "again_of"
-"""The numbers of the trials that a trial takes the place of."""
-
+"""The numbers of the trials that it takes the place of."""
 CRASHES = "crashes"
-"""How many workers died at a trial's point before."""
+"""How many workers died at its point before."""
+MOST_CRASHES = 3
+"""A point whose worker died so often is not tried again."""
 
 STUDY_FILE = "study.log"
 HEARTBEAT_SECONDS = 30
 GRACE_SECONDS = 150
 """A trial in a database whose worker gave no sign of life for so long is given to another one."""
-
-StaleTrialListener = Callable[[optuna.Study, FrozenTrial], None]
-
-
-def open_storage(
-    url: str | None, folder: Path, on_stale: StaleTrialListener, *, create: bool
-) -> BaseStorage:
-    """Open a storage.
-
-    Args:
-        url: of a database; None for the file in the folder.
-        folder: of the search.
-        on_stale: called with a trial that a database has failed for want of heartbeats.
-        create: make what is missing, and mend a file that a crash cut off. One process at a time:
-            several that create the tables of a fresh database break it.
-
-    Raises:
-        UserError: the file is damaged, or the database cannot be used.
-    """
-    if url is None:
-        return _open_file(folder / STUDY_FILE, mend=create)
-    # Before SQLAlchemy, whose message for it speaks of a string from an argument.
-    if "://" not in url:
-        raise UserError(
-            f"--storage {without_credentials(url)}: expected the URL of a database, such as "
-            "sqlite:////absolute/path/search.db or postgresql://user@host/name"
-        )
-    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return RDBStorage(
-                url,
-                engine_kwargs=waiting,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=on_stale,
-                skip_table_creation=not create,
-            )
-    except Exception as error:
-        raise UserError(
-            f"--storage {without_credentials(url)} cannot be used: {explain(error)}"
-        ) from error
-
-
-def _open_file(path: Path, *, mend: bool) -> JournalStorage:
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = JournalFileOpenLock(str(path))
-    if mend:
-        _cut_off_torn_line(path, lock)
-    try:
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-    except (ValueError, KeyError, StorageInternalError) as error:
-        raise UserError(
-            f"{path} is damaged ({explain(error)}): restore it, or move it away to begin the "
-            "search anew; finished trainings are reused"
-        ) from error
-
-
-def _cut_off_torn_line(path: Path, lock: JournalFileOpenLock) -> None:
-    """A line without an end, after a full disk or a power failure, would be glued to the next."""
-    if not path.exists():
-        return
-    lock.acquire()
-    try:
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(path, whole)
-    finally:
-        lock.release()
-
-
-MOST_CRASHES = 3
-"""A point whose worker died so often is not tried again."""
-
 _CLAIM_LOCK = ".claim.lock"
 _RUNNING = "running"
 
@@ -155,9 +74,8 @@ def prepare_study(spec: SearchSpec) -> optuna.Study:
     """
     spec.path.mkdir(parents=True, exist_ok=True)
     with _claiming(spec):
-        storage = open_storage(spec.storage, spec.path, requeue_crashed, create=True)
         study = optuna.create_study(
-            storage=storage,
+            storage=_open_storage(spec, create=True),
             study_name=spec.study,
             direction="maximize" if spec.maximize else "minimize",
             load_if_exists=True,
@@ -177,6 +95,61 @@ def prepare_study(spec: SearchSpec) -> optuna.Study:
     return study
 
 
+def _open_storage(spec: SearchSpec, *, create: bool) -> BaseStorage:
+    """Open the storage. Who `create`s makes what is missing, and mends a file that a crash cut off:
+    one process at a time, since several that make the tables of a fresh database break it.
+
+    Raises:
+        UserError: the file is damaged, or the database cannot be used.
+    """
+    url = spec.storage
+    if url is None:
+        return _open_file(spec.path.absolute() / STUDY_FILE, mend=create)
+    # Before SQLAlchemy, whose message for it speaks of a string from an argument.
+    if "://" not in url:
+        raise UserError(
+            f"--storage {without_credentials(url)}: expected the URL of a database, such as "
+            "sqlite:////absolute/path/search.db or postgresql://user@host/name"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return RDBStorage(
+                url,
+                {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=_requeue_crashed,
+                skip_table_creation=not create,
+            )
+    except Exception as error:
+        raise UserError(
+            f"--storage {without_credentials(url)} cannot be used: {explain(error)}"
+        ) from error
+
+
+def _open_file(path: Path, *, mend: bool) -> JournalStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = JournalFileOpenLock(str(path))
+    if mend and path.exists():
+        lock.acquire()
+        try:
+            # A line without an end, after a full disk or a power failure, would be glued to the
+            # next.
+            content = path.read_bytes()
+            if not content.endswith(b"\n"):
+                os.truncate(path, content.rfind(b"\n") + 1)
+        finally:
+            lock.release()
+    try:
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    except (ValueError, KeyError, StorageInternalError) as error:
+        raise UserError(
+            f"{path} is damaged ({explain(error)}): restore it, or move it away to begin the "
+            "search anew; finished trainings are reused"
+        ) from error
+
+
 @contextmanager
 def claimed_trial(spec: SearchSpec) -> Iterator[tuple[optuna.Study, optuna.Trial] | None]:
     """The next trial, for the length of the context; None where all there shall be are taken.
@@ -184,20 +157,19 @@ def claimed_trial(spec: SearchSpec) -> Iterator[tuple[optuna.Study, optuna.Trial
     Who leaves the context without having told the study the trial's end gives it back.
     """
     with _claiming(spec):
-        storage = open_storage(spec.storage, spec.path, requeue_crashed, create=False)
+        storage = _open_storage(spec, create=False)
         pruner = spec.pruner.build(validate_every=spec.validate_every, last_step=spec.last_step)
         study = optuna.load_study(study_name=spec.study, storage=storage, pruner=pruner)
         _give_back_dead(study, spec)
         trials = study.get_trials(deepcopy=False)
-        if to_begin(trials, spec.trials) == 0:
-            claimed = None
-        else:
+        claimed = None
+        if to_begin(trials, spec.trials):
             study.sampler = spec.sampler.build(len(trials))
             with warnings.catch_warnings():
                 # That heartbeats are for Optuna's own loop: here `_heartbeats` sends them.
                 warnings.simplefilter("ignore", UserWarning)
-                claimed = study.ask(dict(spec.distributions()))
-            lock = _running_lock(spec.path, claimed.number)
+                claimed = study.ask(spec.distributions())
+            lock = _running_lock(spec, claimed.number)
             lock.acquire(timeout=0)
             claimed.set_user_attr(WORKER, {"host": socket.gethostname(), "pid": os.getpid()})
     if claimed is None:
@@ -215,8 +187,8 @@ def claimed_trial(spec: SearchSpec) -> Iterator[tuple[optuna.Study, optuna.Trial
 
 def to_begin(trials: Iterable[FrozenTrial], wanted: int) -> int:
     """How many trials can still be begun: those that wait, or are not there yet."""
-    counted = [trial for trial in current(trials) if trial.state != TrialState.WAITING]
-    return max(wanted - len(counted), 0)
+    begun = sum(trial.state != TrialState.WAITING for trial in current(trials))
+    return max(wanted - begun, 0)
 
 
 def current(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
@@ -233,17 +205,12 @@ def still_running(spec: SearchSpec, study: optuna.Study) -> list[FrozenTrial]:
         return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def requeue_crashed(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Put the point of a trial whose worker died in the queue, unless that happened too often."""
-    _requeue(study, trial, crashed=True)
-
-
 def _give_back_dead(study: optuna.Study, spec: SearchSpec) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        lock = _running_lock(spec.path, trial.number)
+        lock = _running_lock(spec, trial.number)
         if spec.storage is not None and not Path(lock.lock_file).exists():
             continue  # its worker has another folder; the heartbeats tell whether it lives
         with suppress(Timeout), lock.acquire(timeout=0):
@@ -258,23 +225,25 @@ def _give_back(study: optuna.Study, number: int, *, crashed: bool) -> None:
         study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
 
+def _requeue_crashed(study: optuna.Study, trial: FrozenTrial) -> None:
+    _requeue(study, trial, crashed=True)
+
+
 def _requeue(study: optuna.Study, trial: FrozenTrial, *, crashed: bool) -> None:
+    """Put a trial's point in the queue, unless it is there or its worker died there too often."""
     others = study.get_trials(deepcopy=False)
-    if any(trial.number in other.user_attrs.get(AGAIN_OF, ()) for other in others):
-        return
     crashes = trial.user_attrs.get(CRASHES, 0) + crashed
-    if crashes >= MOST_CRASHES:
+    is_there = any(trial.number in other.user_attrs.get(AGAIN_OF, ()) for other in others)
+    if is_there or crashes >= MOST_CRASHES:
         return
+    again_of = [*trial.user_attrs.get(AGAIN_OF, ()), trial.number]
     study.add_trial(
         create_trial(
             state=TrialState.WAITING,
             params=trial.params,
             distributions=trial.distributions,
             system_attrs=trial.system_attrs,
-            user_attrs={
-                AGAIN_OF: [*trial.user_attrs.get(AGAIN_OF, ()), trial.number],
-                CRASHES: crashes,
-            },
+            user_attrs={AGAIN_OF: again_of, CRASHES: crashes},
         )
     )
 
@@ -283,8 +252,8 @@ def _claiming(spec: SearchSpec) -> FileLock:
     return FileLock(spec.path / _CLAIM_LOCK)
 
 
-def _running_lock(folder: Path, number: int) -> FileLock:
-    return FileLock(folder / _RUNNING / f"{number}.lock")
+def _running_lock(spec: SearchSpec, number: int) -> FileLock:
+    return FileLock(spec.path / _RUNNING / f"{number}.lock")
 
 
 @contextmanager
@@ -293,9 +262,8 @@ def _heartbeats(storage: BaseStorage, study: str, number: int) -> Iterator[None]
     if not isinstance(storage, RDBStorage):
         yield
         return
-    trial = storage.get_trial_id_from_study_id_trial_number(
-        storage.get_study_id_from_name(study), number
-    )
+    study_id = storage.get_study_id_from_name(study)
+    trial = storage.get_trial_id_from_study_id_trial_number(study_id, number)
     over = threading.Event()
 
     def beat() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,7 +22,6 @@ import optuna
 from optuna.trial import TrialState
 
 from harness.config.load import Trial
-from harness.config.schema import TrialConfig
 from harness.config.serialisation import to_plain
 from harness.machine.files import write_json
 from harness.processes.progress import Progress, ProgressListener
@@ -30,7 +30,7 @@ from harness.processes.status import recorded_status
 from harness.search.config import config_at
 from harness.search.spec import SearchSpec
 from harness.search.study import MEMBERS, REASON, SCORES, claimed_trial
-from harness.tracking.events import JOURNAL_FILE, Metrics, read_events
+from harness.tracking.events import Metrics, recorded_events
 from harness.trial.run import run_trial
 from harness.trial.spec import TrialSpec, finished_result, trial_folder
 from harness.vocabulary import names
@@ -39,15 +39,7 @@ from models.errors import Preempted, UserError, one_line
 
 
 class Pruning:
-    """The validation losses of one configuration, seed after seed.
-
-    Args:
-        trial: Optuna's, which is told the losses and asked whether to stop.
-        negate: the study maximises, while a loss is better where it is less.
-        longest: the most training steps that a configuration of the search may have.
-        stop: of the process; requested once the trial shall stop, and looked at by the training of
-            the present seed.
-    """
+    """The validation losses of one configuration, seed after seed."""
 
     def __init__(
         self,
@@ -57,6 +49,15 @@ class Pruning:
         longest: int,
         stop: StopRequest | None = None,
     ) -> None:
+        """Make ready for the first seed.
+
+        Args:
+            trial: Optuna's, which is told the losses and asked whether to stop.
+            negate: the study maximises, while a loss is better where it is less.
+            longest: the most training steps that a configuration of the search may have.
+            stop: of the process; requested once the trial shall stop, and looked at by the training
+                of the present seed.
+        """
         self._trial = trial
         self._sign = -1.0 if negate else 1.0
         self._longest = longest
@@ -67,12 +68,9 @@ class Pruning:
         """The step and seed at which the configuration was stopped; empty while it is not."""
 
     def begin_seed(self, folder: Path, last_step: int, *, last_seed: bool) -> bool:
-        """Go on to the next seed, and look at what its trial in `folder` has recorded.
+        """Go on to the next seed, and look at what its trial in `folder`, if any, has recorded.
 
-        Args:
-            folder: of the trial, which need not exist.
-            last_step: of its training.
-            last_seed: whether no further one follows; then nothing is saved by a stop at its end.
+        Behind the last seed's `last_step` nothing follows that a stop would save.
 
         Returns:
             Whether the configuration shall go on.
@@ -102,12 +100,9 @@ class Pruning:
 def recorded_losses(folder: Path) -> dict[int, float]:
     """The validation losses in the journal of a trial, by step, in their order."""
     losses: dict[int, float] = {}
-    path = folder / JOURNAL_FILE
-    if path.exists():
-        with path.open("rb") as file:
-            for event, _ in read_events(file, 0):
-                if isinstance(event, Metrics) and VALIDATION_LOSS in event.values:
-                    losses.setdefault(event.step, event.values[VALIDATION_LOSS])
+    for event in recorded_events(folder):
+        if isinstance(event, Metrics) and VALIDATION_LOSS in event.values:
+            losses.setdefault(event.step, event.values[VALIDATION_LOSS])
     return dict(sorted(losses.items()))
 
 
@@ -117,8 +112,8 @@ def search_trials(
     """What a worker is called with: `{"spec": a SearchSpec, "result": a file}`.
 
     Returns:
-        The trial's `number`, None where none was left to take; its `state` and what to say `about`
-        it. The file gets the same.
+        As in the file: the trial's `number`, None where none was left to take; its `state` and what
+        to say `about` it.
 
     Raises:
         Preempted: a stop was requested; the trial is given back.
@@ -126,19 +121,14 @@ def search_trials(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spec, result = SearchSpec.model_validate(payload["spec"]), Path(payload["result"])
-    with recorded_status(result.parent, report) as recorded:
-        told = _take_one(spec, recorded, stop)
+    with recorded_status(result.parent, report) as recorded, claimed_trial(spec) as claimed:
+        told: dict[str, Any] = {"number": None}
+        if claimed is not None:
+            study, trial = claimed
+            print(f"trial {trial.number}: {json.dumps(trial.params)}", flush=True)
+            told = _Evaluation(spec, study, trial, recorded, stop).run()
         write_json(result, told)
     return told
-
-
-def _take_one(spec: SearchSpec, report: ProgressListener, stop: StopRequest) -> dict[str, Any]:
-    with claimed_trial(spec) as claimed:
-        if claimed is None:
-            return {"number": None}
-        study, trial = claimed
-        print(f"trial {trial.number}: {json.dumps(trial.params)}", flush=True)
-        return _Evaluation(spec, study, trial, report, stop).run()
 
 
 class _Evaluation:
@@ -156,13 +146,11 @@ class _Evaluation:
         self.study = study
         self.trial = trial
         self.report = report
-        self.scores: dict[int, float] = {}
-        self.folders: dict[int, str] = {}
         self.pruning = Pruning(trial, negate=spec.maximize, longest=spec.longest, stop=stop)
 
     def run(self) -> dict[str, Any]:
         try:
-            pruned = not self._train_all_seeds()
+            scores = self._scores()
         except UserError as error:
             return self._fail(str(error))
         except Preempted:
@@ -170,50 +158,55 @@ class _Evaluation:
         except Exception as error:
             self._fail(one_line(error, named=True))
             raise
-        if pruned:
+        if scores is None:
             self._tell(TrialState.PRUNED)
             return self._told("pruned", f"pruned {self.pruning.where}")
-        mean = fmean(self.scores.values())
+        mean = fmean(scores)
         if not math.isfinite(mean):
             return self._fail(f"{self.spec.metric} is not finite")
         self._tell(TrialState.COMPLETE, mean)
         return self._told("complete", f"{self.spec.metric} {mean:.6g}")
 
-    def _train_all_seeds(self) -> bool:
-        """False where the pruner stopped the configuration."""
-        for seed in self.spec.seeds:
-            name = f"trial {self.trial.number}"
-            config = config_at(self.spec.tree, self.trial.params, seed, name)
-            member = Trial(self.spec.scale, self.spec.name, config)
-            runs_dir = Path(self.spec.runs_dir)
+    def _scores(self) -> list[float] | None:
+        """The configuration's score with each seed; None where the pruner stopped it."""
+        spec, runs_dir = self.spec, Path(self.spec.runs_dir)
+        scores: dict[int, float] = {}
+        folders: dict[int, str] = {}
+        for seed in spec.seeds:
+            config = config_at(spec.tree, self.trial.params, seed, f"trial {self.trial.number}")
+            member = Trial(spec.scale, spec.name, config)
             folder = trial_folder(runs_dir, member)
-            self.folders[seed] = folder.relative_to(runs_dir).as_posix()
-            self.trial.set_user_attr(MEMBERS, json.dumps(self.folders))
-            last = seed == self.spec.seeds[-1]
+            folders[seed] = folder.relative_to(runs_dir).as_posix()
+            self.trial.set_user_attr(MEMBERS, json.dumps(folders))
+            last = seed == spec.seeds[-1]
             if not self.pruning.begin_seed(folder, config.train.steps, last_seed=last):
-                return False
-            result = finished_result(folder)
-            if result is None:
-                try:
-                    result = self._train(config, member, folder)
-                except Preempted:
-                    if not self.pruning.where:
-                        raise
-                    return False
-            self.scores[seed] = self._score(result, folder)
-            self.trial.set_user_attr(SCORES, json.dumps(self.scores))
-        return True
+                return None
+            try:
+                result = finished_result(folder) or self._train(member, folder)
+            except Preempted:
+                if not self.pruning.where:
+                    raise
+                return None
+            score = result["metrics"].get(spec.metric)
+            if score is None:
+                raise UserError(
+                    f"{folder} has no {spec.metric}: it could not be measured with these evaluate "
+                    "settings"
+                )
+            scores[seed] = float(score)
+            self.trial.set_user_attr(SCORES, json.dumps(scores))
+        return list(scores.values())
 
-    def _train(self, config: TrialConfig, member: Trial, folder: Path) -> dict[str, Any]:
+    def _train(self, member: Trial, folder: Path) -> dict[str, Any]:
         number = self.trial.number
-        where = f"trial {number}, seed {config.seed}"
+        where = f"trial {number}, seed {member.seed}"
 
         def report(progress: Progress) -> None:
             note = f"{where}; {progress.note}" if progress.note else where
-            self.report(Progress(progress.stage, progress.done, progress.total, note))
+            self.report(replace(progress, note=note))
 
         spec = TrialSpec(
-            config=to_plain(config),
+            config=to_plain(member.config),
             variant=f"{self.spec.name}-{number}",
             scale=self.spec.scale,
             hash=member.hash,
@@ -227,15 +220,6 @@ class _Evaluation:
             tags={names.TAG_SEARCH: self.spec.name, names.TAG_SEARCH_TRIAL: str(number)},
         )
         return run_trial(spec, report, self.pruning.stop, self.pruning.listen)
-
-    def _score(self, result: Mapping[str, Any], folder: Path) -> float:
-        value = result["metrics"].get(self.spec.metric)
-        if value is None:
-            raise UserError(
-                f"{folder} has no {self.spec.metric}: it could not be measured with these "
-                "evaluate settings"
-            )
-        return float(value)
 
     def _fail(self, reason: str) -> dict[str, Any]:
         shown = one_line(reason, most=1000)

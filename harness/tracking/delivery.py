@@ -59,14 +59,13 @@ _CUT = " ... (cut)"
 
 @dataclass(frozen=True)
 class Published:
-    """How far one journal has been sent to one store."""
+    """How far one journal has been sent to one store: up to byte `offset`, but for the artifacts at
+    the bytes `postponed`, which the store could not take yet."""
 
     experiment_id: str
     run_id: str
     offset: int
-    """Bytes of the journal that have been sent."""
     postponed: tuple[int, ...] = ()
-    """Offsets of artifacts that the store could not take yet."""
 
 
 def load_published(folder: Path, store_name: str) -> Published | None:
@@ -103,10 +102,10 @@ def is_complete(folder: Path, store_name: str) -> bool:
 
 @dataclass
 class Batch:
-    """Metrics, parameters and tags of consecutive events, which MLflow takes in few requests."""
+    """Metrics (key, value, time in ms, step), parameters and tags of consecutive events, which
+    MLflow takes in few requests."""
 
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
-    """Key, value, time in ms, step."""
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -148,11 +147,10 @@ class Batch:
     def entities(
         self, resolve: Callable[[str], str]
     ) -> tuple[list[Metric], list[Param], list[RunTag]]:
-        """For `MlflowClient.log_batch`. Over-long values are cut, visibly; empty tags left out.
+        """For `MlflowClient.log_batch`. Over-long values are cut, visibly.
 
-        Args:
-            resolve: puts run ids in the place of links, in tags; a tag that is nothing but a link
-                to a run that is gone becomes empty.
+        `resolve` puts run ids in the place of links, in tags; a tag that becomes empty, since it is
+        a link to a run that is gone, is left out.
         """
         from mlflow.entities import Metric, Param, RunTag
 
@@ -251,9 +249,9 @@ class Delivery:
             try:
                 for event, end in read_events(file, start):
                     if isinstance(event, Artifact | Text):
-                        if not self._send_artifact(event) and start not in self._state.postponed:
-                            postponed = (*self._state.postponed, start)
-                            self._published = replace(self._state, postponed=postponed)
+                        postponed = self._state.postponed
+                        if not self._send_artifact(event) and start not in postponed:
+                            self._published = replace(self._state, postponed=(*postponed, start))
                     elif not batch.take(event):
                         self._send_batch(batch, start)
                         batch = Batch()
@@ -299,7 +297,7 @@ class Delivery:
         Raises:
             Exception: the tracking store itself does not answer.
         """
-        run_id = self._state.run_id
+        run_id, client = self._state.run_id, self._open()
         name = event.path if isinstance(event, Artifact) else event.name
         text = self._resolve(event.text) if isinstance(event, Text) else ""
         file = (self.folder / name).resolve()
@@ -312,9 +310,9 @@ class Delivery:
             return True
         try:
             if isinstance(event, Artifact):
-                self._open().log_artifact(run_id, str(self.folder / name), event.folder or None)
+                client.log_artifact(run_id, str(self.folder / name), event.folder or None)
             else:
-                self._open().log_text(run_id, text, name)
+                client.log_text(run_id, text, name)
         except Exception as error:
             if not self._is_alive(run_id):
                 raise

@@ -24,14 +24,15 @@ PUBLISHED_FILE = "tracking.json"
 
 @dataclass(frozen=True)
 class Begin:
-    """First line of every journal: the run as it was when it began."""
+    """First line of every journal: the run as it was when it began. Times are in ms since 1970.
+
+    `journal` is random and unique; the run carries it as a tag, so that it can be found again.
+    """
 
     journal: str
-    """Random and unique; the run carries it as a tag, so that it can be found again."""
     experiment: str
     run_name: str
     time: int
-    """Milliseconds since the epoch, here and below."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,11 @@ class Tags:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file in the journal's folder."""
+    """A file in the journal's folder, by its relative path with forward slashes, and the folder
+    within the run's artifacts that it goes to; empty for the top."""
 
     path: str
-    """Relative to the journal's folder, with forward slashes."""
     folder: str
-    """Where it goes within the run's artifacts; empty for the top."""
 
 
 @dataclass(frozen=True)
@@ -84,24 +84,21 @@ class Text:
 
 @dataclass(frozen=True)
 class End:
-    """The run has ended, for the time being."""
+    """The run has ended, for the time being: FINISHED, FAILED or KILLED."""
 
     status: str
-    """FINISHED, FAILED or KILLED."""
     reason: str
     time: int
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """A line that cannot be read, for instance after a power failure."""
+    """The line at byte `at` cannot be read, for instance after a power failure."""
 
     at: int
-    """Offset of the line in bytes."""
 
 
 Event = Begin | Resume | Params | Metrics | Tags | Artifact | Text | End
-
 _KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -51,11 +51,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 def ending_of(error: BaseException) -> tuple[Status, str]:
-    """Status and reason of a run that an exception ended.
-
-    Ctrl-C and SIGTERM arrive as exceptions too; the next command resumes what they stopped, and a
-    scheduler what it preempted.
-    """
+    """Status and reason of a run that an exception ended; what a signal stopped is gone on with."""
     if isinstance(error, Preempted):
         return "KILLED", str(error)
     if isinstance(error, Exception):
@@ -100,7 +96,7 @@ class Journal:
             experiment: MLflow's experiment, here the scale.
             run_name: what MLflow lists the run as.
             tags: values may hold links, see `run_link`.
-            params: flat; values that are not strings are written as JSON.
+            params: flat; values that are not strings are written as in YAML.
             parent: folder of the parent run's journal, which must have been started before.
         """
         with self._lock:
@@ -161,15 +157,12 @@ class Journal:
             self._write_tags(tags)
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Record a file of the run's folder as an artifact. A later call sends it anew.
-
-        Args:
-            path: relative to the journal's folder, or absolute within it.
-            folder: where it goes within the run's artifacts.
+        """Record a file, by its path within the run's folder, as an artifact. A later call sends it
+        anew. `folder` is where it goes within the run's artifacts.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file lies outside the journal's folder.
+            ValueError: the file lies outside the run's folder.
         """
         absolute = (self.folder / path).resolve()
         relative = absolute.relative_to(self.folder.resolve())
@@ -244,10 +237,9 @@ class Journal:
         line = encode(event)
         with self._alone():
             if os.write(self._file, line) != len(line):
-                # The next line must not be glued to half a line.
-                self._recall()
-                file = self.folder / JOURNAL_FILE
-                raise OSError(errno.ENOSPC, "no room for the whole line", file)
+                self._recall()  # cuts off the half, or the next line would be glued to it
+                path = self.folder / JOURNAL_FILE
+                raise OSError(errno.ENOSPC, "no room for the whole line", path)
         self._remember(event)
 
     def _write_through(self, event: Event) -> None:
@@ -264,16 +256,11 @@ class Journal:
             self._write(Tags(changed))
 
     def _write_params(self, params: Mapping[str, object]) -> dict[str, str]:
-        """Write those not yet recorded; give back those recorded with another value.
-
-        A value stands as in YAML: `true`, `null`, `[0.9, 0.999]`.
-        """
-        for key in params:
+        """Write those not yet recorded; give back those recorded with another value."""
+        texts = {}
+        for key, value in params.items():
             check_name(key)
-        texts = {
-            key: value if isinstance(value, str) else json.dumps(value, default=str)
-            for key, value in params.items()
-        }
+            texts[key] = value if isinstance(value, str) else json.dumps(value, default=str)
         new = {key: text for key, text in texts.items() if key not in self._params}
         if new:
             self._write(Params(new))
@@ -283,9 +270,8 @@ class Journal:
 def end_left_run(folder: Path, status: Status, reason: str) -> None:
     """End a run whose process had no time to do it; nothing where none was begun in the folder."""
     if first_event(folder) is not None:
-        journal = Journal(folder)
-        journal.end(status, reason)
-        journal.close()
+        with closing(Journal(folder)) as journal:
+            journal.end(status, reason)
 
 
 def _opened(path: Path) -> int:

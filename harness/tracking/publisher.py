@@ -25,10 +25,8 @@ from models.errors import UserError
 
 LONGEST_PAUSE = 60.0
 """Seconds between attempts while the store does not answer, at most."""
-
 PROGRESS_SECONDS = 15.0
 """How often a person is told how far it is with the runs of earlier commands."""
-
 THREAD_NAME = "mlflow-publisher"
 
 
@@ -129,28 +127,13 @@ class Publisher:
         return True
 
 
-def run_id_of(folder: Path, store: Store) -> str | None:
-    """The run that the journal in `folder` has in the store, as far as known locally.
-
-    Right after `publish_pending`, which checks it against the store.
-    """
-    published = load_published(folder, store.name)
-    return published.run_id if published else None
-
-
 def publish_pending(
     runs_dir: Path, store: Store, on_notice: Callable[[str], None], budget: float = 300.0
 ) -> bool:
-    """Send every journal below `runs_dir` that the store lacks, in part or as a whole.
+    """Send every journal below `runs_dir`, if it is there, that the store lacks in part or whole.
 
     Journals that a running trial is sending are left to it. Where nothing is missing, this costs
-    one query an experiment.
-
-    Args:
-        runs_dir: the folder of all outputs; it need not exist.
-        store: where to send to.
-        on_notice: called with what the user should know.
-        budget: seconds after which the rest is left for the next time.
+    one query an experiment. After `budget` seconds the rest is left for the next time.
 
     Returns:
         Whether the store has everything; if not, the user was told.
@@ -184,54 +167,16 @@ def wait_published(
     return {folder: run_id_of(folder, store) for folder in folders}
 
 
-def find_journals(runs_dir: Path) -> list[Path]:
-    """The folders below `runs_dir` that hold a journal, sorted."""
-    found = []
-    for folder, subfolders, files in os.walk(runs_dir):
-        if JOURNAL_FILE in files:
-            found.append(Path(folder))
-            subfolders.clear()
-    return sorted(found)
-
-
-def find_trial(run: str, runs_dir: Path) -> Path:
-    """The folder of a trial, from whatever a person names it by.
-
-    Raises:
-        UserError: neither a trial's folder nor a run that was made here bears that name.
-    """
-    shape = f"{runs_dir}/SCALE/VARIANT/seedN-HASH"
-    for folder in (Path(run), runs_dir / run):
-        if folder.is_dir():
-            if (folder / ARTIFACT_CONFIG).is_file():
-                return folder.resolve()
-            raise UserError(
-                f"{folder} is not the folder of a trial, since it holds no {ARTIFACT_CONFIG}; "
-                f"a trial's is {shape}"
-            )
-    store = open_store(ROOT)
-    for folder in find_journals(runs_dir):
-        if run_id_of(folder, store) == run:
-            if (folder / ARTIFACT_CONFIG).is_file():
-                return folder.resolve()
-            raise UserError(f"MLflow run {run} is not a trial's, but that of {folder}")
-    raise UserError(
-        f"{run} is neither a trial's folder ({shape}) nor the MLflow run id of a trial in "
-        f"{runs_dir}"
-    )
-
-
 def _unsent(folders: Iterable[Path], store: Store) -> list[Path]:
     """Journals not entirely sent, and those whose run is no longer in the store."""
     unsent = []
     sent: dict[str, dict[str, Path]] = defaultdict(dict)
     for folder in folders:
         published = load_published(folder, store.name)
-        if published is None or not is_complete(folder, store.name):
-            if first_event(folder) is not None:
-                unsent.append(folder)
-        else:
+        if published is not None and is_complete(folder, store.name):
             sent[published.experiment_id][published.run_id] = folder
+        elif first_event(folder) is not None:
+            unsent.append(folder)
     for experiment_id, by_run_id in sent.items():
         gone = by_run_id.keys() - store.active_run_ids(experiment_id)
         unsent.extend(by_run_id[run_id] for run_id in gone)
@@ -239,11 +184,10 @@ def _unsent(folders: Iterable[Path], store: Store) -> list[Path]:
 
 
 def _publish(
-    folders: Iterable[Path], store: Store, on_notice: Callable[[str], None], deadline: float
+    folders: Sequence[Path], store: Store, on_notice: Callable[[str], None], deadline: float
 ) -> bool:
     """Whether the store answered and took everything that no other process is sending."""
-    complete, folders, told = True, list(folders), time.monotonic()
-    client = None
+    complete, client, told = True, None, time.monotonic()
     for index, folder in enumerate(folders):
         if time.monotonic() - told > PROGRESS_SECONDS:
             told = time.monotonic()
@@ -270,4 +214,48 @@ def _not_answering(store: Store, error: Exception) -> str:
     return (
         f"MLflow at {store.name} does not answer ({explain(error)}); "
         "what is on disk is sent by a later command"
+    )
+
+
+def find_journals(runs_dir: Path) -> list[Path]:
+    """The folders below `runs_dir` that hold a journal, sorted."""
+    found = []
+    for folder, subfolders, files in os.walk(runs_dir):
+        if JOURNAL_FILE in files:
+            found.append(Path(folder))
+            subfolders.clear()
+    return sorted(found)
+
+
+def run_id_of(folder: Path, store: Store) -> str | None:
+    """The run that the journal in `folder` has in the store, as far as known locally, which
+    `publish_pending` checks against the store."""
+    published = load_published(folder, store.name)
+    return published.run_id if published else None
+
+
+def find_trial(run: str, runs_dir: Path) -> Path:
+    """The folder of a trial, from whatever a person names it by.
+
+    Raises:
+        UserError: neither a trial's folder nor a run that was made here bears that name.
+    """
+    shape = f"{runs_dir}/SCALE/VARIANT/seedN-HASH"
+    for folder in (Path(run), runs_dir / run):
+        if folder.is_dir():
+            if (folder / ARTIFACT_CONFIG).is_file():
+                return folder.resolve()
+            raise UserError(
+                f"{folder} is not the folder of a trial, since it holds no {ARTIFACT_CONFIG}; "
+                f"a trial's is {shape}"
+            )
+    store = open_store(ROOT)
+    for folder in find_journals(runs_dir):
+        if run_id_of(folder, store) == run:
+            if (folder / ARTIFACT_CONFIG).is_file():
+                return folder.resolve()
+            raise UserError(f"MLflow run {run} is not a trial's, but that of {folder}")
+    raise UserError(
+        f"{run} is neither a trial's folder ({shape}) nor the MLflow run id of a trial in "
+        f"{runs_dir}"
     )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,8 @@ class ParentRun:
             scale: the scale's name, which is MLflow's experiment.
             name: of the ablation or search, and of the run.
             question: what it asks, in words.
-            tags: further ones, as `Journal.start` takes them.
-            params: as `Journal.start` takes them.
+            tags: further ones, as `Journal.start` takes them, like `params`.
+            params: none if left out.
         """
         all_tags = {
             **provenance_tags(self._store.root),
@@ -102,11 +102,7 @@ class ParentRun:
         self.journal.close()
 
     def end(self, status: Status, reason: str, timeout: float = 10.0) -> bool:
-        """End the run and send what is left, for at most `timeout` seconds.
-
-        Returns:
-            Whether the store has everything.
-        """
+        """End the run and send what is left, for at most `timeout` seconds; whether that is all."""
         self.journal.end(status, reason)
         complete = self._publisher.close(timeout)
         self.journal.close()
@@ -126,26 +122,18 @@ class ParentRun:
 
 @dataclass(frozen=True)
 class AblationMember:
-    """One trial that an ablation compares."""
+    """One trial that an ablation compares, with its folder, and whether it was finished before."""
 
     variant: str
     seed: int
     hash: str
     folder: Path
-    """The trial's folder, with its journal."""
     reused: bool
-    """Whether it was finished before this command."""
 
 
 def ablation_folder(runs_dir: Path, scale: str, ablation: str, hashes: Sequence[str]) -> Path:
-    """Where the parent run of one ablation over one set of trials keeps its journal.
-
-    Args:
-        runs_dir: the folder of all outputs.
-        scale: the scale's name.
-        ablation: the ablation's name.
-        hashes: of the trials, in any order; another set is another run.
-    """
+    """Where the parent run of one ablation over one set of trials keeps its journal. The hashes are
+    those of the trials, in any order; another set is another run."""
     key = short_hash(hashlib.sha256("\n".join(sorted(set(hashes))).encode()).hexdigest())
     return _folder(runs_dir, scale, ablation) / key
 
@@ -166,8 +154,7 @@ def list_trials(journal: Journal, members: Sequence[AblationMember], floor_file:
     Args:
         journal: of the ablation's run.
         members: the trials in table order; one that has not begun is listed without a run.
-        floor_file: what real images score against real ones, as `measure_floor` writes it; it need
-            not be there yet.
+        floor_file: what real images score against real ones; it need not be there yet.
     """
     trials = [
         {
@@ -195,13 +182,10 @@ def members_table(members: Sequence[AblationMember], folder: Path) -> str:
 
 
 def list_trials_again(folder: Path) -> None:
-    """Record the trials of an ablation once more: those that began since have a run by now.
+    """Record the trials of the ablation's run in `folder` once more, since those that began later
+    have a run by now; nothing where it has finished, since all is recorded then.
 
-    For a report of an ablation that is still at work, or that nobody follows to its end. Nothing
-    where it has finished, since all is recorded then.
-
-    Args:
-        folder: of the ablation's run.
+    For a report of an ablation that is still at work, or that nobody follows to its end.
     """
     listing, over = None, False
     for event in recorded_events(folder):
@@ -210,9 +194,8 @@ def list_trials_again(folder: Path) -> None:
         elif isinstance(event, Begin | Resume | End):
             over = isinstance(event, End) and event.status == "FINISHED"
     if listing is not None and not over and "floor_file" in listing:
-        journal = Journal(folder)
-        _list(journal, listing)
-        journal.close()
+        with closing(Journal(folder)) as journal:
+            _list(journal, listing)
 
 
 def _list(journal: Journal, listing: Mapping[str, Any]) -> None:
