@@ -23,17 +23,8 @@ from harness.config.cluster import ClusterConfig
 from harness.machine.environment import ROOT
 from harness.machine.files import check_folder, read_json
 from harness.processes.jobs import Job, JobEnded, JobEvent
+from harness.search import outcome
 from harness.search.config import Search
-from harness.search.outcome import (
-    LOST_WORKER,
-    TABLE_MARKDOWN,
-    ablation_file,
-    best_first,
-    failures,
-    summary,
-    write_figures,
-    write_outcome,
-)
 from harness.search.spec import SearchSpec, spec_of
 from harness.search.study import MEMBERS, REASON, current, prepare_study, still_running, to_begin
 from harness.terminal.jobs import job_display, print_line
@@ -100,7 +91,7 @@ def run_search(
     study = prepare_study(spec)
     notice(f"{search.name} at {search.scale}: {search.question}")
     known = study.get_trials(deepcopy=False)
-    done = f"{summary(known)}; " if known else ""
+    done = f"{outcome.summary(known)}; " if known else ""
     seeds = ", ".join(map(str, spec.seeds))
     left = to_begin(known, trials)
     notice(f"{done}{left} of {trials} to run, {spec.metric} over seeds {seeds}")
@@ -200,7 +191,7 @@ class _Jobs:
         told = read_json(result)
         if told["number"] is None:
             return ""
-        ranked = best_first(self.spec, self.study.get_trials(deepcopy=False))
+        ranked = outcome.best_first(self.spec, self.study.get_trials(deepcopy=False))
         best = f"; best so far {ranked[0].value:.6g} of trial {ranked[0].number}" if ranked else ""
         return f"trial {told['number']}: {told['about']}{best}"
 
@@ -215,8 +206,8 @@ def _help(jobs: _Jobs, notice: Callable[[str], None]) -> bool:
     while jobs.run():
         pass
     trials = jobs.study.get_trials(deepcopy=False)
-    notice(f"Nothing is left to begin. {summary(trials)}")
-    return bool(best_first(jobs.spec, trials))
+    notice(f"Nothing is left to begin. {outcome.summary(trials)}")
+    return bool(outcome.best_first(jobs.spec, trials))
 
 
 def _lead(search: Search, jobs: _Jobs, store: Store, notice: Callable[[str], None]) -> bool:
@@ -241,7 +232,7 @@ def _lead(search: Search, jobs: _Jobs, store: Store, notice: Callable[[str], Non
 
     def record() -> None:
         """Each trial's value, with its number as MLflow's step."""
-        for trial in best_first(spec, study.get_trials(deepcopy=False)):
+        for trial in outcome.best_first(spec, study.get_trials(deepcopy=False)):
             tracked.journal.metrics({spec.metric: trial.value or 0.0}, trial.number)
 
     with tracked.ended_by_errors():
@@ -279,22 +270,22 @@ def _outcome(
     spec, study = jobs.spec, jobs.study
     trials = study.get_trials(deepcopy=False)
     _end_runs_of_lost_workers(trials, Path(spec.runs_dir))
-    files = write_outcome(search, spec, trials)
-    files += write_figures(study, spec.metric, spec.path, notice)
+    files = outcome.write_outcome(search, spec, trials)
+    files += outcome.write_figures(study, spec.metric, spec.path, notice)
     for file in files:
         tracked.artifact(file)
-    notice(summary(trials))
-    for line in failures(trials)[:_REASONS_SHOWN]:
+    notice(outcome.summary(trials))
+    for line in outcome.failures(trials)[:_REASONS_SHOWN]:
         notice(line)
-    found = bool(best_first(spec, trials))
+    found = bool(outcome.best_first(spec, trials))
     if found:
-        table = (spec.path / TABLE_MARKDOWN).read_text(encoding="utf-8")
+        table = (spec.path / outcome.TABLE_MARKDOWN).read_text(encoding="utf-8")
         tracked.note(f"**{markdown_text(search.question)}**\n\n{table}")
         notice(table.rstrip())
     for file in files:
         notice(str(file))
     if found:
-        ablation = spec.path / ablation_file(spec)
+        ablation = spec.path / outcome.ablation_file(spec)
         notice(
             "With seeds that the search did not see: "
             f"cp {ablation} experiments/ablation/ && make ablation "
@@ -310,4 +301,4 @@ def _end_runs_of_lost_workers(trials: Sequence[FrozenTrial], runs_dir: Path) -> 
             continue
         for member in json.loads(trial.user_attrs.get(MEMBERS, "{}")).values():
             if finished_result(runs_dir / member) is None:
-                end_left_run(runs_dir / member, "FAILED", LOST_WORKER)
+                end_left_run(runs_dir / member, "FAILED", outcome.LOST_WORKER)

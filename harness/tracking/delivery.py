@@ -19,23 +19,8 @@ from filelock import FileLock, Timeout
 
 from harness.machine.files import DamagedFileError, read_json, write_json
 from harness.machine.mlflow_client import error_code, explain
-from harness.tracking.events import (
-    JOURNAL_FILE,
-    PUBLISHED_FILE,
-    Artifact,
-    Begin,
-    Damaged,
-    End,
-    Event,
-    Metrics,
-    Params,
-    Resume,
-    Tags,
-    Text,
-    first_event,
-    read_events,
-    resolve_links,
-)
+from harness.tracking import events
+from harness.tracking.events import JOURNAL_FILE, PUBLISHED_FILE
 from harness.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -109,16 +94,16 @@ class Batch:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
-    def take(self, event: Event | Damaged) -> bool:
+    def take(self, event: events.Event | events.Damaged) -> bool:
         """Whether the event was taken in: not where it is of another kind, or the batch full."""
         if len(self.metrics) >= METRICS_AT_ONCE:
             return False
         match event:
-            case Metrics(values, step, time):
+            case events.Metrics(values, step, time):
                 self.metrics += [(key, value, time, step) for key, value in values.items()]
-            case Params(params):
+            case events.Params(params):
                 self.params |= params
-            case Tags(tags):
+            case events.Tags(tags):
                 self.tags |= tags
             case _:
                 return False
@@ -198,7 +183,7 @@ class Delivery:
 
     def ensure_run(self) -> bool:
         """Find the journal's run in the store, or create it; False where no journal has begun."""
-        begin = first_event(self.folder)
+        begin = events.first_event(self.folder)
         if begin is not None and self._published is None:
             client = self._open()
             published = load_published(self.folder, self._store.name)
@@ -228,8 +213,8 @@ class Delivery:
             return
         with (self.folder / JOURNAL_FILE).open("rb") as file:
             for offset in self._state.postponed:
-                event, _ = next(read_events(file, offset), (None, 0))
-                if not isinstance(event, Artifact | Text) or self._send_artifact(event):
+                event, _ = next(events.read_events(file, offset), (None, 0))
+                if not isinstance(event, events.AnyArtifact) or self._send_artifact(event):
                     rest = tuple(other for other in self._state.postponed if other != offset)
                     self._save(replace(self._state, postponed=rest))
 
@@ -247,8 +232,8 @@ class Delivery:
             # What has been sent must survive a power failure, or the offset would be wrong.
             os.fsync(file.fileno())
             try:
-                for event, end in read_events(file, start):
-                    if isinstance(event, Artifact | Text):
+                for event, end in events.read_events(file, start):
+                    if isinstance(event, events.AnyArtifact):
                         postponed = self._state.postponed
                         if not self._send_artifact(event) and start not in postponed:
                             self._published = replace(self._state, postponed=(*postponed, start))
@@ -282,34 +267,34 @@ class Delivery:
             for name, single in part.singles():
                 self._send_part(single, name)
 
-    def _send_other(self, event: Event | Damaged) -> None:
+    def _send_other(self, event: events.Event | events.Damaged) -> None:
         match event:
-            case Resume():
+            case events.Resume():
                 self._open().update_run(self._state.run_id, status="RUNNING")
-            case End(status, _, time):
+            case events.End(status, _, time):
                 self._open().set_terminated(self._state.run_id, status, time)
-            case Damaged(at):
+            case events.Damaged(at):
                 self._give_up(f"the line at byte {at}", "it cannot be read")
 
-    def _send_artifact(self, event: Artifact | Text) -> bool:
+    def _send_artifact(self, event: events.AnyArtifact) -> bool:
         """Whether it is settled. Artifacts may go elsewhere than metrics and must not block them.
 
         Raises:
             Exception: the tracking store itself does not answer.
         """
         run_id, client = self._state.run_id, self._open()
-        name = event.path if isinstance(event, Artifact) else event.name
-        text = self._resolve(event.text) if isinstance(event, Text) else ""
+        name = event.path if isinstance(event, events.Artifact) else event.name
+        text = self._resolve(event.text) if isinstance(event, events.Text) else ""
         file = (self.folder / name).resolve()
         if not file.is_relative_to(self.folder.resolve()):
             # Else a journal from somebody else could have any file of this machine sent away.
             self._give_up(f"the artifact {name}", "it lies outside the folder of the run")
             return True
-        if isinstance(event, Artifact) and not file.is_file():
+        if isinstance(event, events.Artifact) and not file.is_file():
             self._give_up(f"the artifact {name}", "the file is gone")
             return True
         try:
-            if isinstance(event, Artifact):
+            if isinstance(event, events.Artifact):
                 client.log_artifact(run_id, str(self.folder / name), event.folder or None)
             else:
                 client.log_text(run_id, text, name)
@@ -337,7 +322,7 @@ class Delivery:
                 raise
             return False
 
-    def _find_or_create(self, client: MlflowClient, begin: Begin) -> Published:
+    def _find_or_create(self, client: MlflowClient, begin: events.Begin) -> Published:
         experiment = self._store.experiment_id(client, begin.experiment)
         found = client.search_runs([experiment], f"tags.`{TAG_JOURNAL}` = '{begin.journal}'")
         tags = {TAG_JOURNAL: begin.journal}
@@ -360,7 +345,7 @@ class Delivery:
         self._published = published
 
     def _resolve(self, text: str) -> str:
-        return resolve_links(text, self.folder, self._linked_run_id)
+        return events.resolve_links(text, self.folder, self._linked_run_id)
 
     def _linked_run_id(self, folder: Path) -> str:
         """The id of a linked run; empty where its folder has no journal any more.
@@ -368,7 +353,7 @@ class Delivery:
         Raises:
             NotYetKnownError: another process is about to create that run.
         """
-        if first_event(folder) is None:
+        if events.first_event(folder) is None:
             return ""
         linked = Delivery(folder, self._store, self._on_notice, self._client)
         with suppress(Timeout), linked.lock():

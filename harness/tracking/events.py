@@ -98,6 +98,7 @@ class Damaged:
     at: int
 
 
+AnyArtifact = Artifact | Text
 Event = Begin | Resume | Params | Metrics | Tags | Artifact | Text | End
 _KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 

@@ -21,24 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 from harness.machine.files import write_bytes
-from harness.tracking.events import (
-    JOURNAL_FILE,
-    PUBLISHED_FILE,
-    Artifact,
-    Begin,
-    Damaged,
-    End,
-    Event,
-    Metrics,
-    Params,
-    Resume,
-    Tags,
-    Text,
-    encode,
-    first_event,
-    read_events,
-    run_link,
-)
+from harness.tracking import events
+from harness.tracking.events import JOURNAL_FILE, PUBLISHED_FILE
 from harness.vocabulary.names import LONGEST_NAME, TAG_ENDED_BECAUSE, TAG_PARENT, check_name
 from models.errors import Preempted
 
@@ -70,7 +54,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._lock = threading.Lock()
-        self._begin: Begin | None = None
+        self._begin: events.Begin | None = None
         self._seen: set[tuple[str, int]] = set()
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
@@ -93,17 +77,17 @@ class Journal:
         anew; a changed parameter, which MLflow would refuse, is recorded in a tag.
 
         Args:
-            experiment: MLflow's experiment, here the scale.
+            experiment: MLflow's, here the scale.
             run_name: what MLflow lists the run as.
             tags: values may hold links, see `run_link`.
-            params: flat; values that are not strings are written as in YAML.
+            params: flat; values that are not strings are written as in YAML. May grow.
             parent: folder of the parent run's journal, which must have been started before.
         """
         with self._lock:
             if self._begin is not None:
-                self._write(Resume(_now()))
+                self._write(events.Resume(_now()))
             else:
-                begin = Begin(uuid.uuid4().hex, experiment, run_name, _now())
+                begin = events.Begin(uuid.uuid4().hex, experiment, run_name, _now())
                 if os.fstat(self._file).st_size:
                     self._put_first(begin)
                 else:
@@ -112,7 +96,7 @@ class Journal:
             if changed := self._write_params(params):
                 self._write_tags({TAG_CHANGED_ON_RESUME: json.dumps(changed)})
             if parent is not None and TAG_PARENT not in self._tags:
-                self._write_tags({TAG_PARENT: run_link(parent, self.folder)})
+                self._write_tags({TAG_PARENT: events.run_link(parent, self.folder)})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record metrics of one step. A (metric, step) pair already recorded is left out.
@@ -129,23 +113,12 @@ class Journal:
             new = {k: float(v) for k, v in values.items() if (k, step) not in self._seen}
             finite = {key: value for key, value in new.items() if math.isfinite(value)}
             if finite:
-                self._write(Metrics(finite, step, _now()))
+                self._write(events.Metrics(finite, step, _now()))
             for key in new.keys() - finite.keys():
                 self._seen.add((key, step))
                 tag = f"{TAG_NON_FINITE}.{key}"[:LONGEST_NAME]
                 if tag not in self._tags:
                     self._write_tags({tag: f"{new[key]} at step {step}, left out; the first one"})
-
-    def params(self, params: Mapping[str, object]) -> None:
-        """Record parameters known only now.
-
-        Raises:
-            ValueError: one is recorded with another value, or MLflow would refuse its name.
-        """
-        with self._lock:
-            changed = self._write_params(params)
-        if changed:
-            raise ValueError(f"parameters cannot change within a run: {', '.join(changed)}")
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; values may hold links, see `run_link`. Unchanged ones are not written again.
@@ -168,17 +141,17 @@ class Journal:
         relative = absolute.relative_to(self.folder.resolve())
         if not absolute.is_file():
             raise FileNotFoundError(absolute)
-        self._write_through(Artifact(relative.as_posix(), folder))
+        self._write_through(events.Artifact(relative.as_posix(), folder))
 
     def text(self, name: str, text: str) -> None:
         """Record an artifact called `name` by its content, which may hold links, see `run_link`."""
-        self._write_through(Text(name, text))
+        self._write_through(events.Text(name, text))
 
     def end(self, status: Status, reason: str = "") -> None:
         """End the run; `reason` says why it ended and becomes a tag."""
         if reason:
             self.tags({TAG_ENDED_BECAUSE: reason})
-        self._write_through(End(status, reason, _now()))
+        self._write_through(events.End(status, reason, _now()))
 
     def close(self) -> None:
         """Release the file. The journal can be opened again."""
@@ -201,40 +174,40 @@ class Journal:
         """Read what is in the file and cut off a last line that was torn. Needs `_alone`."""
         whole = 0
         with open(self._file, "rb", closefd=False) as file:
-            for event, end in read_events(file, 0):
-                if whole == 0 or not isinstance(event, Begin):
+            for event, end in events.read_events(file, 0):
+                if whole == 0 or not isinstance(event, events.Begin):
                     self._remember(event)
                 whole = end
         os.ftruncate(self._file, whole)
 
-    def _put_first(self, begin: Begin) -> None:
+    def _put_first(self, begin: events.Begin) -> None:
         """Begin a journal again whose first line is damaged, and keep what follows it.
 
         It is another run to MLflow, whose id is in the line that was lost.
         """
         path = self.folder / JOURNAL_FILE
         _, _, rest = path.read_bytes().partition(b"\n")
-        write_bytes(path, encode(begin) + rest)
+        write_bytes(path, events.encode(begin) + rest)
         (self.folder / PUBLISHED_FILE).unlink(missing_ok=True)
         os.close(self._file)
         self._file = _opened(path)
         self._begin = begin
 
-    def _remember(self, event: Event | Damaged) -> None:
+    def _remember(self, event: events.Event | events.Damaged) -> None:
         match event:
-            case Begin():
+            case events.Begin():
                 self._begin = event
-            case Params(params):
+            case events.Params(params):
                 self._params |= params
-            case Tags(tags):
+            case events.Tags(tags):
                 self._tags |= tags
-            case Metrics(values, step):
+            case events.Metrics(values, step):
                 self._seen.update((key, step) for key in values)
 
-    def _write(self, event: Event) -> None:
-        if self._begin is None and not isinstance(event, Begin):
+    def _write(self, event: events.Event) -> None:
+        if self._begin is None and not isinstance(event, events.Begin):
             raise RuntimeError(f"the journal in {self.folder} has not been started")
-        line = encode(event)
+        line = events.encode(event)
         with self._alone():
             if os.write(self._file, line) != len(line):
                 self._recall()  # cuts off the half, or the next line would be glued to it
@@ -242,7 +215,7 @@ class Journal:
                 raise OSError(errno.ENOSPC, "no room for the whole line", path)
         self._remember(event)
 
-    def _write_through(self, event: Event) -> None:
+    def _write_through(self, event: events.Event) -> None:
         """Write an event that a power failure shall not take back."""
         with self._lock:
             self._write(event)
@@ -253,7 +226,7 @@ class Journal:
             check_name(key)
         changed = {key: value for key, value in tags.items() if self._tags.get(key) != value}
         if changed:
-            self._write(Tags(changed))
+            self._write(events.Tags(changed))
 
     def _write_params(self, params: Mapping[str, object]) -> dict[str, str]:
         """Write those not yet recorded; give back those recorded with another value."""
@@ -263,13 +236,13 @@ class Journal:
             texts[key] = value if isinstance(value, str) else json.dumps(value, default=str)
         new = {key: text for key, text in texts.items() if key not in self._params}
         if new:
-            self._write(Params(new))
+            self._write(events.Params(new))
         return {key: text for key, text in texts.items() if self._params[key] != text}
 
 
 def end_left_run(folder: Path, status: Status, reason: str) -> None:
     """End a run whose process had no time to do it; nothing where none was begun in the folder."""
-    if first_event(folder) is not None:
+    if events.first_event(folder) is not None:
         with closing(Journal(folder)) as journal:
             journal.end(status, reason)
 

@@ -16,15 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.machine.files import read_json, write_bytes
-from harness.tracking.events import (
-    JOURNAL_FILE,
-    Begin,
-    End,
-    Resume,
-    Text,
-    recorded_events,
-    run_link,
-)
+from harness.tracking import events
+from harness.tracking.events import JOURNAL_FILE
 from harness.tracking.journal import Journal, Status, ending_of
 from harness.tracking.provenance import provenance_tags
 from harness.tracking.publisher import Publisher
@@ -161,7 +154,7 @@ def list_trials(journal: Journal, members: Sequence[AblationMember], floor_file:
             "variant": member.variant,
             "seed": member.seed,
             "hash": member.hash,
-            "run_id": run_link(member.folder, journal.folder),
+            "run_id": events.run_link(member.folder, journal.folder),
         }
         for member in members
     ]
@@ -174,7 +167,7 @@ def members_table(members: Sequence[AblationMember], folder: Path) -> str:
     lines = ["| variant | seed | run | |", "|---|---|---|---|"]
     for member in members:
         origin = "reused" if member.reused else "trained for this ablation"
-        link = run_link(member.folder, folder)
+        link = events.run_link(member.folder, folder)
         lines.append(f"| {member.variant} | {member.seed} | {link} | {origin} |")
     if any(member.reused for member in members):
         lines += ["", "A reused trial is listed below the ablation that trained it first."]
@@ -188,11 +181,11 @@ def list_trials_again(folder: Path) -> None:
     For a report of an ablation that is still at work, or that nobody follows to its end.
     """
     listing, over = None, False
-    for event in recorded_events(folder):
-        if isinstance(event, Text) and event.name == names.ARTIFACT_TRIALS:
+    for event in events.recorded_events(folder):
+        if isinstance(event, events.Text) and event.name == names.ARTIFACT_TRIALS:
             listing = json.loads(event.text)
-        elif isinstance(event, Begin | Resume | End):
-            over = isinstance(event, End) and event.status == "FINISHED"
+        elif isinstance(event, events.Begin | events.Resume | events.End):
+            over = isinstance(event, events.End) and event.status == "FINISHED"
     if listing is not None and not over and "floor_file" in listing:
         with closing(Journal(folder)) as journal:
             _list(journal, listing)

@@ -33,9 +33,8 @@ from models.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_KIND = "mlflow.experimentKind"
-_MODEL_TRAINING = "custom_model_development"
-"""Without it MLflow's pages take an experiment for one on language models."""
+_MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""A tag without which MLflow's pages take an experiment for one on language models."""
 _SETUP_SECONDS = 900.0
 """Others wait while one makes the tables of a fresh database: minutes on a slow or shared disk."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
@@ -47,11 +46,13 @@ _USE_INSTEAD = (
 
 @dataclass(frozen=True)
 class Store:
-    """One MLflow tracking store. Cheap to make: nothing is opened before it is needed."""
+    """One MLflow tracking store. Cheap to make: nothing is opened before it is needed.
+
+    Artifacts go to `mlruns` below `root`, the repository's, unless a server keeps them.
+    """
 
     uri: str
     root: Path
-    """The repository's root; artifacts go to `mlruns` below it unless a server keeps them."""
 
     @property
     def name(self) -> str:
@@ -112,13 +113,14 @@ class Store:
         if self.database is not None:
             return active_run_ids(self.database, experiment_id)
         run_ids: set[str] = set()
-        token: str | None = ""
-        while token is not None:
+        token = None
+        while True:
             # The server sends all that it has of each run, so few at once keep the memory small.
-            page = client.search_runs([experiment_id], max_results=200, page_token=token or None)
+            page = client.search_runs([experiment_id], max_results=200, page_token=token)
             run_ids.update(run.info.run_id for run in page)
-            token = page.token or None
-        return run_ids
+            token = page.token
+            if not token:
+                return run_ids
 
     def experiment_id(self, client: MlflowClient, name: str) -> str:
         """The id of an experiment, which is created where the store lacks it.
@@ -177,7 +179,7 @@ class Store:
             # Where MLflow itself would put artifacts, but independent of the working directory.
             beside = self.root if self.database is None else self.database.parent
             location = None if self.has_server else (beside.resolve() / ARTIFACTS / name).as_uri()
-            return client.create_experiment(name, location, {_KIND: _MODEL_TRAINING})
+            return client.create_experiment(name, location, _MODEL_TRAINING)
         if experiment.lifecycle_stage != "active":
             raise UserError(
                 f"The MLflow experiment {name!r} at {self.name} was deleted. Restore it with "
@@ -187,7 +189,6 @@ class Store:
         return str(experiment.experiment_id)
 
     def _setup_lock(self) -> FileLock:
-        assert self.database is not None
         return FileLock(f"{self.database}-setup.lock", timeout=_SETUP_SECONDS)
 
 
@@ -198,22 +199,18 @@ def open_store(root: Path) -> Store:
         UserError: the URI is a folder, which MLflow no longer takes, or of an unknown kind.
     """
     root = root.resolve()
-    uri = os.environ.get(URI_VARIABLE, "").strip()
-    if not uri:
-        return Store(f"sqlite:///{root / 'mlflow.db'}", root)
+    uri = os.environ.get(URI_VARIABLE, "").strip() or f"sqlite:///{root / 'mlflow.db'}"
     scheme = uri.split(":", 1)[0].split("+", 1)[0]
     prefix, _, path = uri.partition(":///")
-    problem = None
     if scheme == "file" or (":" not in uri and scheme != "databricks"):
         problem = "a folder, and MLflow no longer keeps runs in folders"
     elif scheme not in _SCHEMES:
         problem = "of no kind that MLflow knows"
     elif scheme == "sqlite" and path in ("", ":memory:"):
         problem = "a database in memory, which trials in other processes cannot reach"
-    if problem is not None:
-        given = f"{URI_VARIABLE} is {without_credentials(uri)!r}"
-        raise UserError(f"{given}, {problem}. {_USE_INSTEAD}")
-    return Store(f"{prefix}:///{Path(path).absolute()}" if scheme == "sqlite" else uri, root)
+    else:
+        return Store(f"{prefix}:///{Path(path).absolute()}" if scheme == "sqlite" else uri, root)
+    raise UserError(f"{URI_VARIABLE} is {without_credentials(uri)!r}, {problem}. {_USE_INSTEAD}")
 
 
 def _unusable_database(database: Path, error: Exception) -> str:

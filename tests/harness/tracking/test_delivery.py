@@ -152,8 +152,8 @@ def test_what_the_store_refuses_is_named_and_holds_up_nothing(
     # A parameter that the journal does not know to be there already.
     store.client().log_param(run_id, "by_hand", "1")
     journal = Journal(folder)
-    journal.start(experiment="digits", run_name="x", tags={}, params={})
-    journal.params({"by_hand": 2, "flops": 3})
+    params = {"by_hand": 2, "flops": 3}
+    journal.start(experiment="digits", run_name="x", tags={}, params=params)
     journal.metrics({"validation_loss": 0.25}, 9)
     send(folder, store, notices)
     run = store.client().get_run(run_id)

@@ -153,17 +153,7 @@ def test_a_name_that_mlflow_refuses_is_refused_before_it_is_written(
         journal.metrics({"train_loss": 1.0, name: 1.0}, 0)
     with pytest.raises(ValueError, match="MLflow"):
         journal.tags({name: "x"})
-    with pytest.raises(ValueError, match="MLflow"):
-        journal.params({name: "x"})
     assert (tmp_path / JOURNAL_FILE).read_bytes() == before
-
-
-def test_changed_parameters_within_a_run_are_refused(tmp_path: Path) -> None:
-    journal = started(tmp_path)
-    journal.params({"flops": 10})
-    journal.params({"flops": 10})
-    with pytest.raises(ValueError, match="flops"):
-        journal.params({"flops": 11})
 
 
 def test_artifacts_must_be_files_of_the_folder(tmp_path: Path) -> None:
