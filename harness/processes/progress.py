@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+WARNING = "warning"
+"""The stage of a report whose note whoever watches must see, in a line that stays."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,9 +26,10 @@ class Progress:
         """Whether this is another stage than that of the report before, or the same one anew.
 
         Features of samples follow those of real images: the same stage, with a count that starts
-        again.
+        again. No warning is left out.
         """
-        return self.stage != last.stage or self.total != last.total or self.done < last.done
+        another = self.stage != last.stage or self.stage == WARNING
+        return another or self.total != last.total or self.done < last.done
 
 
 ProgressListener = Callable[[Progress], None]
@@ -30,6 +37,12 @@ ProgressListener = Callable[[Progress], None]
 
 def ignore_progress(progress: Progress) -> None:
     """The listener for callers that show nothing."""
+
+
+def warn(text: str, listener: ProgressListener) -> None:
+    """Write a line to the log, and to the terminal of whoever watches."""
+    _log.warning(text)
+    listener(Progress(WARNING, 0, 0, text))
 
 
 class StageClock:

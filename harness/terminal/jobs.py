@@ -25,7 +25,7 @@ from harness.processes.jobs import (
     JobsInterrupted,
     JobStarted,
 )
-from harness.processes.progress import Progress, StageClock
+from harness.processes.progress import WARNING, Progress, StageClock
 from models.errors import one_line
 
 
@@ -79,6 +79,8 @@ class JobDisplay(AbstractContextManager["JobDisplay"]):
         match event:
             case JobStarted(key):
                 self.started(key)
+            case JobProgressed(key, progress) if progress.stage == WARNING:
+                self.notice(f"{key}  {WARNING}: {progress.note}")
             case JobProgressed(key, progress):
                 self.progressed(key, progress)
             case JobEnded(result):

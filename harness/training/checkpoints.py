@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from harness.machine.files import atomic_path, file_digest, remove_leftovers, write_text
+from harness.processes.progress import ProgressListener, ignore_progress, warn
 from harness.processes.signals import StopRequest
 from harness.training.pace import record
 from harness.vocabulary.names import BALANCE_LOSS, GRADIENT_NORM, TRAIN_LOSS
@@ -21,7 +21,6 @@ from models.errors import Preempted, UserError
 
 _KEPT = 2
 _NAME = re.compile(r"step-(\d{8})\.ckpt")
-_log = logging.getLogger(__name__)
 
 
 class WriteInPlace(TorchCheckpointIO):
@@ -148,7 +147,7 @@ def _record_step(trainer: pl.Trainer) -> None:
     record(trainer, {name: float(logged[name]) for name in names}, trainer.global_step - 1)
 
 
-def resumable_checkpoint(folder: Path) -> Path | None:
+def resumable_checkpoint(folder: Path, listener: ProgressListener = ignore_progress) -> Path | None:
     """The newest checkpoint whose contents match its checksum, or None.
 
     A damaged one is passed over with a warning; the run then resumes from the one before.
@@ -157,7 +156,7 @@ def resumable_checkpoint(folder: Path) -> Path | None:
         recorded = _digest_path(path)
         if recorded.exists() and recorded.read_bytes().strip() == file_digest(path).encode():
             return path
-        _log.warning("checkpoint %s is damaged or incomplete: trying the one before it", path)
+        warn(f"checkpoint {path} is damaged or incomplete: trying the one before it", listener)
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from harness.machine.files import (
     write_json,
 )
 from harness.processes.group import ProcessGroup, current_group, lost_touch_as_user_error
-from harness.processes.progress import ProgressListener
+from harness.processes.progress import ProgressListener, warn
 from harness.processes.signals import StopRequest
 from harness.training.build import build_backbone, build_module, check_batch
 from harness.training.checkpoints import (
@@ -62,8 +61,6 @@ _CHECKPOINTS = "checkpoints"
 _REMEDY = (
     "remove {} and repeat the ablation's command, which makes both again from the last checkpoint"
 )
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -182,7 +179,7 @@ class Training:
         try:
             return finished_training(self.folder)
         except DamagedFileError as damage:
-            _log.warning("%s; it is done again now", damage)
+            warn(f"{damage}; it is done again now", self.listener)
             return None
 
     def _attempt(self, left_out: frozenset[int], group: ProcessGroup) -> TrainingSummary:
@@ -214,8 +211,9 @@ class Training:
         shapes = {name: part.shape for name, part in module.state_dict().items()}
         trainer = self._trainer(callbacks, group, shapes)
         # One process looks, so that all resume from the same one.
-        found = resumable_checkpoint(self.folder / _CHECKPOINTS) if group.leads else None
-        checkpoint = group.broadcast(found)
+        checkpoint = group.broadcast(
+            resumable_checkpoint(self.folder / _CHECKPOINTS, self.listener) if group.leads else None
+        )
         with lost_touch_as_user_error(group):
             trainer.fit(
                 module,

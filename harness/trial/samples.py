@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from harness.evaluation.quality import measure_features
 from harness.evaluation.reference import Reference, ReferenceStatistics
 from harness.machine.files import atomic_path, read_json, write_json
 from harness.processes.group import ProcessGroup, current_group
-from harness.processes.progress import Progress, ProgressListener
+from harness.processes.progress import Progress, ProgressListener, warn
 from harness.sampling.grid import class_grid, save_grid_png, shown_classes
 from harness.sampling.sample import NonFiniteSamplesError, SampleSpec, draw_samples
 from harness.sampling.sinks import FileSink, load_samples, save_samples
@@ -37,8 +36,6 @@ from models.errors import UserError, one_line
 from models.randomness import derive_seed
 
 _COST = "sampled.json"
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def trial_samples(
     folder = Path(spec.folder)
     path, cost = folder / SAMPLES, folder / _COST
     # Others than the leading one do not even look: NFS would remember that there was no file.
-    drawn = group.broadcast(_drawn_before(path, cost) if group.leads else None)
+    drawn = group.broadcast(_drawn_before(path, cost, report) if group.leads else None)
     if drawn is None:
         sink = FileSink(folder, config.evaluate.samples, spec.hash) if group.leads else None
         device = next(network.parameters()).device
@@ -120,7 +117,7 @@ def _sample_spec(config: TrialConfig, data: DataSet, count: int, seed: int) -> S
     )
 
 
-def _drawn_before(samples: Path, cost: Path) -> SamplingCost | None:
+def _drawn_before(samples: Path, cost: Path, report: ProgressListener) -> SamplingCost | None:
     """What the samples of a trial cost; None where they are still to be drawn, or are damaged."""
     if not (samples.exists() and cost.exists()):
         return None
@@ -128,7 +125,7 @@ def _drawn_before(samples: Path, cost: Path) -> SamplingCost | None:
         load_samples(samples)
         return read_json(cost, SamplingCost)
     except (OSError, UserError) as damage:
-        _log.warning("%s: the samples are drawn again: %s", samples, one_line(damage))
+        warn(f"{samples}: the samples are drawn again: {one_line(damage)}", report)
         return None
 
 

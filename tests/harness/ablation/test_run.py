@@ -25,6 +25,7 @@ from mlflow import MlflowClient
 from harness.cli.main import main
 from harness.machine.environment import ROOT
 from harness.vocabulary import names
+from harness.vocabulary.names import SAMPLES
 from tests.support.command import output_of
 
 TINY = [
@@ -273,6 +274,10 @@ def test_damaged_files_of_finished_trials_are_made_again(
     cut = trial["sana"]
     whole = (cut / "result.json").read_bytes()
     (cut / "result.json").write_bytes(whole[: len(whole) // 2])
+    flipped = bytearray((cut / "ema.safetensors").read_bytes())
+    flipped[len(flipped) // 2] ^= 0x10
+    (cut / "ema.safetensors").write_bytes(flipped)
+    (cut / "sampled.json").write_text('{"colour": "blue"}')
     (floor,) = (copied / "runs" / "references").glob("floor-*.json")
     floor.write_text("[]")
     table.unlink()
@@ -280,6 +285,11 @@ def test_damaged_files_of_finished_trials_are_made_again(
     assert "2of3trialsarefinishedalreadyandarereused" in output
     for damaged in (cut / "result.json", floor):
         assert f"{damaged} is damaged; what it holds is measured again" in caplog.text
+    for healed in (
+        f"{cut / 'ema.safetensors'}isdamaged",
+        f"{cut / SAMPLES}:thesamplesaredrawnagain",
+    ):
+        assert output.count(f"sana/seed0warning:{healed}") == 1
     again = {row["variant"]: row for row in csv.DictReader(table.read_text().splitlines())}
     assert again.keys() == before.keys()
     for variant, row in before.items():

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from harness.processes.jobs import JobEnded, JobProgressed, JobResult, JobsInterrupted, JobStarted
-from harness.processes.progress import Progress
+from harness.processes.progress import WARNING, Progress
 from harness.terminal.jobs import (
     REFRESHES_PER_SECOND,
     LiveView,
@@ -96,6 +96,21 @@ def test_notices_and_interruptions_are_shown() -> None:
     notice, interruption = plain_lines(output)
     assert notice == "reused 2 finished trials"
     assert interruption.startswith("interrupted: 2 running job(s) save and stop")
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+def test_every_warning_of_a_job_is_a_line_that_stays(interactive: bool) -> None:
+    """Also one that begins a stage anew, and the next one of the same job."""
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=interactive, width=120, _environ={})
+    with job_display(console, total=1) as display:
+        display.event(JobStarted("a"))
+        for text in ("trained.json is damaged", "step-8.ckpt is damaged"):
+            display.event(JobProgressed("a", Progress(WARNING, 0, 0, text)))
+            display.event(JobProgressed("a", Progress("train", 1, 9)))
+    for text in ("trained.json is damaged", "step-8.ckpt is damaged"):
+        assert output.getvalue().count(f"a  warning: {text}") == 1
+    assert Progress(WARNING, 0, 0, "b").begins_after(Progress(WARNING, 0, 0, "a"))
 
 
 def test_plain_lines_are_flushed_at_once(tmp_path: Path) -> None:
