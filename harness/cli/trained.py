@@ -79,15 +79,14 @@ def convert(options: argparse.Namespace) -> int:
 
     A checkpoint is in the layout of facebookresearch/DiT (.pt, .pth, .ckpt, .bin or .safetensors),
     an exported model as `export` writes it. Back goes only softmax attention without a convolution
-    of V. Prints what was read, the number of heads above all, which no checkpoint says.
+    of V. Prints what was read: the number of heads above all, which no checkpoint says, and which
+    entry of the file the weights were taken from, such as `ema`.
 
     Examples: python -m harness convert DiT-XL-2-256x256.pt dit; python -m harness convert dit
     DiT-XL-2-256x256.safetensors
     """
     from harness.training.published_dit import convert as convert_files
-    from harness.training.published_dit import describe
 
-    network = convert_files(options.source, options.out, options.heads)
-    print(f"{options.source}: {describe(network.config)}")
+    print(f"{options.source}: {convert_files(options.source, options.out, options.heads)}")
     print(options.out)
     return 0

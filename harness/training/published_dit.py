@@ -49,18 +49,13 @@ _IN_BLOCK = {
 }
 
 _POSITIONS = "pos_embed"
-
 _SAFETENSORS = ".safetensors"
-
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", _SAFETENSORS)
 """Of files that are read and written; all but the last are pickles of `torch.save`."""
-
 _WRAPPERS = ("ema", "state_dict", "model")
 """Keys under which training scripts keep weights; of several, the first is taken."""
-
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 """What wrappers for parallel, compiled and Lightning's training put before every name."""
-
 _NOT_DIT = "this is not a DiT checkpoint in the published layout"
 
 
@@ -72,12 +67,23 @@ def dit_network(published: Mapping[str, Tensor], heads: int | None) -> Backbone:
         heads: of its attention; None looks its width and depth up among DiT's sizes.
 
     Raises:
-        UserError: the state dict is not one of DiT, or the heads are not known.
+        UserError: the state dict is not one of DiT, holds numbers that are not finite, or the heads
+            are not known.
     """
     for name, tensor in published.items():
-        whole = tensor.layout is torch.strided and tensor.device.type == "cpu"
-        if not (whole and tensor.is_floating_point() and _is_stored_whole(tensor)):
+        dense = tensor.layout is torch.strided and tensor.device.type == "cpu"
+        # A small file may claim a huge expanded tensor.
+        if not (
+            dense
+            and tensor.is_floating_point()
+            and tensor.untyped_storage().nbytes() >= tensor.nbytes
+        ):
             raise UserError(f"{name} is no dense tensor of floating-point numbers")
+        if broken := int((~tensor.isfinite()).sum()):
+            raise UserError(
+                f"{broken} of {tensor.numel()} numbers of {name} are not finite: its training had "
+                "diverged, or the file is damaged; take another checkpoint"
+            )
     config = _config(published, heads)
     names = _names(config.depth)
     for problem, keys in (
@@ -145,7 +151,7 @@ def _names(depth: int) -> dict[str, str]:
     }
 
 
-def convert(source: Path, out: Path, heads: int | None) -> Backbone:
+def convert(source: Path, out: Path, heads: int | None) -> str:
     """Convert a published checkpoint to an exported model, or an exported model to such a file.
 
     Args:
@@ -155,10 +161,12 @@ def convert(source: Path, out: Path, heads: int | None) -> Backbone:
             up among DiT's sizes.
 
     Returns:
-        The network that was read.
+        What was read, in one line: classes, images, patches, blocks, width, heads and, of a
+        checkpoint, which entry of the file holds these weights.
 
     Raises:
-        UserError: the source is neither, is of another variant or size than DiT's, or `out` exists.
+        UserError: the source is neither, is of another variant or size than DiT's, holds numbers
+            that are not finite, or `out` exists.
     """
     if heads is not None and heads < 1:
         raise UserError(f"--heads is {heads}, but must be 1 or more")
@@ -166,50 +174,42 @@ def convert(source: Path, out: Path, heads: int | None) -> Backbone:
         _check_suffix(out, "write")
         if out.exists():
             raise UserError(f"{out} exists already: name another file, or remove it")
-        backbone = load_exported(source)
-        write_published(backbone, out)
+        backbone, weights = load_exported(source), ""
+        state = {name: value.contiguous() for name, value in dit_state(backbone).items()}
+        with atomic_path(out) as temporary:
+            if out.suffix == _SAFETENSORS:
+                save_file(state, temporary)
+            else:
+                torch.save(state, temporary)
     elif source.is_file():
-        backbone = read_published(source, heads)
+        backbone, entry = read_published(source, heads)
+        weights = f"; weights: entry {entry} of the file" if entry else "; weights: the whole file"
         export_model(backbone, out, None)
     else:
         raise UserError(f"there is no checkpoint or exported model {source}")
-    return backbone
-
-
-def describe(config: BackboneConfig) -> str:
-    """Classes, images, patches, blocks, width and heads of a network, in one line."""
+    config = backbone.config
     shape = "x".join(map(str, config.image_shape))
     return (
         f"{config.num_classes} classes, images of {shape} in patches of {config.patch_size}, "
-        f"{config.depth} blocks of width {config.width}, {config.heads} heads"
+        f"{config.depth} blocks of width {config.width}, {config.heads} heads{weights}"
     )
 
 
-def read_published(path: Path, heads: int | None) -> Backbone:
+def read_published(path: Path, heads: int | None) -> tuple[Backbone, str]:
     """The network of a published checkpoint, in evaluation mode. Its EMA weights where it has some.
+
+    Returns:
+        The network, and the entry of the file that holds these weights, such as `ema` or
+        `model.state_dict`; empty where the file holds nothing else.
 
     Raises:
         UserError: the file cannot be read or is not a DiT checkpoint, or the heads are not known.
     """
-    state = _state(path)
+    state, entry = _state(path)
     try:
-        return dit_network(state, heads)
+        return dit_network(state, heads), entry
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def write_published(backbone: Backbone, path: Path) -> None:
-    """Write a DiT as a plain state dict in the published layout.
-
-    Raises:
-        UserError: the backbone is not a DiT.
-    """
-    state = {name: value.contiguous() for name, value in dit_state(backbone).items()}
-    with atomic_path(path) as temporary:
-        if path.suffix == _SAFETENSORS:
-            save_file(state, temporary)
-        else:
-            torch.save(state, temporary)
 
 
 def _check_suffix(path: Path, verb: str) -> None:
@@ -217,7 +217,8 @@ def _check_suffix(path: Path, verb: str) -> None:
         raise UserError(f"cannot {verb} {path}: expected a name that ends in {', '.join(SUFFIXES)}")
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def _state(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The weights of a file by their names without prefixes, and the entry that holds them."""
     _check_suffix(path, "read")
     loaded: Any
     try:
@@ -234,11 +235,12 @@ def _state(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         reason = one_line(error, most=300)
         raise UserError(f"{path} cannot be read as weights alone: {reason}") from error
-    while isinstance(loaded, dict):
-        inner = [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)]
-        if not inner:
-            break
-        loaded = inner[0]
+    entry = []
+    while isinstance(loaded, dict) and (
+        keys := [key for key in _WRAPPERS if isinstance(loaded.get(key), dict)]
+    ):
+        entry.append(keys[0])
+        loaded = loaded[keys[0]]
     if not isinstance(loaded, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
     ):
@@ -248,12 +250,7 @@ def _state(path: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = loaded
     while state and (prefixes := [p for p in _PREFIXES if all(n.startswith(p) for n in state)]):
         state = {name.removeprefix(prefixes[0]): value for name, value in state.items()}
-    return state
-
-
-def _is_stored_whole(tensor: Tensor) -> bool:
-    """Whether there is a number for each element; a small file may claim a huge expanded tensor."""
-    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+    return state, ".".join(entry)
 
 
 def _config(state: Mapping[str, Tensor], heads: int | None) -> BackboneConfig:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.training.export import export_model, load_exported
-from harness.training.published_dit import SUFFIXES, convert, describe, dit_state, read_published
+from harness.training.published_dit import SUFFIXES, convert, dit_state, read_published
 from models.attention.base import ValueConvolutionConfig
 from models.attention.sana import Config as SanaConfig
 from models.attention.softmax import Config as SoftmaxConfig
@@ -120,7 +120,8 @@ def test_a_training_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> Non
         "opt": {"state": {}, "param_groups": [{"lr": 1e-4}]},
         "args": argparse.Namespace(model="DiT-S/2"),
     }
-    loaded = read_published(write(whole, tmp_path / "0400000.pt"), None)
+    loaded, entry = read_published(write(whole, tmp_path / "0400000.pt"), None)
+    assert entry == "ema"
     assert torch.equal(predicted(loaded), predicted(ours))
 
 
@@ -130,7 +131,8 @@ def test_a_training_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> Non
 def test_names_that_wrappers_have_prefixed_are_understood(tmp_path: Path, prefix: str) -> None:
     ours = dit()
     state = {prefix + name: value for name, value in dit_state(ours).items()}
-    loaded = read_published(write(state, tmp_path / "dit.pt"), None)
+    loaded, entry = read_published(write(state, tmp_path / "dit.pt"), None)
+    assert entry == ""
     assert torch.equal(predicted(loaded), predicted(ours))
 
 
@@ -142,16 +144,35 @@ def test_weights_are_found_inside_of_what_training_scripts_write(
     state: Any = dit_state(ours)
     for key in keys:
         state = {key: state, "epoch": 3}
-    loaded = read_published(write(state, tmp_path / "dit.ckpt"), None)
+    loaded, entry = read_published(write(state, tmp_path / "dit.ckpt"), None)
+    assert entry == ".".join(reversed(keys))
     assert torch.equal(predicted(loaded), predicted(ours))
 
 
 def test_what_was_read_is_told(tmp_path: Path) -> None:
-    ours = dit(num_classes=1000)
-    read = convert(write(dit_state(ours), tmp_path / "dit.pt"), tmp_path / "ours", None)
-    assert describe(read.config) == (
-        "1000 classes, images of 4x8x8 in patches of 2, 4 blocks of width 64, 2 heads"
-    )
+    state = dit_state(dit(num_classes=1000))
+    facts = "1000 classes, images of 4x8x8 in patches of 2, 4 blocks of width 64, 2 heads"
+    for name, content, weights in [
+        ("plain", state, "; weights: the whole file"),
+        ("ema", {"model": state, "ema": state}, "; weights: entry ema of the file"),
+        (
+            "nested",
+            {"model": {"state_dict": state}},
+            "; weights: entry model.state_dict of the file",
+        ),
+    ]:
+        source = write(content, tmp_path / f"{name}.pt")
+        assert convert(source, tmp_path / name, None) == facts + weights
+    assert convert(tmp_path / "plain", tmp_path / "back.pt", None) == facts
+
+
+def with_number(name: str, number: float) -> Callable[[dict[str, Tensor]], Any]:
+    def spoil(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        broken = state[name].clone()
+        broken.flatten()[3] = number
+        return {**state, name: broken}
+
+    return spoil
 
 
 def without(name: str) -> Callable[[dict[str, Tensor]], Any]:
@@ -184,6 +205,11 @@ def without(name: str) -> Callable[[dict[str, Tensor]], Any]:
         ),
         (lambda s: {**s, "pos_embed": s["pos_embed"].long()}, "pos_embed is no dense tensor"),
         (lambda s: {**s, "pos_embed": s["pos_embed"].to_sparse()}, "pos_embed is no dense tensor"),
+        (
+            with_number("blocks.1.attn.proj.weight", float("nan")),
+            r"1 of 4096 .* of blocks\.1\.attn\.p",
+        ),
+        (with_number("pos_embed", float("inf")), "numbers of pos_embed are not finite"),
         (lambda s: {1: torch.zeros(1)}, "is not a state dict"),
         (lambda s: [1, 2], "is not a state dict"),
         (lambda s: {"epoch": 3}, "is not a state dict"),
