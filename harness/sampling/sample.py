@@ -8,34 +8,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.config.schema import TrialConfig
 from harness.config.sections import SampleConfig
 from harness.data.images import to_uint8
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from harness.sampling.samplers import build_sampler
 from harness.sampling.samplers.base import Sampler
-from harness.sampling.sinks import MemorySink, SampleSink
+from harness.sampling.sinks import FileSink
+from models.backbone import Backbone
 from models.errors import UserError
 from models.objectives.base import ObjectiveConfig
 from models.randomness import generator
-
-
-class Denoiser(Protocol):
-    """What sampling needs of a network; `models.backbone.Backbone` has it."""
-
-    null_label: int
-    """The label that stands for no class."""
-    training: bool
-
-    def __call__(self, images: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        """Predict from images (B, C, H, W), timesteps (B,) in 0..1000 and labels (B,)."""
 
 
 class GuidedDenoiser:
@@ -56,7 +47,7 @@ class GuidedDenoiser:
     """
 
     def __init__(
-        self, network: Denoiser, scale: float, channels: int | None, image_channels: int
+        self, network: Backbone, scale: float, channels: int | None, image_channels: int
     ) -> None:
         if channels is not None and channels > image_channels:
             raise UserError(
@@ -73,7 +64,7 @@ class GuidedDenoiser:
         return 1 if self.scale == 1 else 2
 
     def __call__(self, images: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        """Predict, with the shapes of `Denoiser`."""
+        """Predict from images (B, C, H, W), timesteps (B,) in 0..1000 and labels (B,)."""
         if self.scale == 1:
             return self.network(images, timesteps, labels)
         nulls = torch.full_like(labels, self.network.null_label)
@@ -83,9 +74,8 @@ class GuidedDenoiser:
             torch.cat([labels, nulls]),
         )
         conditional, unconditional = both.chunk(2)
-        guided = torch.lerp(
-            unconditional[:, : self.channels], conditional[:, : self.channels], self.scale
-        )
+        first = slice(self.channels)
+        guided = torch.lerp(unconditional[:, first], conditional[:, first], self.scale)
         return torch.cat([guided, conditional[:, self.channels :]], dim=1)
 
 
@@ -132,17 +122,23 @@ class SampleSpec:
     """Which images to draw; they depend on nothing else but the network's weights."""
 
     config: SampleConfig
-    """Sampler, steps, guidance, labels and batch size."""
     objective: ObjectiveConfig
     """What the network was trained for."""
     shape: tuple[int, int, int]
     """C, H, W of what the network sees."""
     num_classes: int
-    """Labels are 0..num_classes-1."""
     count: int
     """N, how many images."""
     seed: int
-    """Seed of noise and labels."""
+    """Of noise and labels."""
+
+    @classmethod
+    def of_trial(cls, config: TrialConfig, network: Backbone, count: int, seed: int) -> SampleSpec:
+        """Images as a trial's configuration draws them from its network."""
+        shown = network.config
+        return cls(
+            config.sample, config.objective, shown.image_shape, shown.num_classes, count, seed
+        )
 
     def sampler(self) -> Sampler:
         """A sampler for one batch.
@@ -153,16 +149,16 @@ class SampleSpec:
         return build_sampler(self.config.sampler, self.config.steps, self.objective)
 
     def labels(self) -> Tensor:
-        """The labels of all samples, (N,) int64."""
+        """(N,) int64."""
         return sample_labels(self.config.labels, self.count, self.num_classes, self.seed)
 
 
 def draw_samples(
-    network: Denoiser,
+    network: Backbone,
     spec: SampleSpec,
     device: torch.device | str,
     to_pixels: Callable[[Tensor], Tensor] = to_uint8,
-    sink: SampleSink | None = None,
+    sink: FileSink | None = None,
     group: ProcessGroup = ALONE,
     on_progress: ProgressListener = ignore_progress,
 ) -> Samples:
@@ -177,8 +173,8 @@ def draw_samples(
         spec: which images to draw.
         device: where the network is.
         to_pixels: from what the network draws, (B, C, H, W), to uint8 images.
-        sink: takes the samples, and says how many are there already; None keeps them in memory.
-            The sink of the leading process alone counts.
+        sink: of the leading process; takes the samples, and says how many are there already. None
+            keeps them in memory.
         group: of processes with the same network that call this together.
         on_progress: told after each batch, on the leading process.
 
@@ -195,8 +191,9 @@ def draw_samples(
     )
     evaluations = len(spec.sampler().timesteps) * denoiser.passes
     labels = spec.labels()
-    sink = MemorySink(spec.count) if sink is None else sink
-    starts = range(group.broadcast(sink.done), spec.count, config.batch_size)
+    kept: list[NDArray[np.uint8]] = []
+    write, done = (kept.append, 0) if sink is None else (sink.write, sink.done)
+    starts = range(group.broadcast(done), spec.count, config.batch_size)
     batches = []
     began = round_began = time.perf_counter()
     own = (
@@ -205,12 +202,16 @@ def draw_samples(
     )
     for drawn in in_rounds(own, len(starts), group):
         for images in drawn:
-            sink.write(images)
-        batches.append((sum(map(len, drawn)), time.perf_counter() - round_began))
-        on_progress(Progress("sample", sink.done, spec.count))
+            write(images)
+        count = sum(map(len, drawn))
+        done += count
+        batches.append((count, time.perf_counter() - round_began))
+        on_progress(Progress("sample", done, spec.count))
         round_began = time.perf_counter()
     seconds = time.perf_counter() - began
-    return Samples(sink.images, labels.numpy(), seconds, tuple(batches), evaluations)
+    together = np.concatenate(kept) if kept else np.empty((0, 0, 0, 0), dtype=np.uint8)
+    images = together if sink is None else sink.images
+    return Samples(images, labels.numpy(), seconds, tuple(batches), evaluations)
 
 
 def _draw_batch(
@@ -238,10 +239,9 @@ def _draw_batch(
 
 
 def _check_finite(drawn: Tensor, labels: Tensor, start: int) -> None:
-    finite = drawn.isfinite().flatten(1).all(dim=1)
-    if finite.all():
+    broken = (~drawn.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if not broken:
         return
-    broken = (~finite).nonzero().flatten().tolist()
     first = broken[0]
     raise NonFiniteSamplesError(
         f"sample {start + first} (class {labels[first].item()}) has pixels that are not finite, "

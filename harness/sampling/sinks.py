@@ -1,12 +1,8 @@
-"""Where samples go: into memory, to a file that survives an interruption, and to the finished file.
-
-The finished file is the one that ADM's evaluator reads: `arr_0`, images, and `arr_1`, labels.
-"""
+"""Files of samples: one that survives an interruption, and the one that ADM's evaluator reads."""
 
 from __future__ import annotations
 
 import zipfile
-from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -17,52 +13,7 @@ from harness.machine.npz import map_member, write_colour_images
 from models.errors import UserError
 
 
-class SampleSink(ABC):
-    """Takes samples in the order of their indices."""
-
-    @property
-    @abstractmethod
-    def done(self) -> int:
-        """How many of the first samples are there already."""
-
-    @abstractmethod
-    def write(self, images: NDArray[np.uint8]) -> None:
-        """Append samples (B, H, W, C) uint8."""
-
-    @property
-    @abstractmethod
-    def images(self) -> NDArray[np.uint8]:
-        """All samples, (N, H, W, C), once all are there."""
-
-
-class MemorySink(SampleSink):
-    """Keeps all samples in memory.
-
-    Args:
-        count: N.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._done = 0
-        self._images = np.empty((0, 0, 0, 0), dtype=np.uint8)
-
-    @property
-    def done(self) -> int:
-        return self._done
-
-    def write(self, images: NDArray[np.uint8]) -> None:
-        if self._done == 0:
-            self._images = np.empty((self.count, *images.shape[1:]), dtype=np.uint8)
-        self._images[self._done : self._done + len(images)] = images
-        self._done += len(images)
-
-    @property
-    def images(self) -> NDArray[np.uint8]:
-        return self._images
-
-
-class FileSink(SampleSink):
+class FileSink:
     """Keeps samples in a file of their final size, and beside it how many of them are whole.
 
     Samples depend on their index alone, so a process that goes on after another one gives the file
@@ -79,27 +30,26 @@ class FileSink(SampleSink):
         self.state = folder / "samples.partial.json"
         self.count = count
         self.origin = origin
-        self._done = self._found()
-
-    @property
-    def done(self) -> int:
-        return self._done
+        self.done = self._found()
+        """How many of the first samples are there already."""
 
     def write(self, images: NDArray[np.uint8]) -> None:
-        if self._done == 0:
+        """Append samples (B, H, W, C) uint8."""
+        if self.done == 0:
             shape = (self.count, *images.shape[1:])
             stored = np.lib.format.open_memmap(self.path, mode="w+", dtype=np.uint8, shape=shape)
         else:
             stored = np.lib.format.open_memmap(self.path, mode="r+")
-        stored[self._done : self._done + len(images)] = images
+        stored[self.done : self.done + len(images)] = images
         # On the disk before the count says so.
         stored.flush()
         del stored
-        self._done += len(images)
-        write_json(self.state, {"origin": self.origin, "done": self._done})
+        self.done += len(images)
+        write_json(self.state, {"origin": self.origin, "done": self.done})
 
     @property
     def images(self) -> NDArray[np.uint8]:
+        """All samples, (N, H, W, C), once all are there."""
         return np.lib.format.open_memmap(self.path, mode="r")
 
     def remove(self) -> None:
@@ -122,7 +72,7 @@ class FileSink(SampleSink):
 
 
 def save_samples(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-    """Write samples atomically.
+    """Write samples atomically: `arr_0`, images, and `arr_1`, labels.
 
     Args:
         path: ends in `.npz`.

@@ -1,47 +1,48 @@
-"""A network as two files that others can read: `model.safetensors` and `model.json`.
-
-The weights are named as in `models.backbone`; the JSON holds the `BackboneConfig` that builds the
-network and, of a trained one, the trial's whole configuration, whose objective says what the
-network predicts.
-"""
+"""A network as two files that others can read: `model.safetensors` and `model.json`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 
 from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
 from harness.config.serialisation import to_plain
-from harness.machine.files import atomic_path, write_json
+from harness.machine.files import atomic_path, read_json, write_json
 from models.backbone import Backbone, BackboneConfig
 from models.errors import UserError, one_line
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
-_FORMAT = 1
-_BACKBONE = "backbone"
 _SHOWN = 3
 
 Shape = tuple[int, ...]
 
 
+class Description(BaseModel):
+    """What `model.json` says; the weights are named as in `models.backbone`."""
+
+    format: Literal[1] = 1
+    backbone: BackboneConfig
+    """Builds the network."""
+    trial: dict[str, Any] | None = None
+    """The whole configuration of the trial that trained it, whose objective says what the network
+    predicts; None where it came from elsewhere."""
+    weights: Weights | None = None
+    """Which ones of the trial's."""
+
+
 def export_model(
     backbone: Backbone, folder: Path, trial: TrialConfig | None, weights: Weights | None = None
 ) -> None:
-    """Write a network to a folder.
-
-    Args:
-        backbone: with its weights.
-        folder: made if it is missing.
-        trial: that trained the network; None where it came from elsewhere.
-        weights: which ones of the trial's.
+    """Write a network to a folder, which is made if it is missing; `trial` and `weights` are those
+    of `Description`.
 
     Raises:
         UserError: the folder holds a model already, or is a file.
@@ -50,16 +51,12 @@ def export_model(
         raise UserError(f"{folder} holds a model already: name another folder, or remove it")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: name the folder to write")
-    described = {
-        "format": _FORMAT,
-        _BACKBONE: backbone.config.model_dump(mode="json"),
-        "trial": None if trial is None else to_plain(trial),
-        "weights": weights,
-    }
+    plain = None if trial is None else to_plain(trial)
+    described = Description(backbone=backbone.config, trial=plain, weights=weights)
     with atomic_path(folder / WEIGHTS) as temporary:
         save_model(backbone, str(temporary))
     # Last, so that a folder with a description has its weights.
-    write_json(folder / DESCRIPTION, described, indent=2)
+    write_json(folder / DESCRIPTION, described.model_dump(mode="json"), indent=2)
 
 
 def load_exported(folder: str | Path) -> Backbone:
@@ -70,7 +67,7 @@ def load_exported(folder: str | Path) -> Backbone:
             another variant or size; the message names both values.
     """
     folder = Path(folder)
-    config = _described(folder)
+    config = read_description(folder).backbone
     path = folder / WEIGHTS
     found = weight_shapes(path)
     blocks = {name.split(".")[1] for name in found if name.startswith("blocks.")}
@@ -78,6 +75,7 @@ def load_exported(folder: str | Path) -> Backbone:
         raise UserError(
             f"{folder}: depth is {config.depth} in {DESCRIPTION} and {len(blocks)} in {WEIGHTS}"
         )
+    # Without memory, since a description that does not fit may claim any size.
     with torch.device("meta"):
         expected = Backbone(config, seed=0).state_dict()
     _check_shapes(folder, found, {name: tuple(value.shape) for name, value in expected.items()})
@@ -104,25 +102,19 @@ def weight_shapes(path: Path) -> dict[str, Shape]:
         raise UserError(f"{path} is no safetensors file, or is damaged: {error}") from error
 
 
-def _described(folder: Path) -> BackboneConfig:
+def read_description(folder: Path) -> Description:
+    """What `export_model` wrote beside the weights.
+
+    Raises:
+        UserError: the folder holds no model, or its description is wrong.
+    """
     path = folder / DESCRIPTION
     if not path.is_file():
         raise UserError(
             f"{folder} holds no exported model: it lacks {DESCRIPTION}; "
             "`python -m harness export RUN OUT` writes one"
         )
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {one_line(error)}") from error
-    if not isinstance(described, dict) or described.get("format") != _FORMAT:
-        raise UserError(f"{path} is not of format {_FORMAT}, the only one known")
-    try:
-        return BackboneConfig.model_validate(described.get(_BACKBONE))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, (_BACKBONE, *first["loc"])))
-        raise UserError(f"{path}: {where}: {first['msg']}") from error
+    return read_json(path, Description, remedy="export the network again to another folder")
 
 
 def _check_shapes(folder: Path, found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +17,9 @@ from harness.data.datasets import load_decoder
 from harness.evaluation.standalone.evaluate import evaluate_images
 from harness.evaluation.standalone.spec import EvaluateSpec
 from harness.machine.environment import ROOT, RUNS
-from harness.machine.files import read_json
 from harness.sampling.sample import Samples, SampleSpec, draw_samples
 from harness.tracking.store import open_store
-from harness.training.export import DESCRIPTION
+from harness.training.export import DESCRIPTION, read_description
 from harness.trial.trained import load_trained_trial
 from harness.vocabulary import names
 from models.backbone import Backbone
@@ -66,10 +65,10 @@ def read_config(folder: str | Path) -> TrialConfig:
             f"{folder} holds neither {names.ARTIFACT_CONFIG}, as a trial's folder does, nor "
             f"{DESCRIPTION}, as an exported model does"
         )
-    described: Any = read_json(path)
-    if not described.get("trial"):
+    trial = read_description(folder).trial
+    if not trial:
         raise UserError(f"{path} names no configuration: the network was not trained here")
-    return TrialConfig.model_validate(described["trial"])
+    return TrialConfig.model_validate(trial)
 
 
 def draw(
@@ -99,14 +98,7 @@ def draw(
         UserError: a pixel is not finite, or latents cannot be decoded, since their autoencoder is
             missing.
     """
-    spec = SampleSpec(
-        config.sample,
-        config.objective,
-        shape=network.config.image_shape,
-        num_classes=network.config.num_classes,
-        count=count,
-        seed=seed,
-    )
+    spec = SampleSpec.of_trial(config, network, count, seed)
     decoder = load_decoder(config.data, torch.device(device))
     return draw_samples(network, spec, device, to_pixels=decoder)
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from harness.config.schema import TrialConfig
 from harness.data.datasets import Decoder, load_decoder
-from harness.data.images import DataSet
 from harness.evaluation.cost import images_per_second
 from harness.evaluation.features import Extraction, extract_features
 from harness.evaluation.quality import measure_features
@@ -61,7 +60,6 @@ class TrialSamples(NamedTuple):
 def trial_samples(
     network: Backbone,
     config: TrialConfig,
-    data: DataSet,
     spec: TrialSpec,
     report: ProgressListener,
     group: ProcessGroup,
@@ -71,7 +69,6 @@ def trial_samples(
     Args:
         network: with trained weights, on the device where to draw.
         config: of the trial.
-        data: what it was trained on.
         spec: says where the trial lives.
         report: told after each batch.
         group: of processes that call this together; the leading one writes.
@@ -85,7 +82,7 @@ def trial_samples(
         device = next(network.parameters()).device
         samples = draw_samples(
             network,
-            _sample_spec(config, data, config.evaluate.samples, config.seed),
+            SampleSpec.of_trial(config, network, config.evaluate.samples, config.seed),
             device,
             to_pixels=load_decoder(config.data, device),
             sink=sink,
@@ -104,17 +101,6 @@ def trial_samples(
         drawn = group.broadcast(drawn)
     assert drawn is not None
     return TrialSamples(*load_samples(path), drawn.images_per_second)
-
-
-def _sample_spec(config: TrialConfig, data: DataSet, count: int, seed: int) -> SampleSpec:
-    return SampleSpec(
-        config.sample,
-        config.objective,
-        shape=data.train.shape,
-        num_classes=len(data.train.class_names),
-        count=count,
-        seed=seed,
-    )
 
 
 def _drawn_before(samples: Path, cost: Path, report: ProgressListener) -> SamplingCost | None:
@@ -160,7 +146,6 @@ class ValidationSamples:
 
     config: TrialConfig
     """Of the trial, with `train.validation_samples`."""
-    data: DataSet
     folder: Path
     """Of the trial; gets `validation_samples/step-00000050.png` and so on."""
     device: torch.device
@@ -195,7 +180,7 @@ class ValidationSamples:
         try:
             samples = draw_samples(
                 network,
-                _sample_spec(self.config, self.data, count, NOISE_SEED),
+                SampleSpec.of_trial(self.config, network, count, NOISE_SEED),
                 self.device,
                 to_pixels=self._to_pixels,
                 on_progress=listen,

@@ -199,7 +199,7 @@ class TrialStages:
         shape, classes = data.train.shape, len(data.train.class_names)
         weights = self.config.sample.weights
         network = load_trained(self.folder, self.config, shape, classes, weights).to(self.device)
-        samples = trial_samples(network, self.config, data, self.spec, self.report, self.group)
+        samples = trial_samples(network, self.config, self.spec, self.report, self.group)
         extraction = self._extraction()
         quality = evaluate_samples(
             samples.images,
@@ -274,7 +274,6 @@ class TrialStages:
 
         return ValidationSamples(
             self.config,
-            data,
             self.folder,
             self.device,
             load_measuring,

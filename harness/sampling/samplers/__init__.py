@@ -10,8 +10,6 @@ from harness.sampling.samplers.base import Sampler
 from models.errors import UserError
 from models.objectives.base import ObjectiveConfig
 
-_CONTRACT = "base"
-
 
 def sampler_names() -> tuple[str, ...]:
     """The names of all samplers, sorted."""
@@ -46,4 +44,4 @@ def build_sampler(name: str, steps: int, objective: ObjectiveConfig) -> Sampler:
 def _modules() -> list[ModuleType]:
     """The families of samplers, in the order of their names."""
     names = sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.ispkg)
-    return [importlib.import_module(f"{__name__}.{name}") for name in names if name != _CONTRACT]
+    return [importlib.import_module(f"{__name__}.{name}") for name in names if name != "base"]

@@ -21,6 +21,7 @@ from harness.data.datasets import load_data_set
 from harness.machine.environment import ROOT
 from harness.machine.files import write_text
 from harness.processes.progress import ignore_progress
+from harness.training.export import export_model
 from harness.training.train import Training
 from models.errors import UserError
 
@@ -89,10 +90,10 @@ def test_figures_are_those_of_the_command(tmp_path: Path) -> None:
     assert "fd_efficientnet_lite0" in told
 
 
-def test_a_folder_that_is_neither_trial_nor_export_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_neither_trial_nor_export_is_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"neither config\.yaml.*nor model\.json"):
         harness.read_config(tmp_path)
-    (tmp_path / "model.json").write_text('{"trial": null}')
+    export_model(harness.load_trial(folder), tmp_path, trial=None)
     with pytest.raises(UserError, match="was not trained here"):
         harness.read_config(tmp_path)
 

@@ -83,15 +83,11 @@ def measuring(
 
 
 @pytest.fixture
-def samples_of(
-    data: DataSet, measuring: tuple[Extraction, Reference]
-) -> Callable[..., ValidationSamples]:
+def samples_of(measuring: tuple[Extraction, Reference]) -> Callable[..., ValidationSamples]:
     def build(
         config: TrialConfig, folder: Path, told: Callable[[Progress], None] = ignore_progress
     ) -> ValidationSamples:
-        return ValidationSamples(
-            config, data, folder, CPU, lambda: measuring, lambda *_: None, told
-        )
+        return ValidationSamples(config, folder, CPU, lambda: measuring, lambda *_: None, told)
 
     return build
 
@@ -219,7 +215,6 @@ def test_samples_that_are_not_finite_are_never_the_best_and_do_not_stop_training
 
 def test_a_metric_that_the_reference_cannot_give_is_told(
     config: TrialConfig,
-    data: DataSet,
     measuring: tuple[Extraction, Reference],
     tmp_path: Path,
 ) -> None:
@@ -230,7 +225,7 @@ def test_a_metric_that_the_reference_cannot_give_is_told(
         update={"train": config.train.model_copy(update={"best_by": "recall"})}
     )
     samples = ValidationSamples(
-        by_recall, data, tmp_path, CPU, lambda: (extraction, few), print, ignore_progress
+        by_recall, tmp_path, CPU, lambda: (extraction, few), print, ignore_progress
     )
     with pytest.raises(UserError, match=r"train\.best_by=recall cannot be measured: 4 images"):
         samples(scrambled(config), 2)

@@ -47,6 +47,6 @@ def train_and_validate(
             journal = Journal(folder)
             journal.start(experiment="smoke", run_name="sana/seed0", tags={}, params={})
             logger = JournalLogger(journal)
-        samples = ValidationSamples(config, data, own, cpu, load_measuring, lambda *_: None, report)
+        samples = ValidationSamples(config, own, cpu, load_measuring, lambda *_: None, report)
         Training(config, data, folder, cpu, "32-true", logger, report, samples).run()
         return {"processes": group.size}
