@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.subjects import Pass, Setting, build_block
 from benchmarks.turns import crossover, growth_exponent, take_turns
 from harness.cli.options import spec_of
-from harness.evaluation.tensor_memory import peak_tensor_bytes
+from harness.evaluation.cost import peak_tensor_bytes
 from models.errors import UserError
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ from benchmarks.turns import ratios, spread, take_rounds
 from harness.evaluation.extractors.inception import Extractor, standard_weights
 from harness.evaluation.extractors.weights_file import check_there, file_sha256
 from harness.evaluation.image_inputs import FolderImages
-from harness.evaluation.metrics.frechet import frechet_distance
-from harness.evaluation.metrics.moments import FeatureMoments
+from harness.evaluation.metrics.frechet import FeatureMoments, frechet_distance
 from harness.machine.files import atomic_path, check_writable, write_json
 from harness.machine.place import choose_device
 from harness.processes.progress import ProgressListener, ignore_progress

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.evaluation.extractors.base import FeatureExtractor
-from harness.evaluation.metrics.moments import FeatureMoments
+from harness.evaluation.metrics.frechet import FeatureMoments
 from harness.machine.npz import ImageRows
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress, ProgressListener, ignore_progress

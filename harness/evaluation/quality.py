@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Extraction, Features, extract_features
-from harness.evaluation.metrics.frechet import gaussian_distance
+from harness.evaluation.metrics.frechet import fitted_gaussian, gaussian_distance
 from harness.evaluation.metrics.inception_score import inception_score
 from harness.evaluation.metrics.kernel_distance import kernel_distance, squared_discrepancy
-from harness.evaluation.metrics.moments import fitted_gaussian
 from harness.evaluation.metrics.neighbours import neighbour_scores
 from harness.evaluation.reference import Reference, ReferenceStatistics, drawn_without_order
 from harness.machine.npz import ImageRows

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from harness.data.images import Pictures
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Extraction, Features, extract_features, no_features
-from harness.evaluation.metrics.frechet import Gaussian
-from harness.evaluation.metrics.moments import FeatureMoments, fitted_gaussian
+from harness.evaluation.metrics.frechet import FeatureMoments, Gaussian, fitted_gaussian
 from harness.machine.files import atomic_path
 from harness.machine.npz import ImageRows
 from harness.processes.lock import held

@@ -42,8 +42,13 @@ from harness.evaluation.image_inputs import (
     open_images,
     reading_arrays,
 )
-from harness.evaluation.metrics.frechet import Gaussian, check_features, gaussian_of_moments
-from harness.evaluation.metrics.moments import FeatureMoments, fitted_gaussian
+from harness.evaluation.metrics.frechet import (
+    FeatureMoments,
+    Gaussian,
+    check_features,
+    fitted_gaussian,
+    gaussian_of_moments,
+)
 from harness.evaluation.reference import ReferenceStatistics
 from harness.machine.environment import installed_versions
 from harness.machine.file_kinds import shown_names

@@ -25,8 +25,7 @@ from harness.data.images import DataSet
 from harness.evaluation.cost import PeakMemory, measure_peak_memory, model_cost
 from harness.evaluation.extractors import check_extractor
 from harness.evaluation.features import Extraction
-from harness.evaluation.probe.outputs import probe_metrics, probe_trial, write_probe
-from harness.evaluation.probe.probe import NOISE_LEVELS
+from harness.evaluation.probe import NOISE_LEVELS, probe_metrics, probe_trial, write_probe
 from harness.evaluation.quality import Quality, evaluate_samples
 from harness.evaluation.reference import Reference
 from harness.machine.files import full_disk_as_user_error, remove_leftovers, write_json, write_text

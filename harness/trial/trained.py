@@ -11,15 +11,7 @@ from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
 from harness.config.serialisation import from_yaml_file
 from harness.data.datasets import load_data_set
-from harness.evaluation.probe.outputs import (
-    layers,
-    mean,
-    probe_trial,
-    select,
-    timesteps,
-    write_probe,
-)
-from harness.evaluation.probe.probe import (
+from harness.evaluation.probe import (
     DEAD_OPTIONS,
     EFFECTIVE_RANK,
     ENTROPY,
@@ -29,6 +21,12 @@ from harness.evaluation.probe.probe import (
     SHARE,
     SIMILARITY,
     ProbeRow,
+    layers,
+    mean,
+    probe_trial,
+    select,
+    timesteps,
+    write_probe,
 )
 from harness.machine.place import choose_device
 from harness.processes.progress import ignore_progress

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from harness.evaluation.metrics.frechet import (
     check_features,
     check_widths,
+    fitted_gaussian,
     gaussian_distance,
 )
-from harness.evaluation.metrics.moments import fitted_gaussian
 from models.randomness import generator
 
 

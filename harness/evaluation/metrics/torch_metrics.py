@@ -30,10 +30,9 @@ from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 from typing_extensions import override
 
-from harness.evaluation.metrics.frechet import Gaussian, gaussian_distance
+from harness.evaluation.metrics.frechet import FeatureMoments, Gaussian, gaussian_distance
 from harness.evaluation.metrics.inception_score import inception_score
 from harness.evaluation.metrics.kernel_distance import kernel_distance
-from harness.evaluation.metrics.moments import FeatureMoments
 from harness.evaluation.metrics.neighbours import neighbour_scores
 
 Features = NDArray[np.float32]

@@ -8,7 +8,7 @@ import torch
 
 from harness.evaluation.extractors.base import Extracted, FeatureExtractor
 from harness.evaluation.features import Extraction, extract_features
-from harness.evaluation.metrics import moments
+from harness.evaluation.metrics import frechet
 from harness.processes.progress import Progress
 from models.errors import UserError
 
@@ -108,7 +108,7 @@ class Spatial(FeatureExtractor):
 def test_spatial_features_are_kept_as_moments(
     digits: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moments, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(frechet, "ROWS_AT_ONCE", 7)
     found = extract_features(digits[:50], Extraction(Spatial().eval(), 4, "cpu"))
     spatial = digits[:50].reshape(50, 64)[:, ::2].astype(np.float64)
     assert found.spatial is not None

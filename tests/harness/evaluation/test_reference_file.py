@@ -10,8 +10,7 @@ import pytest
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Extraction, extract_features
 from harness.evaluation.image_inputs import ImageInput
-from harness.evaluation.metrics.frechet import gaussian_distance
-from harness.evaluation.metrics.moments import fitted_gaussian
+from harness.evaluation.metrics.frechet import fitted_gaussian, gaussian_distance
 from harness.evaluation.quality import measure_quality
 from harness.evaluation.reference import ReferenceStatistics
 from harness.evaluation.reference_file import (

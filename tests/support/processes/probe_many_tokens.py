@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from harness.data.images import LabelledImages
-from harness.evaluation.probe.probe import ENTROPY, choose_probe_images, probe_attention
+from harness.evaluation.probe import ENTROPY, choose_probe_images, probe_attention
 from models.attention import load_variant
 from models.attention.base import ValueConvolutionConfig
 from models.backbone import Backbone, BackboneConfig

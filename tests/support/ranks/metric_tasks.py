@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.evaluation.metrics.moments import fitted_gaussian
+from harness.evaluation.metrics.frechet import fitted_gaussian
 from harness.evaluation.metrics.torch_metrics import (
     FrechetDistanceMetric,
     InceptionScoreMetric,

@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from harness.evaluation.probe.measures import (
+from harness.evaluation.metrics.attention import (
     effective_rank,
     empty_rows,
     normalized_rows,

@@ -20,8 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.data.images import LabelledImages
-from harness.evaluation.probe.outputs import layers, mean, probe_csv, probe_png, select, timesteps
-from harness.evaluation.probe.probe import (
+from harness.evaluation.probe import (
     DEAD_OPTIONS,
     EFFECTIVE_RANK,
     EMPTY_ROWS,
@@ -33,10 +32,18 @@ from harness.evaluation.probe.probe import (
     ProbeImages,
     ProbeRow,
     choose_probe_images,
+    layers,
+    mean,
     of_sign,
     probe_attention,
+    probe_csv,
+    probe_metrics,
+    probe_png,
+    select,
+    timesteps,
 )
 from harness.machine.environment import ROOT
+from harness.vocabulary.names import check_name
 from models.attention import load_variant
 from models.attention.base import ValueConvolutionConfig
 from models.backbone import Backbone, BackboneConfig, modulate
@@ -224,7 +231,7 @@ def test_few_images_at_a_time_give_the_same_figures(
 ) -> None:
     backbone = network("dydila")
     together = probe_attention(backbone, objective(), shown, 1)
-    monkeypatch.setattr("harness.evaluation.probe.probe._WEIGHTS_AT_ONCE", 2 * 12**2)
+    monkeypatch.setattr("harness.evaluation.probe._WEIGHTS_AT_ONCE", 2 * 12**2)
     apart = probe_attention(backbone, objective(), shown, 1)
     assert [astuple(row)[:3] for row in apart] == [astuple(row)[:3] for row in together]
     for one, other in zip(apart, together, strict=True):
@@ -298,6 +305,46 @@ def test_the_figure_is_drawn_of_one_layer_or_many(count: int) -> None:
     assert pixels.shape[1] > 1000
     colours = {tuple(colour) for colour in pixels.reshape(-1, 3)[::7]}
     assert len(colours) > 20
+
+
+def test_means_are_logged_over_all_and_of_each_layer_and_timestep() -> None:
+    rows = [
+        ProbeRow(layer, timestep, metric, value, head=head)
+        for metric in (ENTROPY, EFFECTIVE_RANK, SIMILARITY)
+        for layer, timestep, head, value in (
+            (0, 240.4, 0, 0.1),
+            (0, 240.4, 1, 0.3),
+            (0, 759.6, 0, 0.5),
+            (3, 240.4, 0, math.nan),
+            (3, 759.6, 0, 0.7),
+        )
+    ]
+    rows.append(ProbeRow(0, 240.4, EMPTY_ROWS, 0.0, head=0))
+    rows.append(ProbeRow(3, 759.6, ROUTING_ENTROPY, 0.25, router="query_kernel"))
+    metrics = probe_metrics(rows)
+    rounded = {name: round(value, 9) for name, value in metrics.items()}
+    assert rounded == {
+        **{
+            f"{metric}{suffix}": value
+            for metric in ("attention_entropy", "attention_effective_rank", "token_similarity")
+            for suffix, value in {
+                "": 0.4,
+                "/layer_00": 0.3,
+                "/layer_03": 0.7,
+                "/timestep_0240": 0.2,
+                "/timestep_0760": 0.6,
+            }.items()
+        },
+        "routing_entropy": 0.25,
+        "routing_entropy/layer_03": 0.25,
+        "routing_entropy/timestep_0760": 0.25,
+    }
+    for name in metrics:
+        check_name(name)
+
+
+def test_nothing_is_logged_of_nothing() -> None:
+    assert probe_metrics([]) == {}
 
 
 @pytest.mark.slow

@@ -3,46 +3,56 @@
 It looks at each layer, head and timestep through the matrix `A` that a variant implies
 (`AttentionBlock.attention_weights`), one head at a time and few images at a time, while the network
 runs: nothing but the rows of figures outlives a layer, so thousands of tokens fit into memory.
+
+Kept are a table of all rows, their means, and a figure with a panel a metric and a line a timestep,
+over the layers.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from harness.data.images import ImageSet, unflipped
-from harness.evaluation.probe.measures import (
+from harness.config.schema import TrialConfig
+from harness.data.images import DataSet, ImageSet, unflipped
+from harness.evaluation.metrics.attention import (
     effective_rank,
     empty_rows,
     normalized_rows,
     row_entropy,
     token_similarity,
 )
+from harness.machine.files import write_bytes, write_text
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.vocabulary import names
 from models.attention.base import AttentionBlock
 from models.attention.parts.products import full_precision, split_heads
 from models.attention.parts.routing import Router
 from models.attention.parts.routing_health import RoutingRecorder
 from models.backbone import Backbone
-from models.objectives import TrainingObjective
+from models.objectives import TrainingObjective, build_objective
 from models.objectives.base import Noised
 from models.randomness import generator
 
 NOISE_LEVELS = 4
 """Of the probe that belongs to every trial."""
 
-ENTROPY = "attention_entropy"
+ENTROPY = names.ATTENTION_ENTROPY
 """Of the rows of A, divided by log N; of a head."""
-EFFECTIVE_RANK = "attention_effective_rank"
+EFFECTIVE_RANK = names.ATTENTION_EFFECTIVE_RANK
 """Of A; of a head."""
-SIMILARITY = "token_similarity"
+SIMILARITY = names.TOKEN_SIMILARITY
 """Mean cosine similarity between the tokens of A v, before any norm of the outputs; of a head."""
 EMPTY_ROWS = "empty_rows"
 """Share of tokens that attend to nothing, which the entropy leaves out; of a head."""
@@ -51,12 +61,25 @@ NEGATIVE_SHARE = "negative_share"
 negative weights are then measured apart as well: see `of_sign`."""
 SHARE = "token_share"
 """Share of tokens that chose an option; of a router and option."""
-ROUTING_ENTROPY = "routing_entropy"
+ROUTING_ENTROPY = names.ROUTING_ENTROPY
 """Of these shares, divided by log n; of a router."""
 ROUTING_TOKEN_ENTROPY = "routing_token_entropy"  # noqa: S105
 """Of a token's probabilities, divided by log n, averaged over tokens; of a router."""
 DEAD_OPTIONS = "dead_options"
 """How many options no token chose; of a router."""
+
+_LOGGED = (ENTROPY, EFFECTIVE_RANK, SIMILARITY, ROUTING_ENTROPY)
+
+_PANELS = {
+    ENTROPY: "row entropy / log N",
+    EFFECTIVE_RANK: "effective rank",
+    SIMILARITY: "token similarity",
+}
+
+_PANEL_SIZE = (2.6, 2.3)
+"""Inches."""
+
+_DOTS_PER_INCH = 200
 
 _WEIGHTS_AT_ONCE = 2**24
 """Entries of A in memory at one time: 64 MiB in float32."""
@@ -91,21 +114,16 @@ class ProbeImages:
 
 
 def choose_probe_images(held_out: ImageSet, count: int) -> ProbeImages:
-    """A fixed random choice of held-out images, and fixed noise.
-
-    Args:
-        held_out: at least `count` images.
-        count: how many.
-    """
+    """A fixed random choice of `count` held-out images, of at least as many, and fixed noise."""
     order = torch.randperm(len(held_out.labels), generator=generator("probe-images"))
     chosen = order[:count]
     noise = torch.randn((count, *held_out.shape), generator=generator("probe-noise"))
-
-    def noise_of(row: int) -> torch.Generator:
-        return generator("probe-latent", row)
-
-    images = held_out.inputs(chosen, unflipped(chosen), noise_of)
+    images = held_out.inputs(chosen, unflipped(chosen), partial(generator, "probe-latent"))
     return ProbeImages(images, held_out.labels[chosen], noise)
+
+
+_Parts = Sequence[tuple[Tensor, ...]]
+"""Images, timesteps and labels, few images at a time."""
 
 
 @torch.inference_mode()
@@ -147,10 +165,6 @@ def probe_attention(
     return tuple(found)
 
 
-_Parts = Sequence[tuple[Tensor, ...]]
-"""Images, timesteps and labels, few images at a time."""
-
-
 def of_sign(metric: str, sign: Literal["positive", "negative"]) -> str:
     """The name of a metric of A's weights of one sign, with all others set to zero."""
     return f"{metric}_{sign}"
@@ -160,6 +174,28 @@ def attention_blocks(network: Backbone) -> tuple[AttentionBlock, ...]:
     """The attention of each layer."""
     found = (block.attention for block in network.blocks)
     return tuple(attention for attention in found if isinstance(attention, AttentionBlock))
+
+
+def probe_trial(
+    network: Backbone,
+    config: TrialConfig,
+    data: DataSet,
+    images: int,
+    noise_levels: int,
+    report: ProgressListener,
+) -> tuple[ProbeRow, ...]:
+    """Probe a trained network on the held-out images that all trials are probed on.
+
+    Args:
+        network: with EMA weights, on the device to use.
+        config: of the trial.
+        data: what it was trained on.
+        images: how many held-out images.
+        noise_levels: how many timesteps.
+        report: told after each timestep.
+    """
+    shown = choose_probe_images(data.held_out, images)
+    return probe_attention(network, build_objective(config.objective), shown, noise_levels, report)
 
 
 def _head_rows(network: Backbone, parts: _Parts, noised: Noised) -> list[ProbeRow]:
@@ -201,11 +237,10 @@ def _measure_head(attention: AttentionBlock, tokens: Tensor, head: int) -> dict[
         # A mixture of signs raises the rank by itself, since no direction is positive throughout.
         found[NEGATIVE_SHARE] = negative.sum(dim=-1).mean(dim=-1)
         signs: dict[Literal["positive", "negative"], Tensor] = {
-            "positive": weights.clamp_min(0.0),
-            "negative": negative,
+            "positive": normalized_rows(weights.clamp_min(0.0)),
+            "negative": normalized_rows(negative),
         }
-        for sign, part in signs.items():
-            rows = normalized_rows(part)
+        for sign, rows in signs.items():
             found[of_sign(ENTROPY, sign)] = row_entropy(rows)
             found[of_sign(EFFECTIVE_RANK, sign)] = effective_rank(rows)
     return found
@@ -226,18 +261,125 @@ def _router_rows(network: Backbone, parts: _Parts, noised: Noised) -> list[Probe
     rows = []
     for layer, recorder in enumerate(recorders):
         for name, health in recorder.health().items():
-            router = name.removesuffix(".router")
-            figures = {
-                ROUTING_ENTROPY: health.usage_entropy,
-                ROUTING_TOKEN_ENTROPY: health.token_entropy,
-                DEAD_OPTIONS: float(health.dead),
-            }
-            rows += [
-                ProbeRow(layer, timestep, metric, value, router=router)
-                for metric, value in figures.items()
+            found = [
+                (ROUTING_ENTROPY, health.usage_entropy, None),
+                (ROUTING_TOKEN_ENTROPY, health.token_entropy, None),
+                (DEAD_OPTIONS, float(health.dead), None),
+                *((SHARE, share, option) for option, share in enumerate(health.shares)),
             ]
             rows += [
-                ProbeRow(layer, timestep, SHARE, share, router=router, option=option)
-                for option, share in enumerate(health.shares)
+                ProbeRow(
+                    layer,
+                    timestep,
+                    metric,
+                    value,
+                    router=name.removesuffix(".router"),
+                    option=option,
+                )
+                for metric, value, option in found
             ]
     return rows
+
+
+def probe_csv(rows: Sequence[ProbeRow]) -> str:
+    """All rows with all digits, a column a field of `ProbeRow`; what a row lacks is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(ProbeRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def select(
+    rows: Sequence[ProbeRow],
+    metric: str,
+    *,
+    layer: int | None = None,
+    timestep: float | None = None,
+) -> list[float]:
+    """The finite values of a metric; of all layers and timesteps where none is given."""
+    return [
+        row.value
+        for row in rows
+        if row.metric == metric
+        and layer in (None, row.layer)
+        and timestep in (None, row.timestep)
+        and math.isfinite(row.value)
+    ]
+
+
+def mean(values: Sequence[float]) -> float:
+    """NaN of nothing."""
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def layers(rows: Sequence[ProbeRow]) -> list[int]:
+    """Those that were measured, in order."""
+    return sorted({row.layer for row in rows})
+
+
+def timesteps(rows: Sequence[ProbeRow]) -> list[float]:
+    """Those that were measured, in order."""
+    return sorted({row.timestep for row in rows})
+
+
+def probe_png(rows: Sequence[ProbeRow]) -> bytes:
+    """Lines are means over the heads, bands their range; early timesteps are dark, late ones light;
+    of at least one row."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    steps, places = timesteps(rows), layers(rows)
+    colors = mpl.colormaps["viridis"]
+    with mpl.rc_context({"font.size": 8, "axes.grid": True, "grid.alpha": 0.3}):
+        width, height = _PANEL_SIZE
+        figure = Figure(figsize=(width * len(_PANELS), height), layout="constrained")
+        panels = zip(figure.subplots(1, len(_PANELS)), _PANELS.items(), strict=True)
+        for axes, (metric, title) in panels:
+            for index, timestep in enumerate(steps):
+                found = [select(rows, metric, layer=layer, timestep=timestep) for layer in places]
+                color = colors(0.9 * index / max(len(steps) - 1, 1))
+                means = [mean(values) for values in found]
+                style = {"marker": "o", "markersize": 3, "label": f"{timestep:.0f}"}
+                axes.plot(places, means, color=color, **style)
+                low, high = (
+                    [extreme(values, default=math.nan) for values in found]
+                    for extreme in (min, max)
+                )
+                axes.fill_between(places, low, high, color=color, alpha=0.12, linewidth=0)
+            axes.set(xlabel="layer", title=title)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+            axes.spines[["top", "right"]].set_visible(False)
+        handles, labels = axes.get_legend_handles_labels()
+        title = "timestep\n(bands: range of heads)"
+        figure.legend(handles, labels, title=title, loc="outside right center", frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
+    return buffer.getvalue()
+
+
+def probe_metrics(rows: Sequence[ProbeRow]) -> dict[str, float]:
+    """The means that are logged: over everything, of each layer, of each timestep.
+
+    A metric that was not measured, such as routing where there are no routers, has none.
+    """
+    metrics: dict[str, float] = {}
+    for metric in _LOGGED:
+        measured = [row for row in rows if row.metric == metric]
+        if measured:
+            metrics[metric] = mean(select(measured, metric))
+        for layer in layers(measured):
+            metrics[names.at_layer(metric, layer)] = mean(select(measured, metric, layer=layer))
+        for timestep in timesteps(measured):
+            values = select(measured, metric, timestep=timestep)
+            metrics[names.at_timestep(metric, timestep)] = mean(values)
+    return metrics
+
+
+def write_probe(rows: Sequence[ProbeRow], folder: Path, name: str) -> tuple[Path, Path]:
+    """Write `name.csv` with all rows, at least one, and `name.png` into a folder."""
+    table, picture = folder / f"{name}.csv", folder / f"{name}.png"
+    write_text(table, probe_csv(rows))
+    write_bytes(picture, probe_png(rows))
+    return table, picture

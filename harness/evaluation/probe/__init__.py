@@ -1,1 +1,0 @@
-"""What trained attention looks like."""
