@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from harness.machine.file_kinds import known_kind
+from harness.machine.files import file_digest
 from models.errors import UserError, first_line
 
 _REFUSED_TYPE = re.compile(r"GLOBAL (?:\x1b\[[\d;]*m)?([\w.]+)")
 """In the words of torch.load, which may colour the type's name."""
-_CHUNK = 2**20
 _WRAPPINGS = ("state_dict", "model", "model_state_dict")
 """Under which a checkpoint may hold its weights beside other things."""
 
@@ -40,17 +40,13 @@ def file_sha256(path: Path) -> str:
     Raises:
         UserError: the file cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+        return file_digest(path)
     except OSError as error:
         raise UserError(
             f"the weights {path} cannot be read: {error.strerror}; name a file of weights that is "
             "there"
         ) from error
-    return digest.hexdigest()
 
 
 def _what_else(path: Path, error: Exception) -> str:
@@ -61,10 +57,7 @@ def _what_else(path: Path, error: Exception) -> str:
             f"no file of tensors alone: it holds a Python object of {refused[1]}, which can run "
             "any program when it is read; expected a state dictionary"
         )
-    kind = known_kind(path)
-    if kind is not None:
-        return kind
-    return (
+    return known_kind(path) or (
         f"no file of tensors ({first_line(error)}): expected .safetensors, or a checkpoint that "
         "torch.load(weights_only=True) reads"
     )
@@ -79,7 +72,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of a TorchScript file, beside the error that is told in one line.
+            warnings.filterwarnings("ignore", message=".*TorchScript", category=UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (
         OSError,
         RuntimeError,

@@ -10,8 +10,11 @@ from harness.evaluation.extractors.weights_file import read_weights
 from models.errors import UserError
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning"
+)
 def test_what_is_no_file_of_weights_is_called_what_it_is(tmp_path: Path) -> None:
+    """And no warning of PyTorch's stands before it: any warning fails a test."""
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "scripted.pth")
     torch.save({"weights": fractions.Fraction(1, 2)}, tmp_path / "objects.pth")
     (tmp_path / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
