@@ -5,19 +5,20 @@ of `FeatureExtractor`, and `check(weights)`, which sees that the weights are the
 file that the user names, or None. Two constants, read without importing the module, tell the
 configuration what fits: `WEIGHTS` (`"required"`, `"optional"` or `"refused"`) and, where there are
 spatial features, `SPATIAL = True`. A module for a family of extractors such as `torch:MODEL` says
-`FAMILY = "torch"`, and both of its functions take `(model, weights)`. With `SIZED = True`, `load`
-takes a last argument: the pixels a side that images are resized to, or None for its own choice.
+`FAMILY = "torch"`, and both of its functions take `(model, weights)`. With `SIZED = True`, both
+take a last argument: the pixels a side that images are resized to, or None for its own choice.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class Extracted(NamedTuple):
@@ -60,10 +61,7 @@ class FeatureExtractor(nn.Module, ABC):
     glibc asks of the system and gives back at every layer, costs up to a third of the time."""
 
     def forward(self, images: Tensor) -> Extracted:
-        """Extract.
-
-        Args:
-            images: (B, H, W, C) uint8 with 1 or 3 channels.
+        """Extract from images (B, H, W, C) uint8 with 1 or 3 channels.
 
         Raises:
             ValueError: not in eval mode, or the images are of another type or shape.
@@ -75,19 +73,38 @@ class FeatureExtractor(nn.Module, ABC):
                 f"images must be uint8 (B, H, W, 1 or 3), not {images.dtype} {tuple(images.shape)}"
             )
         at_once = self.images_on_cpu if images.device.type == "cpu" else None
-        return _joined([self.extract(part) for part in images.split(at_once or len(images))])
+        parts = [self.extract(part) for part in images.split(at_once or len(images))]
+        if len(parts) == 1:
+            return parts[0]
+        spatial = [part.spatial for part in parts if part.spatial is not None]
+        return Extracted(
+            torch.cat([part.features for part in parts]),
+            torch.cat([part.logits for part in parts]),
+            torch.cat(spatial) if spatial else None,
+        )
 
     @abstractmethod
     def extract(self, images: Tensor) -> Extracted:
         """What `forward` does, once the images are known to be right."""
 
 
-def _joined(parts: Sequence[Extracted]) -> Extracted:
-    if len(parts) == 1:
-        return parts[0]
-    spatial = [part.spatial for part in parts if part.spatial is not None]
-    return Extracted(
-        torch.cat([part.features for part in parts]),
-        torch.cat([part.logits for part in parts]),
-        torch.cat(spatial) if spatial else None,
-    )
+def resized(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Images (B, C, H, W) with half-pixel centres, antialiased only when shrinking."""
+    shrinking = any(side > target for side, target in zip(pixels.shape[2:], size, strict=True))
+    return F.interpolate(pixels, size, mode=mode, align_corners=False, antialias=shrinking)
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold every batch norm into the convolution right before it.
+
+    The outputs in eval mode stay the same up to rounding. timm's batch norms hold the activation
+    that follows as their child `act`, which is kept.
+    """
+    for parent in list(network.modules()):
+        before: nn.Module | None = None
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
+                folded = fuse_conv_bn_eval(before.eval(), child.eval())
+                before.weight, before.bias = folded.weight, folded.bias
+                setattr(parent, name, dict(child.named_children()).get("act", nn.Identity()))
+            before = child

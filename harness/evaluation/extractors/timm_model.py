@@ -14,11 +14,11 @@ from typing import Any, Protocol, final, runtime_checkable
 import timm
 import torch
 from timm.data.config import resolve_model_data_config
+from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
-from torch.nn import functional as F
 from typing_extensions import override
 
-from harness.evaluation.extractors.base import Extracted, FeatureExtractor
+from harness.evaluation.extractors.base import Extracted, FeatureExtractor, resized
 from harness.evaluation.extractors.weights_file import check_there, file_sha256, read_weights
 from models.errors import UserError, one_line
 
@@ -62,7 +62,7 @@ class Extractor(FeatureExtractor):
                 damaged or of another model.
         """
         super().__init__()
-        network = _network(model, weights)
+        network = _trained(model, weights)
         config = resolve_model_data_config(network)
         channels, *native = config["input_size"]
         self._interpolation = config["interpolation"]
@@ -72,12 +72,9 @@ class Extractor(FeatureExtractor):
                 f"{self._interpolation}: expected a model of 3 channels and of "
                 f"{' or '.join(_INTERPOLATIONS)} interpolation"
             )
-        self._size = (int(native[0]), int(native[1]))
         if size is None:
             size = next((side for part, side in _PUBLISHED_SIZES.items() if part in model), None)
-        if size is not None and (size, size) != self._size:
-            self._size = (size, size)
-            _change_size(network, model, size)
+        self._size = (int(native[0]), int(native[1])) if size is None else (size, size)
         self.name = f"torch:{model}"
         self.display = model
         self.weights_sha256 = file_sha256(weights)
@@ -89,9 +86,12 @@ class Extractor(FeatureExtractor):
         )
         self.register_buffer("_mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("_std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.network: Any = network.to(memory_format=torch.channels_last).requires_grad_(False)
         self._has_classifier = not isinstance(network.get_classifier(), nn.Identity)
+        _check_patches(network, model, self._size[0])
         try:
+            if self._size != tuple(native) and isinstance(network, _SetsInputSize):
+                network.set_input_size(self._size)
+            self.network = network.to(memory_format=torch.channels_last).requires_grad_(False)
             with torch.inference_mode():
                 found = self.extract(torch.zeros(1, *self._size, 3, dtype=torch.uint8))
         except (RuntimeError, AssertionError, ValueError) as error:
@@ -106,16 +106,7 @@ class Extractor(FeatureExtractor):
         # (B, H, W, C) -> (B, C, H, W)
         pixels = images.permute(0, 3, 1, 2).float()
         if pixels.shape[2:] != self._size:
-            shrinking = any(
-                side > target for side, target in zip(pixels.shape[2:], self._size, strict=True)
-            )
-            pixels = F.interpolate(
-                pixels,
-                self._size,
-                mode=self._interpolation,
-                align_corners=False,
-                antialias=shrinking,
-            ).clamp(0, 255)
+            pixels = resized(pixels, self._size, self._interpolation).clamp(0, 255)
         normalised = (pixels.expand(-1, 3, -1, -1) - self._mean) / self._std
         maps = self.network.forward_features(
             normalised.contiguous(memory_format=torch.channels_last)
@@ -127,25 +118,29 @@ class Extractor(FeatureExtractor):
 
 
 def load(model: str, weights: Path | None, size: int | None) -> Extractor:
-    """A model of timm's.
-
-    Args:
-        model: its name.
-        weights: must be named, since nothing is downloaded.
-        size: pixels a side of what the network sees; None takes the published choice or timm's.
+    """A model of timm's with weights from a file, which must be named: nothing is downloaded.
 
     Raises:
-        UserError: no such model, or its weights are not named, missing, damaged or others.
+        UserError: no such model, it takes no images of that size, or its weights are not named,
+            missing, damaged or others.
     """
-    return Extractor(model, check(model, weights), size)
+    return Extractor(model, _named(model, weights), size)
 
 
-def check(model: str, weights: Path | None) -> Path:
-    """The file.
+def check(model: str, weights: Path | None, size: int | None) -> None:
+    """See that model and weights are there, and that the model's patches fill the size.
 
     Raises:
-        UserError: there is no such model, or the file is not named or missing.
+        UserError: there is no such model, it takes no images of that size, or the file is not named
+            or missing.
     """
+    _named(model, weights)
+    if size is not None:
+        with torch.device("meta"):
+            _check_patches(_created(model), model, size)
+
+
+def _named(model: str, weights: Path | None) -> Path:
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
@@ -159,23 +154,32 @@ def check(model: str, weights: Path | None) -> Path:
     return weights
 
 
-def _change_size(network: nn.Module, model: str, size: int) -> None:
-    if isinstance(network, _SetsInputSize):
-        try:
-            network.set_input_size((size, size))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise UserError(
-                f"torch:{model} takes no images of {size}x{size} pixels ({one_line(error)})"
-            ) from error
+def _check_patches(network: nn.Module, model: str, size: int) -> None:
+    """See that patches leave no rest, which such a network would not look at."""
+    patch = next((one for one in network.modules() if isinstance(one, PatchEmbed)), None)
+    if patch is None or size % patch.patch_size[0] == 0:
+        return
+    side = patch.patch_size[0]
+    below = size // side * side
+    near = f"{below} or {below + side}" if below else f"{side}"
+    raise UserError(
+        f"torch:{model} takes no images of {size}x{size} pixels, since its patches have {side} a "
+        f"side: expected a multiple of {side}, such as {near} (evaluate.extractor_size, "
+        "--extractor-size)"
+    )
 
 
-def _network(model: str, weights: Path) -> Any:
+def _created(model: str) -> Any:
     try:
-        network = timm.create_model(model, pretrained=False)
+        return timm.create_model(model, pretrained=False)
     except RuntimeError as error:
         raise UserError(f"timm cannot build {model}: {error}") from error
-    stored = read_weights(weights)
-    expected = network.state_dict()
+
+
+def _trained(model: str, weights: Path) -> Any:
+    """In eval mode."""
+    network = _created(model)
+    stored, expected = read_weights(weights), network.state_dict()
     odd = sorted(
         name
         for name in stored.keys() | expected.keys()

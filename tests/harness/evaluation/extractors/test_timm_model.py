@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
-from harness.evaluation.extractors import load_extractor
+from harness.evaluation.extractors import check_extractor, load_extractor
 from models.errors import UserError
 from tests.support.stand_ins.random_weights import smooth_images
 
@@ -156,7 +156,34 @@ def test_a_size_is_refused_where_it_is_fixed(name: str) -> None:
         load_extractor(name, None, 224)
 
 
-def test_a_size_that_a_network_does_not_take_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (100, "torch:test_vit takes no images of 100x100 pixels, since its patches have 16 a side"),
+        (100, "a multiple of 16, such as 96 or 112"),
+        (8, "a multiple of 16, such as 16 "),
+    ],
+)
+def test_a_size_that_leaves_a_rest_of_a_patch_is_refused_without_the_weights(
+    size: int, said: str, tmp_path: Path
+) -> None:
     file = saved(timm.create_model("test_vit", pretrained=False), tmp_path / "w.pth")
-    with pytest.raises(UserError, match="torch:test_vit takes no images of 100x100"):
-        load_extractor("torch:test_vit", file, 100)
+    with pytest.raises(UserError, match=said):
+        load_extractor("torch:test_vit", file, size)
+    file.write_bytes(b"not looked at")
+    with pytest.raises(UserError, match=said):
+        check_extractor("torch:test_vit", file, size)
+
+
+def test_sizes_that_fit_are_found_fit_without_the_weights(tmp_path: Path) -> None:
+    """Of patches, and of convolutions, which take any."""
+    (tmp_path / "w.pth").write_bytes(b"not looked at")
+    for model, size in (("test_vit", 96), ("vit_small_patch14_dinov2", 518), ("test_resnet", 101)):
+        check_extractor(f"torch:{model}", tmp_path / "w.pth", size)
+
+
+def test_a_size_that_a_network_does_not_take_is_refused(tmp_path: Path) -> None:
+    """Patches of 4 pixels fill it, but the network is made for one size."""
+    file = saved(timm.create_model("coat_tiny", pretrained=False), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="torch:coat_tiny takes no images of 64x64 pixels"):
+        load_extractor("torch:coat_tiny", file, 64)
