@@ -176,7 +176,7 @@ def encode(options: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from harness.data.latents.encode_in_processes import EncodeSpec, run_encode
+    from harness.data.latents.encode import EncodeSpec, run_encode
     from harness.machine.place import place_from_environment
     from harness.processes.progress import ignore_progress
     from harness.terminal.progress import ProgressView

@@ -288,7 +288,7 @@ class LatentImages(ImageSet):
         drawn = zip(self.rows[index].tolist(), flips.tolist(), strict=True)
         return torch.stack(
             [
-                self.cache.sample(self.cache.moments(row, flip), noise_of(place))
+                self.cache.space.sample(self.cache.moments(row, flip), noise_of(place))
                 for place, (row, flip) in enumerate(drawn)
             ]
         )

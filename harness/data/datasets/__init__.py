@@ -105,11 +105,11 @@ def load_decoder(config: DataConfig, device: torch.device) -> Decoder:
         raise UserError("data.autoencoder is null, but samples of latents must be decoded")
     cache = open_cache(given_path(config.latents, "data.latents"))
     autoencoder = load_autoencoder(config.autoencoder, device)
-    if autoencoder.identity != cache.autoencoder_identity:
+    if autoencoder.identity != cache.space.identity:
         raise UserError(
             f"data.autoencoder {config.autoencoder} has the identity "
             f"{short_hash(autoencoder.identity)}, but the latents in {config.latents} come from "
-            f"{short_hash(cache.autoencoder_identity)}: name the autoencoder that they were "
+            f"{short_hash(cache.space.identity)}: name the autoencoder that they were "
             "encoded with"
         )
     return autoencoder.decode

@@ -76,7 +76,7 @@ def _cache(config: DataConfig) -> LatentCache | None:
         return None
     folder = _named(config.latents, "data.latents", "the latents", f"the folder of: {_ENCODE}")
     cache = _opened(folder, _changed(folder / DESCRIPTION))
-    if not cache.complete:
+    if cache.missing_shards:
         raise UserError(
             f"{folder} lacks {len(cache.missing_shards)} of its shards: repeat the command that "
             "encodes it, which goes on where it stopped"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,104 +37,36 @@ _EXPECTED = (
     "diffusion_pytorch_model.safetensors), or a name on the hub such as stabilityai/sd-vae-ft-ema"
 )
 
-_LONGEST_REASON = 300
-
-
-def find_folder(name: str) -> Path:
-    """The folder of an autoencoder, downloaded into the hub's cache where it has to be.
-
-    Args:
-        name: a folder; or `OWNER/NAME` on the hub, with `/FOLDER` behind it where the repository
-            holds more than the autoencoder.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = given_path(name, "the autoencoder")
-    if path.is_dir():
-        return path
-    hub = _HUB_NAME.fullmatch(name)
-    if path.exists() or hub is None or name.startswith((".", "~")):
-        raise UserError(f"there is no autoencoder {name}: {_EXPECTED}")
-    return _downloaded(name, hub["repository"], hub["folder"])
-
-
-def read_config(folder: Path) -> Mapping[str, Any]:
-    """The configuration that an autoencoder was saved with.
-
-    Raises:
-        UserError: it is missing or is none.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        inside = next((part.parent for part in sorted(folder.glob(f"*vae*/{CONFIG}"))), None)
-        hint = f"name {inside}" if inside else _EXPECTED
-        raise UserError(f"{folder} holds no autoencoder, as it lacks {CONFIG}: {hint}")
-    try:
-        described: dict[str, Any] = read_json(path, dict, remedy="download or copy it again")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {_reason(error)}") from error
-    return described
-
-
-def check_weights(folder: Path) -> None:
-    """See that there are weights that can be read without executing anything.
-
-    Raises:
-        UserError: there are not.
-    """
-    if any(folder.glob(f"{_WEIGHTS}*.safetensors")):
-        return
-    pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")])
-    if pickles:
-        raise UserError(
-            f"{pickles[0]} is a pickle, which could run any code, and is not read: save the "
-            "weights with save_pretrained(FOLDER, safe_serialization=True)"
-        )
-    raise UserError(f"{folder} lacks its weights: expected {_WEIGHTS}.safetensors")
-
-
-def _reason(error: Exception) -> str:
-    return one_line(error, most=_LONGEST_REASON)
-
-
-def _downloaded(name: str, repository: str, folder: str | None) -> Path:
-    """The folder in the hub's cache, which is filled where it has to be."""
-    from huggingface_hub import snapshot_download
-
-    below = f"{folder}/" if folder else ""
-    patterns = [below + pattern for pattern in _DOWNLOADED]
-
-    def fetch(*, local_files_only: bool) -> Path:
-        root = snapshot_download(
-            repository, allow_patterns=patterns, local_files_only=local_files_only
-        )
-        return Path(root) / below
-
-    try:
-        cached = fetch(local_files_only=True)
-        if (cached / CONFIG).is_file() and any(cached.glob("*.safetensors")):
-            return cached
-    except OSError:
-        pass  # Not in the cache yet.
-    try:
-        return fetch(local_files_only=False)
-    # The hub's client raises its own errors, those of HTTP and those of the file system.
-    except Exception as error:
-        raise UserError(
-            f"there is no folder {name}, and the hub did not give it ({_reason(error)}): name a "
-            "local folder in diffusers' layout, or download it where there is a network"
-        ) from error
-
 
 _IRRELEVANT = frozenset({"_diffusers_version", "_name_or_path", "force_upcast", "sample_size"})
 """Keys of a configuration that change no latent in float32 without tiling."""
 
 
-class Autoencoder(LatentSpace, ABC):
+@dataclass(frozen=True)
+class _Kind:
+    """One of diffusers' classes."""
+
+    stochastic: bool
+    blocks: str
+    """Its list with one entry a resolution: all but one halve the side."""
+    moments: Callable[[Any], Tensor]
+    """From what its `encode` returns."""
+
+
+_KINDS = {
+    "AutoencoderKL": _Kind(True, "block_out_channels", lambda out: out.latent_dist.parameters),
+    "AutoencoderDC": _Kind(False, "encoder_block_out_channels", lambda out: out.latent),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Autoencoder(LatentSpace):
     """Between images and latents, always in float32."""
 
-    @abstractmethod
+    network: Any
+    """Of one of diffusers' classes."""
+    device: torch.device
+
     def encode(self, images: Tensor) -> Tensor:
         """What is to know of the latents of images, unscaled.
 
@@ -143,23 +74,43 @@ class Autoencoder(LatentSpace, ABC):
             images: (B, 3, H, W) uint8, on any device.
 
         Returns:
-            (B, C', h, w) float32: mean and log-variance where it is stochastic, or the latent.
+            (B, C', h, w) float32: mean and log-variance if it is stochastic, or the latent.
         """
+        with _exact_arithmetic():
+            encoded = self.network.encode(to_network(images.to(self.device)))
+        return _KINDS[self.class_name].moments(encoded)
 
-    @abstractmethod
     def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
-        """Images of latents as a network sees them.
+        """Images, (B, 3, H, W) uint8, of latents as a network sees them.
 
         Args:
             latents: (B, C, h, w), scaled and shifted, on any device.
             batch_size: images decoded at once, whatever B is, so that memory is bounded.
 
-        Returns:
-            (B, 3, H, W) uint8.
-
         Raises:
             UserError: a pixel is not finite.
         """
+        return torch.cat([self._decode(part) for part in latents.split(batch_size)])
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        with _exact_arithmetic():
+            images = self.network.decode(self.unscaled(latents.to(self.device).float())).sample
+        if not images.isfinite().all():
+            raise UserError(
+                f"{self.class_name} decodes a latent to pixels that are not finite: the latent is "
+                "far from those of images"
+            )
+        return to_uint8(images)
+
+
+@contextmanager
+def _exact_arithmetic() -> Iterator[None]:
+    """Full float32 in convolutions, and the same kernels for the same shapes."""
+    cudnn = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    with torch.no_grad(), cudnn:
+        yield
 
 
 def load_autoencoder(name: str, device: torch.device | str) -> Autoencoder:
@@ -167,15 +118,15 @@ def load_autoencoder(name: str, device: torch.device | str) -> Autoencoder:
 
     Args:
         name: a folder in diffusers' layout; or `OWNER/NAME` on the hub, with `/FOLDER` behind it
-            where the repository holds more than the autoencoder.
+            if the repository holds more than the autoencoder.
         device: where it computes.
 
     Raises:
         UserError: it is not there, is of a class that is not known, or its weights are damaged,
             incomplete or not in a safetensors file.
     """
-    folder = find_folder(name)
-    described = read_config(folder)
+    folder = _find_folder(name)
+    described = _read_config(folder)
     class_name = str(described.get("_class_name"))
     kind = _KINDS.get(class_name)
     if kind is None:
@@ -183,7 +134,7 @@ def load_autoencoder(name: str, device: torch.device | str) -> Autoencoder:
             f"{folder / CONFIG} is of the class {class_name}, but only {' and '.join(_KINDS)} are "
             "known here"
         )
-    check_weights(folder)
+    _check_weights(folder)
     # It takes seconds, and a wrong name is told before.
     import diffusers
 
@@ -207,62 +158,74 @@ def load_autoencoder(name: str, device: torch.device | str) -> Autoencoder:
     network = network.float().eval().requires_grad_(False)
     facts = _facts(network.config, kind, folder)
     identity = _identity(described, network.state_dict())
-    return _DiffusersAutoencoder(
+    return Autoencoder(
         identity, class_name, *facts, kind.stochastic, network.to(device), torch.device(device)
     )
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """One of diffusers' classes."""
+def _find_folder(name: str) -> Path:
+    """The folder of an autoencoder, downloaded into the hub's cache if it has to be."""
+    path = given_path(name, "the autoencoder")
+    if path.is_dir():
+        return path
+    hub = _HUB_NAME.fullmatch(name)
+    if path.exists() or hub is None or name.startswith((".", "~")):
+        raise UserError(f"there is no autoencoder {name}: {_EXPECTED}")
+    below = f"{hub['folder']}/" if hub["folder"] else ""
+    patterns = [below + pattern for pattern in _DOWNLOADED]
 
-    stochastic: bool
-    blocks: str
-    """Its list with one entry a resolution: all but one halve the side."""
-    moments: Callable[[Any], Tensor]
-    """From what its `encode` returns."""
+    def fetch(*, local_files_only: bool) -> Path:
+        from huggingface_hub import snapshot_download
 
+        root = snapshot_download(
+            hub["repository"], allow_patterns=patterns, local_files_only=local_files_only
+        )
+        return Path(root) / below
 
-_KINDS = {
-    "AutoencoderKL": _Kind(True, "block_out_channels", lambda out: out.latent_dist.parameters),
-    "AutoencoderDC": _Kind(False, "encoder_block_out_channels", lambda out: out.latent),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class _DiffusersAutoencoder(Autoencoder):
-    network: Any
-    device: torch.device
-
-    def encode(self, images: Tensor) -> Tensor:
-        with _exact_arithmetic():
-            encoded = self.network.encode(to_network(images.to(self.device)))
-        return _KINDS[self.class_name].moments(encoded)
-
-    def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
-        return torch.cat([self._decode(part) for part in latents.split(batch_size)])
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        with _exact_arithmetic():
-            images = self.network.decode(self.unscaled(latents.to(self.device).float())).sample
-        if not images.isfinite().all():
-            raise UserError(
-                f"{self.class_name} decodes a latent to pixels that are not finite: the latent is "
-                "far from those of images"
-            )
-        return to_uint8(images)
+    # Where it is not in the cache yet.
+    with suppress(OSError):
+        cached = fetch(local_files_only=True)
+        if (cached / CONFIG).is_file() and any(cached.glob("*.safetensors")):
+            return cached
+    try:
+        return fetch(local_files_only=False)
+    # The hub's client raises its own errors, those of HTTP and those of the file system.
+    except Exception as error:
+        raise UserError(
+            f"there is no folder {name}, and the hub did not give it ({_reason(error)}): name a "
+            "local folder in diffusers' layout, or download it where there is a network"
+        ) from error
 
 
-@contextmanager
-def _exact_arithmetic() -> Iterator[None]:
-    """Full float32 in convolutions, and the same kernels for the same shapes."""
-    with (
-        torch.no_grad(),
-        torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ),
-    ):
-        yield
+def _read_config(folder: Path) -> Mapping[str, Any]:
+    """The configuration that an autoencoder was saved with."""
+    path = folder / CONFIG
+    if not path.is_file():
+        inside = next((part.parent for part in sorted(folder.glob(f"*vae*/{CONFIG}"))), None)
+        hint = f"name {inside}" if inside else _EXPECTED
+        raise UserError(f"{folder} holds no autoencoder, as it lacks {CONFIG}: {hint}")
+    try:
+        described: dict[str, Any] = read_json(path, dict, remedy="download or copy it again")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {_reason(error)}") from error
+    return described
+
+
+def _check_weights(folder: Path) -> None:
+    """See that there are weights that can be read without executing anything."""
+    if any(folder.glob(f"{_WEIGHTS}*.safetensors")):
+        return
+    pickles = sorted(path for end in ("bin", "pt", "ckpt") for path in folder.glob(f"*.{end}"))
+    if pickles:
+        raise UserError(
+            f"{pickles[0]} is a pickle, which could run any code, and is not read: save the "
+            "weights with save_pretrained(FOLDER, safe_serialization=True)"
+        )
+    raise UserError(f"{folder} lacks its weights: expected {_WEIGHTS}.safetensors")
+
+
+def _reason(error: Exception) -> str:
+    return one_line(error, most=300)
 
 
 def _facts(config: Mapping[str, Any], kind: _Kind, folder: Path) -> tuple[int, int, float, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -21,15 +21,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from harness.data.latents.shard import Shard, ShardFacts, shard_name
-from harness.data.manifest import Manifest, read_manifest
+from harness.data.manifest import Manifest, first_mistake, read_manifest
 from harness.vocabulary.names import short_hash
 from models.errors import UserError
 
-_LEAST_LOG_VARIANCE, _GREATEST_LOG_VARIANCE = -30.0, 20.0
-"""The bounds of diffusers' `DiagonalGaussianDistribution`."""
+DESCRIPTION, MANIFEST = "cache.json", "manifest.json"
+
+StorageType: TypeAlias = Literal["float16", "float32"]
+
+STORAGE: dict[StorageType, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
 
 GREATEST_RESOLUTION = 8192
 """Pixels a side: whatever is larger is a slip, and would ask for more memory than there is."""
+
+_LEAST_LOG_VARIANCE, _GREATEST_LOG_VARIANCE = -30.0, 20.0
+"""The bounds of diffusers' `DiagonalGaussianDistribution`."""
 
 
 @dataclass(frozen=True)
@@ -66,48 +72,34 @@ class LatentSpace:
         return self.latent_channels, side, side
 
     def moments_shape(self, resolution: int) -> tuple[int, int, int]:
-        """C', h and w of what is encoded: C' is 2C where the autoencoder is stochastic, or C.
+        """C', h and w of what is encoded: C' is 2C if the autoencoder is stochastic, else C.
 
         Raises:
-            UserError: as `latent_shape`.
+            UserError: the side is not a multiple of the downsampling, or is too large.
         """
         channels, rows, columns = self.latent_shape(resolution)
         return channels * (2 if self.stochastic else 1), rows, columns
 
     def sample(self, moments: Tensor, generator: torch.Generator) -> Tensor:
-        """A latent as a network sees it.
+        """A latent as a network sees it, (..., C, h, w).
 
         Args:
             moments: (..., C', h, w), mean and log-variance, or the latent itself, unscaled.
-            generator: of the moments' device; draws nothing where there is nothing to draw.
-
-        Returns:
-            (..., C, h, w).
+            generator: of the moments' device; draws nothing if there is nothing to draw.
         """
-        if not self.stochastic:
-            return self._scaled(moments)
-        mean, log_variance = moments.chunk(2, dim=-3)
-        log_variance = log_variance.clamp(_LEAST_LOG_VARIANCE, _GREATEST_LOG_VARIANCE)
-        noise = torch.randn(
-            mean.shape, generator=generator, dtype=mean.dtype, device=generator.device
-        )
-        return self._scaled(mean + torch.exp(0.5 * log_variance) * noise)
+        latents = moments
+        if self.stochastic:
+            mean, log_variance = moments.chunk(2, dim=-3)
+            log_variance = log_variance.clamp(_LEAST_LOG_VARIANCE, _GREATEST_LOG_VARIANCE)
+            noise = torch.randn(
+                mean.shape, generator=generator, dtype=mean.dtype, device=generator.device
+            )
+            latents = mean + torch.exp(0.5 * log_variance) * noise
+        return (latents - self.shift_factor) * self.scaling_factor
 
     def unscaled(self, latents: Tensor) -> Tensor:
         """What a network sees, as the autoencoder's decoder takes it."""
         return latents / self.scaling_factor + self.shift_factor
-
-    def _scaled(self, latents: Tensor) -> Tensor:
-        return (latents - self.shift_factor) * self.scaling_factor
-
-
-DESCRIPTION = "cache.json"
-
-FORMAT: Literal[1] = 1
-
-StorageType: TypeAlias = Literal["float16", "float32"]
-
-STORAGE: dict[StorageType, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
 
 
 class CacheDescription(BaseModel):
@@ -115,7 +107,7 @@ class CacheDescription(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     manifest_name: str
     manifest_hash: str
     resolution: Annotated[int, Field(ge=1, le=GREATEST_RESOLUTION)]
@@ -146,7 +138,16 @@ class CacheDescription(BaseModel):
         Raises:
             UserError: they do not, with both values of each difference.
         """
-        ours, theirs = self._facts(), wanted._facts()
+        ours, theirs = (
+            {
+                "the manifest": facts.manifest_hash,
+                "the resolution": facts.resolution,
+                "the decoding": facts.decoding,
+                "the dtype": facts.dtype,
+                **{f"the autoencoder's {k}": v for k, v in asdict(facts.autoencoder).items()},
+            }
+            for facts in (self, wanted)
+        )
         differences = [
             f"{name} {_shown(ours[name])} instead of {_shown(theirs[name])}"
             for name in ours
@@ -157,20 +158,6 @@ class CacheDescription(BaseModel):
                 f"{folder} holds latents of {', '.join(differences)}: name an empty folder, or "
                 "encode as they were begun"
             )
-
-    def _facts(self) -> dict[str, Any]:
-        """What must agree, with names for a message; those that follow from others stand last."""
-        space = {
-            f"the autoencoder's {field.name}": getattr(self.autoencoder, field.name)
-            for field in fields(LatentSpace)
-        }
-        return {
-            "the manifest": self.manifest_hash,
-            "the resolution": self.resolution,
-            "the decoding": self.decoding,
-            "the dtype": self.dtype,
-            **space,
-        }
 
 
 def read_description(folder: Path) -> CacheDescription:
@@ -188,16 +175,14 @@ def read_description(folder: Path) -> CacheDescription:
     try:
         return CacheDescription.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "it"
         raise UserError(
-            f"{path} does not describe latents of format {FORMAT}, the only one known: "
-            f"{where}: {first['msg']}"
+            f"{path} does not describe latents of format 1, the only one known: "
+            f"{first_mistake(error)}"
         ) from error
 
 
 def _shown(value: object) -> str:
-    """Hashes are cut, as they are where else the user meets them."""
+    """Hashes are cut, as they are wherever else the user meets them."""
     text = str(value)
     is_hash = len(text) == hashlib.sha256().digest_size * 2
     return f"{short_hash(text)}..." if is_hash else text
@@ -207,10 +192,12 @@ class Sharding:
     """Images in shards, by their ids alone: the order in which they are listed does not matter.
 
     Args:
-        ids: by row of the manifest.
+        ids: of N images, by row of the manifest.
         shards: how many.
     """
 
+    sizes: tuple[int, ...]
+    """Images in each shard."""
     rows: tuple[NDArray[np.int64], ...]
     """The rows in each shard, sorted by id."""
     shard: NDArray[np.int64]
@@ -219,30 +206,19 @@ class Sharding:
     """The place of each row within its shard, (N,)."""
 
     def __init__(self, ids: Sequence[str], shards: int) -> None:
-        held: list[list[int]] = [[] for _ in range(shards)]
-        for row, image_id in enumerate(ids):
-            held[_shard_of(image_id, shards)].append(row)
-        for rows in held:
-            rows.sort(key=ids.__getitem__)
-        self.rows = tuple(np.array(rows, dtype=np.int64) for rows in held)
-        self.shard = np.empty(len(ids), dtype=np.int64)
-        self.place = np.empty(len(ids), dtype=np.int64)
-        for number, rows_held in enumerate(self.rows):
-            self.shard[rows_held] = number
-            self.place[rows_held] = np.arange(len(rows_held))
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Images in each shard."""
-        return tuple(len(rows) for rows in self.rows)
+        numbers = [_shard_of(image_id, shards) for image_id in ids]
+        by_shard = sorted(range(len(ids)), key=lambda row: (numbers[row], ids[row]))
+        order = np.array(by_shard, dtype=np.int64)
+        self.shard = np.array(numbers, dtype=np.int64)
+        self.sizes = tuple(np.bincount(self.shard, minlength=shards).tolist())
+        self.rows = tuple(np.split(order, np.cumsum(self.sizes)[:-1]))
+        self.place = np.empty_like(self.shard)
+        self.place[order] = np.concatenate([np.arange(size) for size in self.sizes])
 
 
 def _shard_of(image_id: str, shards: int) -> int:
     digest = hashlib.sha256(image_id.encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % shards
-
-
-MANIFEST = "manifest.json"
 
 
 class LatentCache:
@@ -251,10 +227,8 @@ class LatentCache:
     Rows are those of the manifest. Shards are opened when they are needed, in each process for
     itself: it can be pickled, and forked at any time.
 
-    Args:
-        folder: where it is.
-        description: how it was made.
-        manifest: the one that it was made from.
+    Raises:
+        UserError: the description's shards are not those of the manifest.
     """
 
     def __init__(self, folder: Path, description: CacheDescription, manifest: Manifest) -> None:
@@ -279,9 +253,9 @@ class LatentCache:
         return self.description.identity
 
     @property
-    def autoencoder_identity(self) -> str:
-        """SHA-256 of the autoencoder, in hex."""
-        return self.description.autoencoder.identity
+    def space(self) -> LatentSpace:
+        """What the autoencoder says of its latents."""
+        return self.description.autoencoder
 
     @property
     def resolution(self) -> int:
@@ -291,29 +265,19 @@ class LatentCache:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """C, h and w."""
-        return self.description.autoencoder.latent_shape(self.resolution)
+        return self.space.latent_shape(self.resolution)
 
     @property
     def missing_shards(self) -> tuple[int, ...]:
         """Shards not written yet, as the folder is now. One without images is never missing."""
         present = {path.name for path in self.folder.iterdir()}
-        return tuple(
-            number
-            for number, size in enumerate(self.description.shard_sizes)
-            if size and shard_name(number) not in present
-        )
-
-    @property
-    def complete(self) -> bool:
-        """Whether all shards are there."""
-        return not self.missing_shards
+        sizes = enumerate(self.description.shard_sizes)
+        return tuple(number for number, size in sizes if size and shard_name(number) not in present)
 
     def moments(self, row: int, mirrored: bool) -> Tensor:
-        """What is stored of an image or of its mirror image, unscaled.
+        """What is stored of an image or of its mirror image, (C', h, w) float32, unscaled.
 
-        Returns:
-            (C', h, w) float32: mean and log-variance where the autoencoder is stochastic, or the
-            latent.
+        It is mean and log-variance if the autoencoder is stochastic, or else the latent.
 
         Raises:
             UserError: its shard is missing, damaged or of something else.
@@ -321,17 +285,11 @@ class LatentCache:
         shard = self.open_shard(int(self.sharding.shard[row]))
         return shard.moments(int(self.sharding.place[row]), mirrored)
 
-    def sample(self, moments: Tensor, generator: torch.Generator) -> Tensor:
-        """(..., C', h, w) to a latent as a network sees it, (..., C, h, w)."""
-        return self.description.autoencoder.sample(moments, generator)
-
     def shard_facts(self, number: int) -> ShardFacts:
         """What a shard must say of itself."""
         images = self.manifest.images
         ids = tuple(images[row].id for row in self.sharding.rows[number].tolist())
-        return ShardFacts(
-            ids, self.autoencoder_identity, self.description.manifest_hash, self.identity
-        )
+        return ShardFacts(ids, self.space.identity, self.description.manifest_hash, self.identity)
 
     def open_shard(self, number: int) -> Shard:
         """A shard, opened once and checked then.
@@ -343,7 +301,7 @@ class LatentCache:
             self._open[number] = Shard(
                 self.folder / shard_name(number),
                 self.shard_facts(number),
-                self.description.autoencoder.moments_shape(self.resolution),
+                self.space.moments_shape(self.resolution),
                 STORAGE[self.description.dtype],
             )
         return self._open[number]

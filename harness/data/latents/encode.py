@@ -13,13 +13,16 @@ The first process makes the folder with its description, and the others join it.
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data.decoding import DECODING, read_checked_image
-from harness.data.latents.autoencoder import Autoencoder
+from harness.data.latents.autoencoder import Autoencoder, load_autoencoder
 from harness.data.latents.cache import (
     DESCRIPTION,
     MANIFEST,
@@ -38,90 +41,48 @@ from harness.data.latents.cache import (
     LatentSpace,
     Sharding,
     StorageType,
+    open_cache,
     read_description,
 )
 from harness.data.latents.shard import shard_name, write_shard
-from harness.data.manifest import Manifest, ManifestImage, write_manifest
+from harness.data.manifest import Manifest, ManifestImage, read_manifest, write_manifest
+from harness.data.sources import open_source
 from harness.data.sources.base import Source
 from harness.data.verify import check_sizes
-from harness.machine.files import full_disk_as_user_error, write_text
+from harness.machine.environment import usable_cores
+from harness.machine.files import full_disk_as_user_error, remove_leftovers, write_text
+from harness.machine.place import choose_device
+from harness.processes.jobs import Job, JobEnded, JobEvent, JobProgressed
 from harness.processes.lock import held
+from harness.processes.pool import run_jobs
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.processes.signals import StopRequest
 from models.errors import UserError, one_line
 
 LOCKS = ".locks"
 """A folder with a file for each shard that was worked on; the kernel frees a lock whose holder
 dies, and the files stay, as removing one could let two processes hold the same lock."""
 
-
-def describe(
-    manifest: Manifest,
-    autoencoder: LatentSpace,
-    *,
-    resolution: int,
-    decoding: str,
-    dtype: StorageType,
-    images_per_shard: int,
-) -> CacheDescription:
-    """What a new cache says of itself.
-
-    Raises:
-        UserError: the resolution does not fit the autoencoder.
-    """
-    autoencoder.latent_shape(resolution)
-    ids = [image.id for image in manifest.images]
-    shards = math.ceil(len(ids) / images_per_shard)
-    facts = {field.name: getattr(autoencoder, field.name) for field in fields(LatentSpace)}
-    return CacheDescription(
-        manifest_name=manifest.name,
-        manifest_hash=manifest.hash,
-        resolution=resolution,
-        decoding=decoding,
-        dtype=dtype,
-        shard_sizes=Sharding(ids, shards).sizes,
-        autoencoder=LatentSpace(**facts),
-    )
-
-
-def begin_cache(
-    folder: Path,
-    wanted: CacheDescription,
-    manifest: Manifest,
-    on_progress: ProgressListener = ignore_progress,
-) -> LatentCache:
-    """The cache in a folder: a new one, or the one that is there, which keeps its own shards.
-
-    Any number of processes may begin at once; where they want different things, one wins. What
-    `on_progress` raises ends the wait for another one.
-
-    Raises:
-        UserError: the folder holds something else, and nothing was written.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: name a folder for the latents")
-    # Listed before the description is looked for, which is there before any shard is.
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if not (folder / DESCRIPTION).is_file():
-        foreign = sorted(name for name in present - {MANIFEST} if not name.startswith("."))
-        if foreign:
-            raise UserError(
-                f"{folder} holds {foreign[0]}, but no {DESCRIPTION}: name an empty folder for the "
-                "latents, or the one of a cache"
-            )
-        (folder / LOCKS).mkdir(parents=True, exist_ok=True)
-        waits = Progress("wait", 0, 1, "waiting for another process to begin the cache")
-        with held(folder / LOCKS / f"{DESCRIPTION}.lock", lambda: on_progress(waits)):
-            if not (folder / DESCRIPTION).is_file():
-                write_manifest(folder / MANIFEST, manifest)
-                write_text(folder / DESCRIPTION, wanted.model_dump_json(indent=2) + "\n")
-    description = read_description(folder)
-    description.check_same(wanted, folder)
-    return LatentCache(folder, description, manifest)
-
-
-STAGE = "encode"
-
 _POLL_SECONDS = 0.5
+
+_WORKER = "harness.data.latents.encode:encode_part"
+
+
+@dataclass(frozen=True)
+class EncodeSpec:
+    """What to encode, as the command line names it."""
+
+    source: str
+    out: str
+    autoencoder: str
+    manifest: str
+    resolution: int
+    dtype: StorageType
+    batch_size: int
+    images_per_shard: int
+    loaders: int
+    device: str
+    """auto, cpu or cuda."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +93,75 @@ class Encoded:
     images: int
     """Encoded by this call; others may have encoded more, before it or beside it."""
     seconds: float
+
+
+def run_encode(spec: EncodeSpec, processes: int, on_progress: ProgressListener) -> Encoded:
+    """Encode until all images are there.
+
+    Args:
+        spec: what to encode.
+        processes: on this machine, GPUs in turn; 1 works in this one.
+        on_progress: told the images that are done.
+
+    Raises:
+        UserError: as `encode`; or a process ended and left the cache incomplete.
+    """
+    if processes == 1:
+        return _encode(spec, on_progress)
+
+    def listen(event: JobEvent) -> None:
+        if isinstance(event, JobProgressed):
+            on_progress(event.progress)
+        # The others would run into the same mistake; what is raised here stops them.
+        if isinstance(event, JobEnded) and event.result.caused_by_user:
+            raise UserError(event.result.reason)
+
+    began = time.perf_counter()
+    logs = Path(tempfile.mkdtemp(prefix="harness-encode-"))
+    numbers = range(processes)
+    try:
+        results = run_jobs(
+            [Job(f"process {number}", asdict(spec), logs / f"{number}.log") for number in numbers],
+            _WORKER,
+            workers=processes,
+            threads_per_worker=max(1, usable_cores() // processes),
+            on_event=listen,
+            gpus=() if spec.device == "cpu" else None,
+        )
+    except BaseException:
+        shutil.rmtree(logs)
+        raise
+    failed = [result for result in results if not result.ok]
+    cache = open_cache(Path(spec.out)) if len(failed) < processes else None
+    if cache is None or cache.missing_shards:
+        raise UserError(
+            f"{len(failed)} of {processes} processes ended, the first: {failed[0].reason} (log: "
+            f"{failed[0].log_path}); the same command goes on where they stopped"
+        )
+    shutil.rmtree(logs)
+    images = sum(result.value for result in results if result.ok)
+    return Encoded(cache, images, time.perf_counter() - began)
+
+
+def encode_part(payload: Mapping[str, Any], report: ProgressListener, stop: StopRequest) -> int:
+    """What a process of several does; how many images it encoded."""
+    return _encode(EncodeSpec(**payload), stop.between_batches(report)).images
+
+
+def _encode(spec: EncodeSpec, on_progress: ProgressListener) -> Encoded:
+    manifest = read_manifest(Path(spec.manifest))
+    return encode(
+        open_source(Path(spec.source)),
+        manifest,
+        load_autoencoder(spec.autoencoder, choose_device(spec.device)),
+        Path(spec.out),
+        resolution=spec.resolution,
+        images_per_shard=spec.images_per_shard,
+        dtype=spec.dtype,
+        batch_size=spec.batch_size,
+        loaders=spec.loaders,
+        on_progress=on_progress,
+    )
 
 
 def encode(
@@ -167,130 +197,152 @@ def encode(
             not that of the manifest or cannot be decoded; or a latent is not finite or too large
             for `dtype`.
     """
-    counts = {"images_per_shard": images_per_shard, "batch_size": batch_size, "loaders": loaders}
-    for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"{name} is {count}, but must be 1 or more")
     began = time.perf_counter()
-    wanted = describe(
-        manifest,
-        autoencoder,
-        resolution=resolution,
-        decoding=DECODING,
-        dtype=dtype,
-        images_per_shard=images_per_shard,
-    )
+    wanted = describe(manifest, autoencoder, resolution, dtype, images_per_shard)
     check_sizes(manifest, source)
-    with _writing_to(folder):
-        cache = begin_cache(folder, wanted, manifest, on_progress)
-        with ThreadPoolExecutor(loaders) as pool:
-            encoder = _Encoder(source, cache, autoencoder, batch_size, loaders, pool, on_progress)
-            images = encoder.run()
-    return Encoded(cache, images, time.perf_counter() - began)
-
-
-@contextmanager
-def _writing_to(folder: Path) -> Iterator[None]:
-    """Context in which latents are written. Images that cannot be read are mistakes already."""
     try:
         with full_disk_as_user_error(f"the latents in {folder}"):
-            yield
+            cache = begin_cache(folder, wanted, manifest, on_progress)
+            with ThreadPoolExecutor(loaders) as pool:
+                ahead = batch_size + loaders
+                encoder = _Encoder(source, cache, autoencoder, batch_size, pool, ahead, on_progress)
+                images = encoder.run()
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({one_line(error)}): name a folder that can be written to"
         ) from error
+    return Encoded(cache, images, time.perf_counter() - began)
 
 
+def describe(
+    manifest: Manifest,
+    autoencoder: LatentSpace,
+    resolution: int,
+    dtype: StorageType,
+    images_per_shard: int,
+) -> CacheDescription:
+    """What a new cache says of itself.
+
+    Raises:
+        UserError: the resolution does not fit the autoencoder.
+    """
+    autoencoder.latent_shape(resolution)
+    ids = [image.id for image in manifest.images]
+    facts = {field.name: getattr(autoencoder, field.name) for field in fields(LatentSpace)}
+    return CacheDescription(
+        manifest_name=manifest.name,
+        manifest_hash=manifest.hash,
+        resolution=resolution,
+        decoding=DECODING,
+        dtype=dtype,
+        shard_sizes=Sharding(ids, math.ceil(len(ids) / images_per_shard)).sizes,
+        autoencoder=LatentSpace(**facts),
+    )
+
+
+def begin_cache(
+    folder: Path,
+    wanted: CacheDescription,
+    manifest: Manifest,
+    on_progress: ProgressListener = ignore_progress,
+) -> LatentCache:
+    """The cache in a folder: a new one, or the one that is there, which keeps its own shards.
+
+    Any number of processes may begin at once; if they want different things, one wins. What
+    `on_progress` raises ends the wait for another one.
+
+    Raises:
+        UserError: the folder holds something else, and nothing was written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a folder for the latents")
+    # Listed before the description is looked for, which is there before any shard is.
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not (folder / DESCRIPTION).is_file():
+        foreign = sorted(name for name in present - {MANIFEST} if not name.startswith("."))
+        if foreign:
+            raise UserError(
+                f"{folder} holds {foreign[0]}, but no {DESCRIPTION}: name an empty folder for the "
+                "latents, or the one of a cache"
+            )
+        (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+        waits = Progress("wait", 0, 1, "waiting for another process to begin the cache")
+        with held(folder / LOCKS / f"{DESCRIPTION}.lock", lambda: on_progress(waits)):
+            if not (folder / DESCRIPTION).is_file():
+                write_manifest(folder / MANIFEST, manifest)
+                write_text(folder / DESCRIPTION, wanted.model_dump_json(indent=2) + "\n")
+    description = read_description(folder)
+    description.check_same(wanted, folder)
+    return LatentCache(folder, description, manifest)
+
+
+@dataclass(frozen=True)
 class _Encoder:
-    def __init__(
-        self,
-        source: Source,
-        cache: LatentCache,
-        autoencoder: Autoencoder,
-        batch_size: int,
-        loaders: int,
-        pool: ThreadPoolExecutor,
-        on_progress: ProgressListener,
-    ) -> None:
-        self.source = source
-        self.cache = cache
-        self.autoencoder = autoencoder
-        self.batch_size = batch_size
-        self.ahead = batch_size + loaders
-        self.pool = pool
-        self.on_progress = on_progress
-        self.sizes = cache.description.shard_sizes
-        self.dtype = STORAGE[cache.description.dtype]
+    source: Source
+    cache: LatentCache
+    autoencoder: Autoencoder
+    batch_size: int
+    pool: ThreadPoolExecutor
+    """Reads and decodes images."""
+    ahead: int
+    """Images that are read and not yet encoded, at most."""
+    on_progress: ProgressListener
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Images in each shard."""
+        return self.cache.description.shard_sizes
 
     def run(self) -> int:
         """Encode what nobody else does, until all is there; how many images that were."""
-        for number in set(range(len(self.sizes))) - set(self.cache.missing_shards):
+        cache = self.cache
+        for number in set(range(len(self.sizes))) - set(cache.missing_shards):
             if self.sizes[number]:
-                self.cache.open_shard(number)
+                cache.open_shard(number)
         images = 0
-        while missing := self.cache.missing_shards:
+        while missing := cache.missing_shards:
             self._report(missing)
-            claimed = False
+            before = images
             for number in missing:
-                with self._claimed(number) as ours:
-                    if ours:
+                name = shard_name(number)
+                # Another process may hold it, or have made it since the folder was listed.
+                with suppress(Timeout), FileLock(cache.folder / LOCKS / f"{name}.lock", timeout=0):
+                    if not (cache.folder / name).exists():
                         self._encode_shard(number)
                         images += self.sizes[number]
-                        claimed = True
-            if not claimed:
+            if images == before:
                 others = f"waiting for {len(missing)} shards that other processes encode"
                 self._report(missing, note=others)
                 time.sleep(_POLL_SECONDS)
         self._report(())
         return images
 
-    @contextmanager
-    def _claimed(self, number: int) -> Iterator[bool]:
-        """Holds a shard that is still to be made; False where another process does, or has."""
-        lock = FileLock(self.cache.folder / LOCKS / f"{shard_name(number)}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            # It may have been made since the folder was listed.
-            yield not (self.cache.folder / shard_name(number)).exists()
-        finally:
-            lock.release()
-
     def _encode_shard(self, number: int) -> None:
-        path = self.cache.folder / shard_name(number)
+        cache = self.cache
+        path = cache.folder / shard_name(number)
         # What a holder that was killed had begun to write; the lock says that nobody still does.
-        for leftover in path.parent.glob(f".{path.stem}-*"):
-            leftover.unlink(missing_ok=True)
-        missing = self.cache.missing_shards
+        remove_leftovers(cache.folder, path.stem)
+        missing = cache.missing_shards
         self._report(missing)
-        images = [self.cache.manifest.images[row] for row in self.cache.sharding.rows[number]]
-        shape = self.autoencoder.moments_shape(self.cache.resolution)
-        moments = torch.empty((len(images), 2, *shape), dtype=self.dtype)
-        pixels = self._decoded(images)
+        images = [cache.manifest.images[row] for row in cache.sharding.rows[number]]
+        shape = cache.space.moments_shape(cache.resolution)
+        moments = torch.empty((len(images), 2, *shape), dtype=STORAGE[cache.description.dtype])
+        pixels = _ahead(self.pool, self._read, images, self.ahead)
         for start in range(0, len(images), self.batch_size):
             part = images[start : start + self.batch_size]
             batch = torch.from_numpy(np.stack([next(pixels) for _ in part]))
             # (B, H, W, 3) -> (B, 3, H, W)
             batch = batch.permute(0, 3, 1, 2).contiguous()
             stop = start + len(part)
-            moments[start:stop, 0] = self._moments(batch, part)
-            moments[start:stop, 1] = self._moments(batch.flip(-1), part)
+            moments[start:stop, 0] = self._moments(batch, part, moments.dtype)
+            moments[start:stop, 1] = self._moments(batch.flip(-1), part, moments.dtype)
             self._report(missing, encoded=stop)
-        write_shard(path, self.cache.shard_facts(number), moments)
+        write_shard(path, cache.shard_facts(number), moments)
 
-    def _decoded(self, images: list[ManifestImage]) -> Iterator[NDArray[np.uint8]]:
-        """(H, W, 3) of each, read and decoded ahead by the pool."""
+    def _read(self, image: ManifestImage) -> NDArray[np.uint8]:
+        return read_checked_image(self.source, self.cache.manifest, image, self.cache.resolution)
 
-        def read(image: ManifestImage) -> NDArray[np.uint8]:
-            cache = self.cache
-            return read_checked_image(self.source, cache.manifest, image, cache.resolution)
-
-        return _ahead(self.pool, read, images, self.ahead)
-
-    def _moments(self, batch: Tensor, images: list[ManifestImage]) -> Tensor:
+    def _moments(self, batch: Tensor, images: list[ManifestImage], dtype: torch.dtype) -> Tensor:
         """(B, C', h, w) in the type of the cache, of (B, 3, H, W)."""
         filled = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), -1, -1, -1)])
         try:
@@ -300,7 +352,7 @@ class _Encoder:
                 f"the memory does not hold a batch of {self.batch_size} images of "
                 f"{self.cache.resolution} pixels a side: encode with a smaller --batch-size"
             ) from error
-        stored = moments.to(self.dtype)
+        stored = moments.to(dtype)
         fine = stored.isfinite().flatten(1).all(dim=1)
         if fine.all():
             return stored
@@ -319,7 +371,7 @@ class _Encoder:
     def _report(self, missing: tuple[int, ...], encoded: int = 0, note: str = "") -> None:
         total = sum(self.sizes)
         done = total - sum(self.sizes[number] for number in missing) + encoded
-        self.on_progress(Progress(STAGE, done, total, note))
+        self.on_progress(Progress("encode", done, total, note))
 
 
 def _ahead(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,7 @@ class ShardFacts:
 
     def as_json(self) -> str:
         """For the file's metadata."""
-        facts = {**self._identities(), "ids": list(self.ids)}
-        return json.dumps(facts, sort_keys=True)
+        return json.dumps(asdict(self), sort_keys=True)
 
     def check_same(self, found: dict[str, Any], path: Path) -> None:
         """See that a file's metadata are these.
@@ -54,17 +53,15 @@ class ShardFacts:
         Raises:
             UserError: they are not.
         """
-        for name, expected in self._identities().items():
-            if found.get(name) != expected:
+        for name in ("autoencoder", "manifest", "cache"):
+            expected, other = getattr(self, name), found.get(name)
+            if other != expected:
                 raise UserError(
-                    f"{path} is of another {name} ({short_hash(str(found.get(name)))}) than its "
-                    f"folder ({short_hash(expected)}): {_MEND}"
+                    f"{path} is of another {name} ({short_hash(str(other))}) than its folder "
+                    f"({short_hash(expected)}): {_MEND}"
                 )
         if found.get("ids") != list(self.ids):
             raise UserError(f"{path} holds other images than the manifest has in it: {_MEND}")
-
-    def _identities(self) -> dict[str, str]:
-        return {"autoencoder": self.autoencoder, "manifest": self.manifest, "cache": self.cache}
 
 
 def write_shard(path: Path, facts: ShardFacts, moments: Tensor) -> None:
@@ -114,19 +111,13 @@ class Shard:
             ) from error
         facts.check_same(found, path)
         count = len(facts.ids)
-        expected = (
-            ([count, 2, *row_shape], _CODES[dtype]),
-            (count, 2, _DIGEST_BYTES),
-        )
-        stored = (self._moments.get_shape(), self._moments.get_dtype())
-        if (stored, self._digests.shape) != expected:
-            raise UserError(f"{path} holds {stored} instead of {expected[0]}: {_MEND}")
+        expected = [count, 2, *row_shape], _CODES[dtype]
+        stored = self._moments.get_shape(), self._moments.get_dtype()
+        if stored != expected or self._digests.shape != (count, 2, _DIGEST_BYTES):
+            raise UserError(f"{path} holds {stored} instead of {expected}: {_MEND}")
 
     def moments(self, place: int, mirrored: bool) -> Tensor:
-        """What is stored of an image or of its mirror image.
-
-        Returns:
-            (C', h, w) float32, in memory of its own.
+        """What is stored of an image or its mirror image, (C', h, w) float32, as a copy.
 
         Raises:
             UserError: it is not what was written.

@@ -20,7 +20,7 @@ from PIL import Image
 
 from harness.cli.data import encode
 from harness.cli.options import Parser
-from harness.data.latents import encode_in_processes as encode_command
+from harness.data.latents import encode as encode_command
 from harness.data.latents.autoencoder import load_autoencoder
 from harness.data.latents.cache import open_cache
 from harness.data.manifest import Manifest, ManifestClass, ManifestImage, write_manifest
@@ -92,7 +92,7 @@ def test_a_folder_of_images_becomes_a_folder_of_latents(
 ) -> None:
     assert run(*arguments(made, tmp_path / "latents", dtype="float32")) == 0
     cache = open_cache(tmp_path / "latents")
-    assert cache.complete
+    assert not cache.missing_shards
     captured = capsys.readouterr()
     assert f"two/v1: {IMAGES} images and their mirror images, {IMAGES} of them encoded" in (
         captured.out
@@ -158,7 +158,7 @@ def test_only_the_first_of_a_job_speaks(
     assert run(*arguments(made, tmp_path)) == 0
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
-    assert open_cache(tmp_path).complete
+    assert not open_cache(tmp_path).missing_shards
 
 
 def test_no_process_is_refused(made: Path, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_killed_command_is_resumed_by_the_same_command(
             time.sleep(0.001)
         os.kill(process.pid, signal.SIGKILL)
     written = {path.name: path.stat().st_ino for path in out.glob("shard-*")}
-    assert not open_cache(out).complete
+    assert open_cache(out).missing_shards
     assert subprocess.run(command, env=subprocess_environment, check=False).returncode == 0
     assert shards(out) == shards(tmp_path / "undisturbed")
     assert (

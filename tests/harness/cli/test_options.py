@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from harness.cli import data, evaluate
 from harness.cli.main import main
 from harness.cli.options import Parser, spec_of
-from harness.data.latents.encode_in_processes import EncodeSpec
+from harness.data.latents.encode import EncodeSpec
 from harness.evaluation.standalone.spec import BuildSpec, EvaluateSpec
 from harness.vocabulary.metrics import Measurement
 

@@ -15,6 +15,7 @@ from harness.data.make_manifest import make_manifest
 from harness.data.manifest import Manifest
 from harness.data.sources.base import Entry, EntryIndex, Source, index_entries
 from harness.processes.progress import ignore_progress
+from models.errors import UserError
 
 
 class MemorySource(Source):
@@ -50,12 +51,15 @@ class MemorySource(Source):
         ]
         return index_entries(self, class_ids, found, [()] * len(found))
 
+    def read(self, entry_id: str) -> bytes:
+        if entry_id in self.damaged:
+            raise UserError(f"{entry_id} is damaged")
+        if entry_id in self.unread:
+            raise AssertionError(f"{entry_id} is read")
+        return self.files[entry_id]
+
     def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
-        if entry.id in self.unread:
-            raise AssertionError(f"{entry.id} is read")
-        if entry.id in self.damaged:
-            raise ValueError(f"{entry.id} is damaged")
-        return self.files[entry.id]
+        raise AssertionError("it is read by its id")
 
 
 def picture(width: int = 8, height: int = 8, seed: int = 0) -> bytes:

@@ -86,15 +86,13 @@ class LinearAutoencoder(Autoencoder):
         small = torch.nn.functional.avg_pool2d(images.double() / 255, self.downsampling).float()
         return torch.cat([small[:, :1] * self.weight, small[:, 1:2] - 3.0], dim=1)
 
-    def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
-        raise NotImplementedError
-
 
 @pytest.fixture(scope="session")
 def linear_autoencoder() -> Callable[..., LinearAutoencoder]:
     def build(weight: float = 1.0, **fields: Any) -> LinearAutoencoder:
         identity = hashlib.sha256(str(weight).encode()).hexdigest()
-        return LinearAutoencoder(identity, "Linear", 1, 4, 0.5, 0.25, True, weight=weight, **fields)
+        space = (identity, "Linear", 1, 4, 0.5, 0.25, True)
+        return LinearAutoencoder(*space, None, torch.device("cpu"), weight=weight, **fields)
 
     return build
 

@@ -52,9 +52,7 @@ def build(tmp_path: Path, images_in_memory: Callable[..., Any]) -> Callable[...,
         dtype: Any = "float16", name: str = "latents", space: LatentSpace = SPACE
     ) -> LatentCache:
         manifest = images_in_memory(IMAGES).manifest()
-        wanted = describe(
-            manifest, space, resolution=6, decoding="v1", dtype=dtype, images_per_shard=20
-        )
+        wanted = describe(manifest, space, resolution=6, dtype=dtype, images_per_shard=20)
         cache = begin_cache(tmp_path / name, wanted, manifest)
         for number, rows in enumerate(cache.sharding.rows):
             moments = torch.stack([stored(int(row)) for row in rows]).to(getattr(torch, dtype))
@@ -72,9 +70,7 @@ def test_a_wait_for_the_process_that_begins_a_cache_ends_when_a_stop_is_requeste
     tmp_path: Path, images_in_memory: Callable[..., Any]
 ) -> None:
     manifest = images_in_memory(IMAGES).manifest()
-    wanted = describe(
-        manifest, SPACE, resolution=6, decoding="v1", dtype="float16", images_per_shard=20
-    )
+    wanted = describe(manifest, SPACE, resolution=6, dtype="float16", images_per_shard=20)
     stop = StopRequest()
     threading.Timer(0.2, stop.request, ["SIGTERM"]).start()
     with (
@@ -101,9 +97,9 @@ def test_it_tells_what_it_was_made_from(build: Callable[..., LatentCache]) -> No
     cache = build()
     assert cache.latent_shape == (4, 3, 3)
     assert cache.resolution == 6
-    assert cache.autoencoder_identity == "a" * 64
+    assert cache.space.identity == "a" * 64
     assert len(cache.manifest.images) == IMAGES
-    assert cache.complete
+    assert not cache.missing_shards
 
 
 def test_a_sample_is_scaled_as_by_its_autoencoder(build: Callable[..., LatentCache]) -> None:
@@ -111,7 +107,7 @@ def test_a_sample_is_scaled_as_by_its_autoencoder(build: Callable[..., LatentCac
     moments = cache.moments(0, mirrored=False)
     noise = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(5))
     expected = (moments[:4] + (moments[4:] / 2).exp() * noise - 0.1159) * 0.3611
-    sample = cache.sample(moments, torch.Generator().manual_seed(5))
+    sample = cache.space.sample(moments, torch.Generator().manual_seed(5))
     torch.testing.assert_close(sample, expected)
 
 
@@ -134,10 +130,10 @@ def test_shards_are_ordinary_safetensors_files(build: Callable[..., LatentCache]
 
 
 def test_identity_changes_with_everything_that_changes_a_latent(
-    images_in_memory: Callable[..., Any],
+    images_in_memory: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def identity(images: int = 3, space: LatentSpace = SPACE, **changed: Any) -> str:
-        facts = {"resolution": 6, "decoding": "v1", "dtype": "float16", "images_per_shard": 2}
+        facts = {"resolution": 6, "dtype": "float16", "images_per_shard": 2}
         manifest = images_in_memory(images).manifest()
         return describe(manifest, space, **{**facts, **changed}).identity
 
@@ -147,10 +143,12 @@ def test_identity_changes_with_everything_that_changes_a_latent(
         identity(space=LatentSpace("b" * 64, "AutoencoderKL", 4, 2, 0.3611, 0.1159, True)),
         identity(space=LatentSpace("a" * 64, "AutoencoderKL", 4, 2, 0.5, 0.1159, True)),
         identity(resolution=8),
-        identity(decoding="v2"),
         identity(dtype="float32"),
     ]
+    monkeypatch.setattr("harness.data.latents.encode.DECODING", "next")
+    changed.append(identity())
     assert len(set(changed)) == len(changed)
+    monkeypatch.undo()
     assert identity(images_per_shard=1) == identity()
 
 
@@ -186,9 +184,7 @@ def test_a_row_is_read_without_its_shard(
 ) -> None:
     space = LatentSpace("a" * 64, "AutoencoderKL", 8, 2, 1.0, 0.0, stochastic=True)
     manifest = images_in_memory(100).manifest()
-    wanted = describe(
-        manifest, space, resolution=128, decoding="v1", dtype="float32", images_per_shard=100
-    )
+    wanted = describe(manifest, space, resolution=128, dtype="float32", images_per_shard=100)
     cache = begin_cache(tmp_path / "large", wanted, manifest)
     moments = torch.zeros(100, 2, *space.moments_shape(128))
     write_shard(shard(cache, 0), cache.shard_facts(0), moments)
@@ -240,7 +236,7 @@ def test_a_missing_shard_is_named_and_counted(build: Callable[..., LatentCache])
     cache = build()
     shard(cache, 1).unlink()
     assert cache.missing_shards == (1,)
-    assert not cache.complete
+    assert cache.missing_shards
     with pytest.raises(UserError, match="shard-00001.safetensors is missing: run"):
         cache.moments(first_row(cache, 1), mirrored=False)
     cache.moments(first_row(cache, 0), mirrored=False)
