@@ -42,7 +42,7 @@ def make_manifest(
     Args:
         source: of the images.
         name: of the manifest, with its version.
-        class_ids: the classes in label order; None takes those of the source, in its order.
+        class_ids: the classes in label order; None takes the source's, in its order.
         classes: how many of the source's classes to draw; None takes all.
         per_class: how many images a class to draw; None takes all.
         seed: of these draws. A larger number keeps what a smaller one draws.

@@ -27,13 +27,9 @@ Result = TypeVar("Result")
 def read_each(
     work: Callable[[Source, str], Result], source: Source, ids: Sequence[str], processes: int
 ) -> Iterator[Result]:
-    """`work(source, id)` of each id, in the order given.
+    """`work(source, id)` of each id, in the order given; one process is this one.
 
-    Args:
-        work: a function of a module, so that other processes find it.
-        source: of the images.
-        ids: N of them.
-        processes: 1 works in this one.
+    `work` is a function of a module, so that other processes find it.
 
     Raises:
         UserError: a process was killed.

@@ -55,14 +55,12 @@ def class_order(name: str) -> tuple[int, int, str, str]:
 
 @dataclass
 class LeftOut:
-    """What was passed over."""
+    """What was passed over: hidden files and folders, a folder counted once; links to a folder
+    above; and files that are no images, by their suffix in lower case."""
 
     hidden: int = 0
-    """Files and folders that are hidden or that macOS adds; a folder counts once."""
     loops: int = 0
-    """Links to a folder above, which are not followed."""
     others: Counter[str] = field(default_factory=Counter)
-    """Files that are no images, by their suffix in lower case."""
 
     def takes(self, name: str) -> bool:
         """Count a visible file where it is no image; whether it was one."""
@@ -100,20 +98,19 @@ def _counted(count: int, one: str, many: str) -> str:
 
 @dataclass(frozen=True)
 class ImageWalk:
-    """The images below a folder, at any depth."""
+    """The N images below a folder, at any depth."""
 
     root: Path
     names: tuple[str, ...]
-    """N paths from the root, with slashes, sorted folder by folder."""
+    """Paths from the root, with slashes, sorted folder by folder."""
     sizes: tuple[int, ...]
-    """N, in bytes."""
+    """Bytes."""
     folders: tuple[str, ...]
     """All visible folders, with slashes, whether images are in them or not."""
     left_out: LeftOut
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """N paths."""
         return tuple(self.root / name for name in self.names)
 
 

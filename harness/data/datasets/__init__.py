@@ -5,7 +5,7 @@ A data set is one module with three functions:
 - `check(config: DataConfig) -> None` sees without reading an image that the data set is there and
   fits the configuration;
 - `content(config: DataConfig) -> str | None` is a hash of all that the network will see, which
-  becomes part of the hashes of trials, or None where a library carries the images;
+  becomes part of the hashes of trials, or None if a library carries the images;
 - `load(config: DataConfig) -> DataSet` makes the checks and opens the images.
 
 Its `FIELDS` name those of the fields `manifest` and `latents` that it uses.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -26,6 +27,9 @@ from harness.data.images import DataSet, to_uint8
 from harness.machine.files import given_path
 from harness.vocabulary.names import short_hash
 from models.errors import UserError
+
+Decoder = Callable[[Tensor], Tensor]
+"""(B, C, h, w) of the network to (B, 3, H, W) or (B, 1, H, W) uint8."""
 
 
 def data_content(config: DataConfig) -> str | None:
@@ -44,8 +48,8 @@ def load_data_set(config: DataConfig) -> DataSet:
     """Read the data set that a configuration names.
 
     Raises:
-        UserError: it is missing, its images do not fit the configuration, or it is not the one
-            that `data.content` asks for.
+        UserError: it is missing, does not fit the configuration, or is not the one that
+            `data.content` asks for.
     """
     module = _module(config)
     if config.content is not None:
@@ -54,8 +58,12 @@ def load_data_set(config: DataConfig) -> DataSet:
     return data_set
 
 
+def _module(config: DataConfig) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{config.name}")
+
+
 def _met_content(module: ModuleType, config: DataConfig) -> str | None:
-    """The hash, which is the one asked for where one is."""
+    """The hash, which is the one asked for if one is."""
     content: str | None = module.content(config)
     if config.content is not None and content != config.content:
         raise UserError(
@@ -66,32 +74,17 @@ def _met_content(module: ModuleType, config: DataConfig) -> str | None:
     return content
 
 
-def _module(config: DataConfig) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{config.name}")
-
-
 def bind_content(ablation: Ablation) -> Ablation:
     """Fill in `data.content` of every trial from what its paths name.
 
     Raises:
         UserError: the data are missing, or are not those of a content that was written down.
     """
-    known: dict[DataConfig, str | None] = {}
-
-    def content_of(config: DataConfig) -> str | None:
-        if config not in known:
-            known[config] = data_content(config)
-        return known[config]
-
-    return ablation.with_content(content_of)
-
-
-Decoder = Callable[[Tensor], Tensor]
-"""(B, C, h, w) of the network to (B, 3, H, W) or (B, 1, H, W) uint8."""
+    return ablation.with_content(cache(data_content))
 
 
 def load_decoder(config: DataConfig, device: torch.device) -> Decoder:
-    """The decoder of a data set: rounding, where the network sees pixels.
+    """The decoder of a data set: rounding, if the network sees pixels.
 
     Raises:
         UserError: the autoencoder is missing, or is not the one that the latents come from.
@@ -103,13 +96,12 @@ def load_decoder(config: DataConfig, device: torch.device) -> Decoder:
 
     if config.autoencoder is None:
         raise UserError("data.autoencoder is null, but samples of latents must be decoded")
-    cache = open_cache(given_path(config.latents, "data.latents"))
+    made_by = open_cache(given_path(config.latents, "data.latents")).space.identity
     autoencoder = load_autoencoder(config.autoencoder, device)
-    if autoencoder.identity != cache.space.identity:
+    if autoencoder.identity != made_by:
         raise UserError(
             f"data.autoencoder {config.autoencoder} has the identity "
             f"{short_hash(autoencoder.identity)}, but the latents in {config.latents} come from "
-            f"{short_hash(cache.space.identity)}: name the autoencoder that they were "
-            "encoded with"
+            f"{short_hash(made_by)}: name the autoencoder that they were encoded with"
         )
     return autoencoder.decode

@@ -9,21 +9,31 @@ from pathlib import Path
 
 import torch
 
+from harness.config.sections import DataConfig
 from harness.data.images import DataSet, ImageSet
+from harness.machine.files import file_digest
 from models.errors import UserError
 from models.randomness import generator
 
 
-def check_held_out(count: int, total: int) -> None:
-    """See that images are left to train on, at least two: samples are compared with the covariance
-    of the training images, which one image has not.
-
-    Args:
-        count: images to hold out.
-        total: images that there are.
+def check_side(config: DataConfig, side: int, images: str) -> None:
+    """See that the configuration asks for the one resolution that some images have.
 
     Raises:
-        UserError: too few would be left.
+        UserError: it asks for another.
+    """
+    if config.resolution != side:
+        raise UserError(
+            f"data.resolution is {config.resolution}, but {images} are {side}x{side} pixels: "
+            f"set data.resolution={side}"
+        )
+
+
+def check_held_out(count: int, total: int) -> None:
+    """See that two images are left to train on: samples are compared with their covariance.
+
+    Raises:
+        UserError: `count` of `total` images held out leave fewer.
     """
     if count > total - 2:
         raise UserError(
@@ -33,15 +43,10 @@ def check_held_out(count: int, total: int) -> None:
 
 
 def hold_out(images: ImageSet, count: int, title: str) -> DataSet:
-    """Split a data set that has no split of its own.
-
-    Args:
-        images: N of them.
-        count: how many images to hold out, drawn as evenly from the classes as their sizes allow.
-        title: of the data set.
+    """Split a data set that has no split of its own, as evenly as the sizes of classes allow.
 
     Raises:
-        UserError: no image would be left for training.
+        UserError: too few images would be left for training.
     """
     labels = images.labels
     total = len(labels)
@@ -56,24 +61,18 @@ def hold_out(images: ImageSet, count: int, title: str) -> DataSet:
     turn = torch.empty(total, dtype=torch.int64)
     turn[by_class] = torch.arange(total) - first[shuffled[by_class]]
     ranked = order[torch.argsort(turn, stable=True)]
-    held_out = ranked[:count].sort().values
-    train = ranked[count:].sort().values
+    held_out, train = (part.sort().values for part in (ranked[:count], ranked[count:]))
     return DataSet(images.subset(train), images.subset(held_out), title)
-
-
-_DIGITS = 16
 
 
 def hash_of_facts(facts: object) -> str:
     """16 hex digits over what can be written as JSON."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def hash_of_files(files: Iterable[tuple[str, Path]]) -> str:
     """16 hex digits over names and contents, in the order given."""
     digest = hashlib.sha256()
     for name, path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").digest()
-        digest.update(name.encode() + b"\0" + content)
-    return digest.hexdigest()[:_DIGITS]
+        digest.update(name.encode() + b"\0" + bytes.fromhex(file_digest(path)))
+    return digest.hexdigest()[:16]

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from harness.config.sections import DataConfig
-from harness.data.datasets.base import check_held_out, hash_of_files, hold_out
+from harness.data.datasets.base import check_held_out, check_side, hash_of_files, hold_out
 from harness.data.decoding import UnreadableImageError, opened_image
 from harness.data.images import DataSet, LabelledImages
 from harness.data.sources.base import Source
@@ -26,21 +24,109 @@ from harness.data.walk import walk_images
 from harness.machine.files import given_path
 from models.errors import UserError, one_line
 
+ENVIRONMENT = "HARNESS_CIFAR10"
 FOLDER = "cifar-10-batches-py"
-
 BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 
 _SIDE = 32
-
 _ORIGINALS = 50_000
 """Training images in the original files."""
+_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+_SHOWN = 5
+"""Unusable images that an error names."""
+_GET_IT = (
+    "get it with: "
+    """python -c "from torchvision.datasets import CIFAR10; CIFAR10('data', download=True)" """
+    'and then SET="data.path=data", or SET="data.path=..." with a zip or folder of class folders'
+)
+
+
+def check(config: DataConfig) -> None:
+    """See that the images are there, without opening one.
+
+    Raises:
+        UserError: they are not, are not those of CIFAR-10's classes, or are too few; or the
+            configuration asks for another resolution.
+    """
+    check_side(config, _SIDE, "the images of CIFAR-10")
+    path = _named(config.path)
+    batches = _batches_folder(path)
+    if batches is None:
+        check_held_out(config.held_out, len(_class_folders(path).entries()))
+    else:
+        check_originals(batches)
+        check_held_out(config.held_out, _ORIGINALS)
+
+
+def content(config: DataConfig) -> str:
+    """A hash of the files that hold the images, whichever way they are laid out."""
+    path = _named(config.path)
+    if path.is_file():
+        return hash_of_files([("", path)])
+    batches = _batches_folder(path)
+    names, folder = (walk_images(path).names, path) if batches is None else (BATCHES, batches)
+    return hash_of_files((name, folder / name) for name in names)
+
+
+def load(config: DataConfig) -> DataSet:
+    """The training images, some of them held out, drawn evenly from the classes.
+
+    They are read from `data.path` or, if that is null, from the environment variable
+    HARNESS_CIFAR10. Decoding the images of a zip takes about ten seconds.
+
+    Raises:
+        UserError: the images are not there, are not those of CIFAR-10's classes, cannot be read, or
+            are too few; or the configuration asks for another resolution.
+    """
+    check(config)
+    path = _named(config.path)
+    batches = _batches_folder(path)
+    if batches is None:
+        found = read_class_folders(_class_folders(path), _SIDE)
+    else:
+        found = read_batches(batches)
+    return hold_out(found, config.held_out, "CIFAR-10")
+
+
+def _named(path: str | None) -> Path:
+    given, key = (path, "data.path") if path else (os.environ.get(ENVIRONMENT), ENVIRONMENT)
+    if not given:
+        raise UserError(
+            f"CIFAR-10 is not there: data.path is null and {ENVIRONMENT} is not set; {_GET_IT}"
+        )
+    source = given_path(given, key)
+    if not source.exists():
+        raise UserError(f"CIFAR-10 is not there: {key} names {source}; {_GET_IT}")
+    return source
+
+
+def _batches_folder(source: Path) -> Path | None:
+    """The folder with torchvision's files, if this is one or holds one."""
+    folders = (source / FOLDER, source)
+    return next((folder for folder in folders if (folder / BATCHES[0]).is_file()), None)
+
+
+def _class_folders(path: Path) -> Source:
+    """A folder or zip with a folder for each of CIFAR-10's classes."""
+    source = open_class_folders(path)
+    try:
+        names = source.class_ids
+    except UserError as error:
+        raise UserError(f"CIFAR-10 is not there: {error}; {_GET_IT}") from error
+    if names != _CLASSES:
+        more = ", ..." if len(names) > len(_CLASSES) else ""
+        raise UserError(
+            f"{path} has the classes {', '.join(names[: len(_CLASSES)])}{more}, "
+            f"but those of CIFAR-10 are {', '.join(_CLASSES)}; {_GET_IT}"
+        )
+    return source
 
 
 def check_originals(folder: Path) -> None:
-    """See that the files are CIFAR-10's own, by their MD5, so that it is safe to open them.
-
-    Args:
-        folder: the one that holds `data_batch_1`.
+    """See that the files beside `data_batch_1` are CIFAR-10's own, by their MD5.
 
     Raises:
         UserError: a file is missing, or is not the original.
@@ -51,22 +137,19 @@ def check_originals(folder: Path) -> None:
     sums = {**dict(CIFAR10.train_list), CIFAR10.meta["filename"]: CIFAR10.meta["md5"]}
     missing = [name for name in sums if not (folder / name).is_file()]
     if missing:
-        raise UserError(f"{folder} lacks {', '.join(missing)}; get it with: {_HOW_TO_GET_IT}")
+        raise UserError(f"{folder} lacks {', '.join(missing)}; {_GET_IT}")
     for name, md5 in sums.items():
         if not check_integrity(str(folder / name), md5):
             raise UserError(
                 f"{folder / name} is not CIFAR-10's original, whose MD5 is {md5}: it is damaged or "
-                f"was made anew; get it with: {_HOW_TO_GET_IT}"
+                f"was made anew; {_GET_IT}"
             )
 
 
 def read_batches(folder: Path) -> LabelledImages:
-    """The training images of the original files, in the order of the files.
+    """The training images of the original files beside `data_batch_1`, in the order of the files.
 
-    They are pickles, which could run any code, and are opened only where they are the originals.
-
-    Args:
-        folder: the one that holds `data_batch_1`.
+    They are pickles, which could run any code, and are opened only if they are the originals.
 
     Raises:
         UserError: a file is missing, or is not the original.
@@ -85,178 +168,45 @@ def read_batches(folder: Path) -> LabelledImages:
     return LabelledImages(images, labels, tuple(files.classes))
 
 
-_SHOWN = 5
-
-
-def open_class_folders(source: Path) -> Source:
-    """A folder or zip of class folders.
-
-    Raises:
-        UserError: it is missing, or is neither of both.
-    """
-    if source.is_dir():
-        return FolderSource(source)
-    if not source.exists():
-        raise UserError(f"there is no folder or zip {source}")
-    if not zipfile.is_zipfile(source):
-        raise UserError(f"{source} is neither a folder nor a zip of class folders, or is cut off")
-    return ZipSource(source)
+def open_class_folders(path: Path) -> Source:
+    """A folder or zip of class folders, or a UserError if it is neither."""
+    if path.is_dir():
+        return FolderSource(path)
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is neither a folder nor a zip of class folders, or is cut off")
+    return ZipSource(path)
 
 
 def read_class_folders(source: Source, side: int) -> LabelledImages:
-    """Read square colour images that all have one size.
-
-    Grey, palette and other images become RGB; transparency is dropped.
-
-    Args:
-        source: of class folders.
-        side: pixels a side.
+    """Read square images, all of `side` pixels a side, as RGB; transparency is dropped.
 
     Raises:
-        UserError: it holds no images, or some that lie in no class folder; or some images cannot be
-            read or have another size, with the first of them and the number of all.
+        UserError: there are none, or some lie in no class folder; or some cannot be read or have
+            another size, with the first of them and the number of all.
     """
     entries = source.entries()
-    pixels = np.empty((len(entries), 3, side, side), dtype=np.uint8)
+    pixels = np.empty((len(entries), side, side, 3), dtype=np.uint8)
     problems = []
     for index, entry in enumerate(entries):
         try:
-            pixels[index] = _pixels(source.read(entry.id), side).transpose(2, 0, 1)
+            with opened_image(source.read(entry.id)) as image:
+                # The size stands in the header, so a wrong one costs no decoding.
+                if image.size != (side, side):
+                    columns, rows = image.size
+                    raise UnreadableImageError(f"{columns}x{rows} instead of {side}x{side} pixels")
+                pixels[index] = np.asarray(image.convert("RGB"))
         except UnreadableImageError as error:
             problems.append(f"{entry.id} ({error})")
         except UserError as error:
             # What a source says names itself and the image once more; its cause does not.
             problems.append(f"{entry.id} ({one_line(error.__cause__ or error)})")
     if problems:
+        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise UserError(
             f"{source.path}: {len(problems)} of {len(entries)} images cannot be used: "
-            f"{_first(problems)}; mend or remove them"
+            f"{', '.join(problems[:_SHOWN])}{more}; mend or remove them"
         )
+    # (N, H, W, 3) -> (N, 3, H, W)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor([entry.label for entry in entries], dtype=torch.int64)
-    return LabelledImages(torch.from_numpy(pixels), labels, source.class_ids)
-
-
-def _pixels(content: bytes, side: int) -> NDArray[np.uint8]:
-    """(side, side, 3)."""
-    with opened_image(content) as image:
-        # The size stands in the header, so a wrong one costs no decoding.
-        if image.size != (side, side):
-            columns, rows = image.size
-            raise UnreadableImageError(f"{columns}x{rows} instead of {side}x{side} pixels")
-        return np.asarray(image.convert("RGB"))
-
-
-def _first(problems: Sequence[str]) -> str:
-    more = len(problems) - _SHOWN
-    return ", ".join(problems[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-ENVIRONMENT = "HARNESS_CIFAR10"
-
-_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
-
-_HOW_TO_GET_IT = (
-    """python -c "from torchvision.datasets import CIFAR10; CIFAR10('data', download=True)" """
-    'and then SET="data.path=data", or SET="data.path=..." with a zip or folder of class folders'
-)
-
-
-def check(config: DataConfig) -> None:
-    """See that the images are there, without opening one.
-
-    Raises:
-        UserError: they are not, are not those of CIFAR-10's classes, or are too few; or the
-            configuration asks for another resolution.
-    """
-    if config.resolution != _SIDE:
-        raise UserError(
-            f"data.resolution is {config.resolution}, but the images of CIFAR-10 are "
-            f"{_SIDE}x{_SIDE} pixels: set data.resolution={_SIDE}"
-        )
-    source = _source(config.path)
-    batches = _batches_folder(source)
-    if batches is None:
-        check_held_out(config.held_out, len(_class_folders(source).entries()))
-    else:
-        check_originals(batches)
-        check_held_out(config.held_out, _ORIGINALS)
-
-
-def content(config: DataConfig) -> str:
-    """A hash of the files that hold the images, whichever way they are laid out."""
-    source = _source(config.path)
-    if source.is_file():
-        return hash_of_files([("", source)])
-    batches = _batches_folder(source)
-    if batches is not None:
-        return hash_of_files((name, batches / name) for name in BATCHES)
-    return hash_of_files((name, source / name) for name in walk_images(source).names)
-
-
-def load(config: DataConfig) -> DataSet:
-    """The training images, some of them held out, drawn evenly from the classes.
-
-    They are read from `data.path` or, where that is null, from the environment variable
-    HARNESS_CIFAR10. Decoding the images of a zip takes about ten seconds.
-
-    Raises:
-        UserError: as `check`; or the images cannot be read, are not those of CIFAR-10's classes, or
-            would all be held out.
-    """
-    check(config)
-    source = _source(config.path)
-    batches = _batches_folder(source)
-    if batches is None:
-        found = read_class_folders(_class_folders(source), _SIDE)
-    else:
-        found = read_batches(batches)
-    return hold_out(found, config.held_out, "CIFAR-10")
-
-
-def _class_folders(path: Path) -> Source:
-    """A folder or zip with a folder for each of CIFAR-10's classes."""
-    source = open_class_folders(path)
-    try:
-        names = source.class_ids
-    except UserError as error:
-        raise UserError(f"CIFAR-10 is not there: {error}; get it with: {_HOW_TO_GET_IT}") from error
-    if names != _CLASSES:
-        more = ", ..." if len(names) > len(_CLASSES) else ""
-        raise UserError(
-            f"{path} has the classes {', '.join(names[: len(_CLASSES)])}{more}, "
-            f"but those of CIFAR-10 are {', '.join(_CLASSES)}; get it with: {_HOW_TO_GET_IT}"
-        )
-    return source
-
-
-def _source(path: str | None) -> Path:
-    given = path or os.environ.get(ENVIRONMENT)
-    if not given:
-        raise UserError(
-            f"CIFAR-10 is not there: data.path is null and {ENVIRONMENT} is not set; "
-            f"get it with: {_HOW_TO_GET_IT}"
-        )
-    key = "data.path" if path else ENVIRONMENT
-    source = given_path(given, key)
-    if not source.exists():
-        raise UserError(
-            f"CIFAR-10 is not there: {key} names {source}; get it with: {_HOW_TO_GET_IT}"
-        )
-    return source
-
-
-def _batches_folder(source: Path) -> Path | None:
-    """The folder with torchvision's files, if this is one or holds one."""
-    folders = (source / FOLDER, source)
-    return next((folder for folder in folders if (folder / BATCHES[0]).is_file()), None)
+    return LabelledImages(images, labels, source.class_ids)

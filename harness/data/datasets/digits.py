@@ -10,12 +10,8 @@ import numpy as np
 import torch
 
 from harness.config.sections import DataConfig
-from harness.data.datasets.base import check_held_out, hold_out
+from harness.data.datasets.base import check_held_out, check_side, hold_out
 from harness.data.images import DataSet, LabelledImages
-from models.errors import UserError
-
-_SIDE = 8
-_IMAGES = 1797
 
 
 def check(config: DataConfig) -> None:
@@ -24,12 +20,8 @@ def check(config: DataConfig) -> None:
     Raises:
         UserError: it asks for another resolution, or for more held-out images than there are.
     """
-    if config.resolution != _SIDE:
-        raise UserError(
-            f"data.resolution is {config.resolution}, but the digits are {_SIDE}x{_SIDE} pixels: "
-            f"set data.resolution={_SIDE}"
-        )
-    check_held_out(config.held_out, _IMAGES)
+    check_side(config, 8, "the digits")
+    check_held_out(config.held_out, 1797)
 
 
 def content(config: DataConfig) -> None:
@@ -40,7 +32,7 @@ def load(config: DataConfig) -> DataSet:
     """The digits, held-out images drawn evenly from the classes.
 
     Raises:
-        UserError: as `check`, or everything would be held out.
+        UserError: it asks for another resolution, or for more held-out images than there are.
     """
     from sklearn.datasets import load_digits
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.config.sections import DataConfig
 from harness.data.datasets.base import check_held_out, hash_of_facts, hold_out
 from harness.data.decoding import DECODING
-from harness.data.images import DataSet, EncodedImages, ImageSet, LatentImages
+from harness.data.images import DataSet, EncodedImages, LatentImages
 from harness.data.latents.cache import DESCRIPTION, LatentCache, open_cache
 from harness.data.manifest import Manifest, read_manifest
 from harness.data.sources import open_source
@@ -29,7 +29,7 @@ def check(config: DataConfig) -> None:
     Sizes of all images are compared with the manifest; contents are when an image is read.
 
     Raises:
-        UserError: they do not.
+        UserError: something is missing or does not fit.
     """
     images = _named(config.path, "data.path", "the images", "a folder, archive or shards")
     cache = _cache(config)
@@ -50,9 +50,10 @@ def content(config: DataConfig) -> str:
 def load(config: DataConfig) -> DataSet:
     """The images of the manifest, some of them held out, drawn evenly from the classes.
 
+    With latents, images are looked at only when they are measured, and their sizes compared then.
+
     Raises:
-        UserError: as `check`; or all images would be held out. With latents, images are looked at
-            only where they are measured, and their sizes compared then.
+        UserError: something is missing or does not fit, or too few images would be left.
     """
     images = _named(config.path, "data.path", "the images", "a folder, archive or shards")
     cache = _cache(config)
@@ -61,8 +62,7 @@ def load(config: DataConfig) -> DataSet:
     if cache is None:
         return hold_out(pictures(), config.held_out, manifest.name)
     _check_fits(config, cache)
-    latents: ImageSet = LatentImages(cache, pictures)
-    return hold_out(latents, config.held_out, manifest.name)
+    return hold_out(LatentImages(cache, pictures), config.held_out, manifest.name)
 
 
 def _pictures(images: Path, manifest: Manifest, resolution: int) -> EncodedImages:

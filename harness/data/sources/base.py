@@ -43,12 +43,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class EntryIndex:
-    """What a source holds, and where."""
+    """What a source holds, and where: N entries, sorted by label and id."""
 
     class_ids: tuple[str, ...]
-    """By label."""
     entries: tuple[Entry, ...]
-    """N of them, sorted by label and id."""
     places: NDArray[np.int64]
     """(N, K): K numbers by which the kind of source finds each entry."""
     wrapping: str = ""
@@ -122,21 +120,11 @@ class Source(ABC):
 
     @abstractmethod
     def _list(self) -> EntryIndex:
-        """Find all images.
-
-        Raises:
-            OSError: something cannot be opened.
-            UserError: the source is damaged, or holds no image of a class.
-        """
+        """Find all images, or raise an OSError, or a UserError if the source is damaged."""
 
     @abstractmethod
     def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
-        """The bytes of one entry.
-
-        Raises:
-            OSError: it cannot be opened.
-            ValueError: it is damaged; the text says how.
-        """
+        """The bytes of one entry, or an OSError, or a ValueError that says how it is damaged."""
 
 
 @dataclass(frozen=True)
@@ -186,21 +174,13 @@ def index_entries(
 
 
 def beginning(path: Path) -> bytes:
-    """The first 512 bytes of a file, which tell most kinds.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """The first 512 bytes of a file, which tell most kinds."""
     with path.open("rb") as file:
         return file.read(512)
 
 
 def visible_files(folder: Path, suffix: str) -> list[Path]:
-    """The files directly in a folder that end in `suffix` and are not hidden.
-
-    Raises:
-        OSError: the folder cannot be listed.
-    """
+    """The files directly in a folder that end in `suffix` and are not hidden."""
     return [
         path
         for path in folder.iterdir()
@@ -215,22 +195,13 @@ def shorten(names: Sequence[str], most: int = 3) -> str:
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
-    """Open a file and read `size` bytes of it.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: it ends before.
-    """
+    """`size` bytes of a file, or a ValueError if it ends before."""
     with path.open("rb", buffering=0) as file:
         return read_exactly(file.fileno(), offset, size)
 
 
 def read_exactly(descriptor: int, offset: int, size: int) -> bytes:
-    """Read `size` bytes of an open file, without a position that threads or processes share.
-
-    Raises:
-        ValueError: it ends before.
-    """
+    """`size` bytes of an open file, without a position that threads or processes share."""
     parts = []
     missing = size
     # One call returns 2 GiB at most, and fewer bytes on some network file systems.

@@ -33,14 +33,13 @@ FoundFile = tuple[str, int, tuple[int, ...]]
 """A path with slashes, bytes, and the numbers by which a source finds the file."""
 
 _HEADER = struct.Struct("<4s22xHH")
-"""What stands before each file of a zip: signature, and the lengths of its name and of an extra
-field."""
+"""Before each file of a zip: signature, and the lengths of its name and of an extra field."""
 _ENCRYPTED = 1
 
 
 def recognise(path: Path) -> Recognised | None:
-    """A folder with an image anywhere in it, or a zip: a file that begins as one, or that ends as
-    one, as a file within a tar may too."""
+    """A folder with an image anywhere in it; or a zip: it begins as one, or at least ends as one,
+    as a file within a tar may too."""
     if path.is_dir():
         image = first_image(path)
         return Recognised(f"the image {image}", lambda: FolderSource(path)) if image else None
@@ -56,14 +55,12 @@ def index_class_folders(
     folders: Iterable[str],
     left_out: LeftOut | None = None,
 ) -> EntryIndex:
-    """Arrange images into classes by the folders that they lie in.
-
-    They lie as `CLASS/IMAGE` at the top, or below folders that wrap all of them.
+    """Arrange images into classes by folders: `CLASS/IMAGE`, at the top or below others.
 
     Args:
         source: named in messages.
         files: in any order, other files than images too.
-        folders: paths of folders that are really there: a class without an image is found here.
+        folders: that are really there: a class without an image is found here.
         left_out: what was left out before; what is left out here is added.
 
     Raises:

@@ -18,14 +18,12 @@ StoredLabel = int | str
 
 
 class LabelledEntry(NamedTuple):
-    """An image that a source found, with its label as it is stored."""
+    """An image with its label as it is stored, its bytes, and the numbers that say where it is."""
 
     id: str
     label: StoredLabel
     size: int
-    """Bytes."""
     place: tuple[int, ...]
-    """The numbers by which the source finds it."""
 
 
 def index_labelled(
@@ -33,11 +31,8 @@ def index_labelled(
 ) -> EntryIndex:
     """The index of images with stored labels.
 
-    Args:
-        source: named in messages.
-        names: class names by label. None: they are not known, so numbers become names themselves,
-            and names are numbered as sorted.
-        found: the images.
+    `names` are those of classes by label. If they are not known, numbers become names themselves,
+    and names are numbered as sorted.
 
     Raises:
         UserError: a label is beyond the names or negative, or some are numbers and some names; two
@@ -89,16 +84,9 @@ _NUMBERED = re.compile(r"(.*?)(\d+)-of-(\d+)")
 
 
 def training_files(folder: Path, files: Sequence[Path]) -> tuple[Path, ...]:
-    """Leave out the files that are named after a split for validation or test.
+    """All but the files that are named after a split for validation or test, sorted by name.
 
     If only one split is there, it is taken, whichever it is.
-
-    Args:
-        folder: named in messages.
-        files: one or more in it.
-
-    Returns:
-        Sorted by name.
 
     Raises:
         UserError: there are several splits, but none for training; or, by the numbers in their

@@ -94,12 +94,7 @@ def recognise(path: Path) -> Recognised | None:
 
 
 class ParquetSource(Source):
-    """Rows in random access: ids are `FILE#row`. An image costs the reading of its group of rows.
-
-    Args:
-        path: what the user named, a file or the folder of the files.
-        files: those to read, in the order of their names.
-    """
+    """Rows in random access: ids are `FILE#row`. An image costs reading its group of rows."""
 
     def __init__(self, path: Path, files: tuple[Path, ...]) -> None:
         super().__init__(path)

@@ -63,11 +63,7 @@ def is_tar(block: bytes) -> bool:
 
 
 def first_files(path: Path) -> list[str]:
-    """Names of the first files of a tar.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """Names of the first files of a tar, or a UserError if it is damaged."""
     files = (member.name for member in tar_members(path) if not member.is_folder)
     return list(islice(files, _LOOKED_AT))
 
@@ -87,13 +83,11 @@ def key_and_part(name: str) -> tuple[str, str]:
 
 
 class TarMember(NamedTuple):
-    """A file or folder in a tar."""
+    """A file or folder in a tar, and where in the file on disk its bytes begin."""
 
     name: str
     offset: int
-    """Where in the file on disk its first byte stands."""
     size: int
-    """Bytes."""
     is_folder: bool
 
 
@@ -102,14 +96,9 @@ def tar_members(
 ) -> Iterator[TarMember]:
     """All files and folders, in the order of the archive.
 
-    Args:
-        path: an archive.
-        start: where in the file a tar begins, for a tar within a tar.
-        size: bytes that it has; None reads up to the end of the file.
-        inner: its name there.
+    A tar within a tar begins at `start`, has `size` bytes, and is called `inner` in messages.
 
     Raises:
-        OSError: it cannot be opened.
         UserError: it is damaged or cut off, or has links or sparse files.
     """
     what = f"{path}" if inner is None else f"{inner} in {path}"

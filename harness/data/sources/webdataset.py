@@ -37,8 +37,6 @@ from models.errors import UserError
 
 EXPECTED = "WebDataset shards with labels (KEY.jpg and KEY.cls or KEY.json)"
 
-_FIELDS = ("label", "class")
-_CLASSES = "classes.txt"
 _LARGEST_LABEL = 2**20
 """Bytes of a file that labels an image."""
 
@@ -68,12 +66,7 @@ def _opened(folder: Path, shards: list[Path]) -> WebDatasetSource:
 
 
 class WebDatasetSource(Source):
-    """Shards in random access: ids are `SHARD/key`.
-
-    Args:
-        path: what the user named, a shard or the folder of the shards.
-        shards: those to read, in the order of their names.
-    """
+    """Shards in random access: ids are `SHARD/key`."""
 
     def __init__(self, path: Path, shards: tuple[Path, ...]) -> None:
         super().__init__(path)
@@ -90,7 +83,7 @@ class WebDatasetSource(Source):
             raise UserError(
                 f"{self.path} holds no image: expected {' or '.join(SAMPLE_IMAGES)} files"
             )
-        return index_labelled(self, _class_names(self.shards[0].parent / _CLASSES), found)
+        return index_labelled(self, _class_names(self.shards[0].parent / "classes.txt"), found)
 
     def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
         number, offset = place
@@ -127,7 +120,7 @@ def _label(shard: Path, key: str, part: str, member: TarMember) -> StoredLabel:
             value = text = read_range(shard, member.offset, member.size).decode().strip()
             if part == "json":
                 stored = json.loads(text)
-                value = next((stored[field] for field in _FIELDS if field in stored), None)
+                value = next((stored[key] for key in ("label", "class") if key in stored), None)
             if isinstance(value, str) and value.removeprefix("-").isdecimal():
                 value = int(value)
         except (ValueError, TypeError, RecursionError):

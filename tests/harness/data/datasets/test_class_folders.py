@@ -109,7 +109,6 @@ def test_a_zip_with_damaged_and_encrypted_members_is_refused(class_folders: Buil
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: root / "gone", "there is no folder or zip"),
         (lambda root: root / "text.zip", "neither a folder nor a zip"),
         (lambda root: root / "empty", "holds no image"),
         (lambda root: root / "flat", "expected images as CLASS/IMAGE, but found 0.png"),
