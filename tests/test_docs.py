@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.catalogue import names as names_of
+from harness.config.layers import names as names_of
 from harness.config.load import load_ablation
 from harness.config.sections import TrainConfig
 from harness.machine.environment import EXPERIMENTS, ROOT

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.cli.options import EXPERIMENTS_DIR, command
 
 if TYPE_CHECKING:
-    from harness.config.catalogue import Kind
+    from harness.config.layers import Kind
 
 
 @command(EXPERIMENTS_DIR, name="list")
@@ -50,9 +50,16 @@ class Listed:
 
 def list_files(kind: Kind, experiments_dir: Path) -> tuple[Listed, ...]:
     """All ablations, searches or scales by name, broken files included."""
-    from harness.config.ablation_file import QUESTION, read_ablation_file
-    from harness.config.catalogue import SUFFIX, files
-    from harness.config.layers import ABOUT, NAME_WORDS, about_line, is_safe_name, load_layers
+    from harness.config.layers import (
+        ABOUT,
+        NAME_WORDS,
+        SUFFIX,
+        about_line,
+        files,
+        is_safe_name,
+        load_layers,
+    )
+    from harness.config.load import QUESTION, read_ablation_file
     from harness.config.mistakes import Mistake, Origin
     from harness.config.yaml_source import read_yaml, shown_path
     from harness.search.config import read_search_file

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
 from harness.config.discovery import matching
 from harness.config.sections import Section
@@ -92,51 +93,31 @@ class SlurmCluster(Section):
         """Processes a trial."""
         return self.nodes * self.tasks_per_node
 
-    @field_validator("additional")
-    @classmethod
-    def _no_option_of_ours(
-        cls, options: dict[str, str | int | float | bool]
-    ) -> dict[str, str | int | float | bool]:
-        problems = []
-        for name, value in options.items():
+    def problems(self) -> Iterator[str]:
+        for name, value in self.additional.items():
+            key = f"cluster.additional.{name}"
             if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
-                problems.append(f"{name!r} is no long option of sbatch, such as nodelist")
+                yield f"cluster.additional has {name!r}, no long option of sbatch, such as nodelist"
                 continue
             option = name.replace("_", "-")
             if option in OWN_OPTIONS:
                 field = OWN_OPTIONS[option]
                 instead = f"set {field} instead" if field else "the launcher needs its own value"
-                problems.append(f"cluster.additional.{name} cannot be set: {instead}")
+                yield f"{key} cannot be set: {instead}"
             if value is False or "\n" in str(value):
-                problems.append(f"cluster.additional.{name} must be true or one line of text")
-        if problems:
-            raise ValueError("\n".join(problems))
-        return options
-
-    @field_validator("setup")
-    @classmethod
-    def _setup_without_options(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
-        if any(line.lstrip().startswith("#SBATCH") for line in lines):
-            raise ValueError("#SBATCH lines belong in cluster.additional")
-        return lines
-
-    @model_validator(mode="after")
-    def _each_process_has_a_gpu(self) -> SlurmCluster:
+                yield f"{key} must be true or one line of text"
+        if any(line.lstrip().startswith("#SBATCH") for line in self.setup):
+            yield "cluster.setup has #SBATCH lines, which belong in cluster.additional"
         if self.gpus_per_node is not None and self.tasks_per_node > self.gpus_per_node:
-            raise ValueError(
+            yield (
                 "cluster.tasks_per_node must not exceed cluster.gpus_per_node, since each process "
                 f"needs a GPU of its own, but {self.tasks_per_node} > {self.gpus_per_node}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _signal_comes_in_time(self) -> SlurmCluster:
         if self.signal_seconds >= 60 * self.minutes:
-            raise ValueError(
+            yield (
                 f"cluster.signal_seconds must be less than cluster.time, but {self.signal_seconds} "
                 f"s are not less than {self.minutes} min"
             )
-        return self
 
 
 ClusterConfig = LocalCluster | SlurmCluster

@@ -1,18 +1,17 @@
 """What a configuration may name, found in the packages that hold it without importing them.
 
-Samplers, extractors and data sets live on higher floors than the configuration, and importing them
-would load their libraries. So the modules of a package are read as text: a module that defines the
-function of its kind's contract offers the names in its `NAMES`, or else its own name; one with a
-`FAMILY` offers every name `FAMILY:ANYTHING`. Its other constants, such as the objective that a
-sampler solves, are what the configuration can check before anything is imported.
+Samplers, extractors and data sets live on higher floors, and importing them would load their
+libraries. So modules are read as text: one that defines the function of its kind's contract offers
+the names in its `NAMES`, or else its own name; one with a `FAMILY` every name `FAMILY:ANYTHING`.
+Its other constants, such as the objective that a sampler solves, can be checked as well.
 """
 
 from __future__ import annotations
 
 import ast
-import pkgutil
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -77,68 +76,52 @@ def offered_name(offers: Callable[[], Mapping[str, Offer]]) -> AfterValidator:
         found = offers()
         if offer_of(name, found) is None:
             shown = [offer.shown for offer in found.values()]
-            _refuse(f"one of {', '.join(shown)}", shown)
+            raise _refusal(f"one of {', '.join(shown)}", shown)
         return name
 
     return AfterValidator(check)
 
 
 def matching(pattern: str, words: str) -> AfterValidator:
-    """Accepts text that matches a pattern as a whole.
-
-    Args:
-        pattern: a regular expression.
-        words: what such a text is, for the message.
-    """
+    """Accepts text that a regular expression matches as a whole; `words` say what it is then."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            _refuse(words, ())
+            raise _refusal(words)
         return text
 
     return AfterValidator(check)
 
 
-def _refuse(words: str, names: Sequence[str]) -> None:
-    """Raise an error in pydantic's own form for a value that is none of those allowed."""
-    quoted = ", ".join(f"'{name}'" for name in names)
-    context = {"words": words, "expected": quoted}
-    raise PydanticCustomError("literal_error", "Input should be {words}", context)
+def _refusal(words: str, names: Sequence[str] = ()) -> PydanticCustomError:
+    """An error in pydantic's own form for a value that is none of those allowed."""
+    context = {"words": words, "expected": ", ".join(f"'{name}'" for name in names)}
+    return PydanticCustomError("literal_error", "Input should be {words}", context)
 
 
 def _offers(package: str, function: str) -> Mapping[str, Offer]:
     spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    return _read(package, tuple(folders or ()), function)
+    return _read(package, tuple(spec.submodule_search_locations or ()) if spec else (), function)
 
 
 @cache
 def _read(package: str, folders: tuple[str, ...], function: str) -> Mapping[str, Offer]:
     """The offers of all modules in the folders of a package, sorted by name."""
     found: dict[str, Offer] = {}
-    for info in pkgutil.iter_modules(folders):
-        path = Path(info.module_finder.path, f"{info.name}.py")  # type: ignore[union-attr]
-        if info.ispkg:
-            continue
+    for path in sorted(path for folder in folders for path in Path(folder).glob("*.py")):
         body = ast.parse(path.read_bytes()).body
-        if not any(isinstance(node, ast.FunctionDef) and node.name == function for node in body):
-            continue
-        constants = _constants(body)
-        names = constants.get("NAMES", (constants.get("FAMILY", info.name),))
-        for name in names:
-            found[name] = Offer(name, f"{package}.{info.name}", constants)
+        if any(isinstance(node, ast.FunctionDef) and node.name == function for node in body):
+            constants = dict(_constants(body))
+            for name in constants.get("NAMES", (constants.get("FAMILY", path.stem),)):
+                found[name] = Offer(name, f"{package}.{path.stem}", constants)
     return dict(sorted(found.items()))
 
 
-def _constants(body: Sequence[ast.stmt]) -> dict[str, Any]:
-    constants: dict[str, Any] = {}
+def _constants(body: Sequence[ast.stmt]) -> Iterator[tuple[str, Any]]:
     for node in body:
-        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
-            continue
-        name = node.targets[0].id
-        if name.isupper() and not name.startswith("_"):
-            try:
-                constants[name] = ast.literal_eval(node.value)
-            except ValueError:
-                continue  # computed: not for the configuration to know
-    return constants
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name.isupper() and not name.startswith("_"):
+                # A computed one is not for the configuration to know.
+                with suppress(ValueError):
+                    yield name, ast.literal_eval(node.value)

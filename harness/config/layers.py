@@ -1,17 +1,17 @@
-"""A configuration file and, by `extends:`, those it builds on, as layers for `merge`.
-
-Dotted keys become nested maps, and later layers of configuration go over earlier ones.
+"""What the experiments folder holds, as layers of configuration: a file and, by `extends:`, those
+it builds on. Dotted keys become nested maps, and later layers go over earlier ones.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
+from typing import Literal
 
-from harness.config.mistakes import COMMAND_LINE, Mistake, nearest_name
+from harness.config.mistakes import COMMAND_LINE, ConfigError, Mistake, Origin, nearest_name
 from harness.config.yaml_source import Node, parse_value, quoted, read_yaml, shown_path
 
 _MOST_PARTS = 8
@@ -23,8 +23,14 @@ def nest(section: Node, mistakes: list[Mistake], prefix: str = "") -> Node:
 
     A key that is set in both ways is a mistake: within one layer none is the later one.
     """
-    nested = Node({}, section.origin)
-    for key, child in section.entries().items():
+    return _nested(section.entries().items(), section.origin, mistakes, prefix)
+
+
+def _nested(
+    entries: Iterable[tuple[str, Node]], origin: Origin, mistakes: list[Mistake], prefix: str = ""
+) -> Node:
+    nested = Node({}, origin)
+    for key, child in entries:
         full = f"{prefix}{key}"
         parts = key.split(".")
         if not all(parts) or len(parts) > _MOST_PARTS:
@@ -54,19 +60,16 @@ def merge(layers: Sequence[Node], tags: Mapping[str, str]) -> Node:
 
 def overrides_layer(overrides: Sequence[str], mistakes: list[Mistake]) -> Node:
     """The layer that `key=value` words on the command line make."""
-    layer = Node({}, COMMAND_LINE)
+    entries = []
     for override in overrides:
         key, sign, text = override.partition("=")
         key = key.strip()
         if not sign or not key:
             problem = f"'{override}' is no override"
             mistakes.append(Mistake(COMMAND_LINE, "", problem, "key=value, as in train.steps=200"))
-            continue
-        value = parse_value(text, COMMAND_LINE, key, mistakes)
-        if value is not None:
-            one = nest(Node({key: value}, COMMAND_LINE), mistakes)
-            layer = _unite(layer, one, "", mistakes)
-    return layer
+        elif (value := parse_value(text, COMMAND_LINE, key, mistakes)) is not None:
+            entries.append((key, value))
+    return _nested(entries, COMMAND_LINE, mistakes)
 
 
 def _unite(first: Node, second: Node, prefix: str, mistakes: list[Mistake]) -> Node:
@@ -87,17 +90,15 @@ def _unite(first: Node, second: Node, prefix: str, mistakes: list[Mistake]) -> N
 def _overlay(below: Node, above: Node, key: str, tags: Mapping[str, str]) -> Node:
     if not isinstance(below.value, dict) or not isinstance(above.value, dict):
         return above
-    if key in tags and _renamed(below.value.get(tags[key]), above.value.get(tags[key])):
-        return above
+    if key in tags:
+        old, new = below.find((tags[key],)), above.find((tags[key],))
+        if old is not None and new is not None and old.value != new.value:
+            return above
     merged = dict(below.value)
     for name, node in above.value.items():
         child = f"{key}.{name}" if key else name
         merged[name] = _overlay(merged[name], node, child, tags) if name in merged else node
     return Node(merged, below.origin)
-
-
-def _renamed(below: Node | None, above: Node | None) -> bool:
-    return below is not None and above is not None and below.value != above.value
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(?<!\.)")
@@ -114,8 +115,49 @@ def is_safe_name(name: str) -> bool:
     return bool(_PLAIN.fullmatch(name)) and not _RESERVED.fullmatch(name)
 
 
+SUFFIX = ".yaml"
+
+Kind = Literal["ablation", "search", "scale", "cluster"]
+"""What the experiments folder offers; also the name of the folder that holds the files."""
+
+
+def files(kind: Kind, experiments_dir: Path) -> list[Path]:
+    """All files of one kind, sorted by path."""
+    return sorted(path for path in (experiments_dir / kind).glob(f"*{SUFFIX}") if path.is_file())
+
+
+def names(kind: Kind, experiments_dir: Path) -> tuple[str, ...]:
+    """The names that the command line accepts, sorted."""
+    found = (path.name.removesuffix(SUFFIX) for path in files(kind, experiments_dir))
+    return tuple(name for name in found if is_safe_name(name))
+
+
+def find_file(kind: Kind, name: str, experiments_dir: Path, mistakes: list[Mistake]) -> Path | None:
+    """The file behind a name. A name is looked up in the listing and never becomes a path, so none
+    leads out of the folder."""
+    valid = names(kind, experiments_dir)
+    if name in valid:
+        return experiments_dir / kind / f"{name}{SUFFIX}"
+    expected = f"one of {', '.join(valid)}" if valid else None
+    where = "" if valid else f": {shown_path(experiments_dir / kind)} holds no {SUFFIX} file"
+    problem = f"unknown {kind} '{name}'{where}"
+    mistakes.append(Mistake(COMMAND_LINE, kind, problem, expected, nearest_name(name, valid)))
+    return None
+
+
 ABOUT = "about"
 EXTENDS = "extends"
+
+
+def about_line(node: Node, key: str, mistakes: list[Mistake]) -> str:
+    """The one line that says what a file is for; empty where there is none."""
+    words = node.find((key,))
+    if words is None:
+        return ""
+    if not isinstance(words.value, str):
+        mistakes.append(Mistake(words.origin, key, f"got {quoted(words)}", "one line of text"))
+        return ""
+    return " ".join(words.value.split())
 
 
 def load_layers(
@@ -131,15 +173,12 @@ def load_layers(
     return tuple(loader.layers.values()) if loader.complete else None
 
 
-def about_line(node: Node, key: str, mistakes: list[Mistake]) -> str:
-    """The one line that says what a file is for; empty where there is none."""
-    words = node.find((key,))
-    if words is None:
-        return ""
-    if not isinstance(words.value, str):
-        mistakes.append(Mistake(words.origin, key, f"got {quoted(words)}", "one line of text"))
-        return ""
-    return " ".join(words.value.split())
+def load_named_layers(
+    kind: Kind, name: str, experiments_dir: Path, mistakes: list[Mistake]
+) -> tuple[Node, ...] | None:
+    """The layers of a file by its name; None, and the mistakes, where it cannot be read."""
+    path = find_file(kind, name, experiments_dir, mistakes)
+    return None if path is None else load_layers(path, experiments_dir, mistakes)
 
 
 @dataclass
@@ -150,7 +189,7 @@ class _Loader:
     complete: bool = True
 
     def visit(self, path: Path, chain: tuple[Path, ...]) -> None:
-        """Put the layers of a file, those below it first."""
+        """Put the layers of a file, those below it first; `chain` are the files that led to it."""
         resolved = path.resolve()
         if resolved in self.layers:
             return
@@ -160,53 +199,40 @@ class _Loader:
             return
         about_line(document, ABOUT, self.mistakes)
         chain = (*chain, resolved)
-        for target in _targets(document):
-            below = self._inside(target, path)
-            if below is None:
-                self.complete = False
-            elif below.resolve() in chain:
-                loop = (*chain[chain.index(below.resolve()) :], below.resolve())
-                names = " -> ".join(shown_path(file) for file in loop)
-                self._refuse(target, f"extends itself: {names}")
-            else:
+        settings = dict(document.entries())
+        settings.pop(ABOUT, None)
+        extends = settings.pop(EXTENDS, Node((), document.origin))
+        for target in extends.value if isinstance(extends.value, tuple) else (extends,):
+            try:
+                below = self._inside(target, path)
+                if below.resolve() in chain:
+                    loop = (*chain[chain.index(below.resolve()) :], below.resolve())
+                    raise _wrong(target, f"extends itself: {' -> '.join(map(shown_path, loop))}")
                 self.visit(below, chain)
-        settings = {
-            key: node for key, node in document.entries().items() if key not in (ABOUT, EXTENDS)
-        }
+            except ConfigError as error:
+                self.complete = False
+                self.mistakes += error.mistakes
         self.layers[resolved] = nest(Node(settings, document.origin), self.mistakes)
 
-    def _inside(self, target: Node, path: Path) -> Path | None:
-        """The file that one `extends` names; None, and a mistake, where it may not be read."""
-        if not isinstance(target.value, str):
-            self._refuse(target, f"got {quoted(target)}", "the relative path of a YAML file")
-            return None
-        parts = target.value.split("/")
-        if not all(part in (".", "..") or is_safe_name(part) for part in parts):
-            self._refuse(target, f"{quoted(target)} is not a relative path of plain names")
-            return None
-        below = path.parent / target.value
+    def _inside(self, target: Node, path: Path) -> Path:
+        """The file that one `extends` names, as long as it may be read."""
+        name = target.value
+        if not isinstance(name, str):
+            raise _wrong(target, f"got {quoted(target)}", "the relative path of a YAML file")
+        if not all(part in (".", "..") or is_safe_name(part) for part in name.split("/")):
+            raise _wrong(target, f"{quoted(target)} is not a relative path of plain names")
+        below = path.parent / name
         if not below.resolve().is_relative_to(self.root):
-            self._refuse(target, f"{quoted(target)} lies outside {shown_path(self.root)}")
-            return None
-        if not below.is_file():
-            folder = below.parent
-            stems = sorted(file.stem for file in folder.glob("*.yaml")) if folder.is_dir() else []
-            nearest = nearest_name(below.stem, stems)
-            where = target.value.removesuffix(below.name)
-            suggestion = None if nearest is None else f"{where}{nearest}.yaml"
-            self._refuse(target, f"there is no file {shown_path(below)}", nearest=suggestion)
-            return None
-        return below
-
-    def _refuse(
-        self, target: Node, problem: str, expected: str | None = None, nearest: str | None = None
-    ) -> None:
-        self.complete = False
-        self.mistakes.append(Mistake(target.origin, EXTENDS, problem, expected, nearest))
+            raise _wrong(target, f"{quoted(target)} lies outside {shown_path(self.root)}")
+        if below.is_file():
+            return below
+        stems = sorted(file.stem for file in below.parent.glob("*.yaml"))
+        nearest = nearest_name(below.stem, stems)
+        suggestion = None if nearest is None else f"{name.removesuffix(below.name)}{nearest}.yaml"
+        raise _wrong(target, f"there is no file {shown_path(below)}", nearest=suggestion)
 
 
-def _targets(document: Node) -> tuple[Node, ...]:
-    extends = document.find((EXTENDS,))
-    if extends is None:
-        return ()
-    return extends.value if isinstance(extends.value, tuple) else (extends,)
+def _wrong(
+    target: Node, problem: str, expected: str | None = None, nearest: str | None = None
+) -> ConfigError:
+    return ConfigError([Mistake(target.origin, EXTENDS, problem, expected, nearest)])

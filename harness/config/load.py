@@ -3,26 +3,104 @@ cluster, or the data set of a scale."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from harness.config.ablation_file import AblationFile, read_ablation_file
-from harness.config.catalogue import find_file
 from harness.config.cluster import ClusterConfig
-from harness.config.layers import load_layers, overrides_layer
-from harness.config.mistakes import COMMAND_LINE, ConfigError, Mistake
+from harness.config.discovery import matching
+from harness.config.layers import (
+    NAME_WORDS,
+    find_file,
+    is_safe_name,
+    load_named_layers,
+    nest,
+    overrides_layer,
+)
+from harness.config.mistakes import COMMAND_LINE, ConfigError, Mistake, nearest_name
 from harness.config.schema import TrialConfig
-from harness.config.sections import DataConfig
+from harness.config.sections import DataConfig, Section
 from harness.config.trial_hash import training_hash, trial_hash
 from harness.config.validation import check_keys, validate
-from harness.config.yaml_source import Node
+from harness.config.yaml_source import Node, read_yaml
+from models.errors import one_line
 
 CLUSTER = "cluster"
 SEED = "seed"
+QUESTION = "question"
+
+
+def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        raise ValueError(f"seed {repeated[0]} is listed more than once")
+    return seeds
+
+
+Question = Annotated[str, matching(r"(?s).*\S.*", "a question"), AfterValidator(one_line)]
+"""What an ablation or a search is to find out, in one line."""
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[tuple[Seed, ...], Field(strict=False, min_length=1), AfterValidator(_differ)]
+"""The seeds that every configuration is trained with, each once."""
+
+
+class _AblationKeys(Section):
+    """The keys of an ablation's file; what settings and variants hold is the trial schema's
+    business."""
+
+    question: Question
+    baseline: str
+    variants: dict[str, dict[str, Any]] = Field(min_length=1)
+    seeds: Seeds
+    settings: dict[str, Any] = Field(default={})
+
+
+@dataclass(frozen=True)
+class AblationFile:
+    """What the file says, its settings and variants not yet checked against the schema."""
+
+    question: str
+    baseline: str
+    seeds: tuple[int, ...]
+    settings: Node
+    """For all variants."""
+    variants: Mapping[str, Node]
+    """Differences of each variant, in the order of the file."""
+
+
+def read_ablation_file(path: Path, mistakes: list[Mistake]) -> AblationFile | None:
+    """Read an ablation; None, and the mistakes, where the file's own keys are wrong."""
+    document = read_yaml(path, mistakes)
+    if document is None:
+        return None
+    keys = validate(_AblationKeys, [document], mistakes)
+    empty = Node({}, document.origin)
+    settings = nest(document.find(("settings",)) or empty, mistakes)
+    written = (document.find(("variants",)) or empty).entries()
+    variants = {name: nest(node, mistakes) for name, node in written.items()}
+    by_lower: dict[str, str] = {}
+    for name, node in written.items():
+        key = f"variants.{name}"
+        if not is_safe_name(name):
+            problem = f"'{name}' cannot be the name of a folder"
+            mistakes.append(Mistake(node.origin, key, problem, NAME_WORDS))
+        twin = by_lower.setdefault(name.lower(), name)
+        if twin != name:
+            problem = f"differs from '{twin}' in case alone, which is one folder on some systems"
+            mistakes.append(Mistake(node.origin, key, problem, "another name"))
+    if keys is None:
+        return None
+    if keys.baseline not in variants:
+        origin = document.entries()["baseline"].origin
+        problem = f"'{keys.baseline}' is not among the variants"
+        expected = f"one of {', '.join(variants)}"
+        nearest = nearest_name(keys.baseline, list(variants))
+        mistakes.append(Mistake(origin, "baseline", problem, expected, nearest))
+    return AblationFile(keys.question, keys.baseline, keys.seeds, settings, variants)
 
 
 def trial_overrides(overrides: Sequence[str], mistakes: list[Mistake]) -> Node:
@@ -32,13 +110,8 @@ def trial_overrides(overrides: Sequence[str], mistakes: list[Mistake]) -> Node:
 
 
 def refuse_seeds(layers: Sequence[Node], expected: str, mistakes: list[Mistake]) -> None:
-    """A layer holds for all trials, and each trial has its own seed.
-
-    Args:
-        layers: to be looked through.
-        expected: where seeds are given instead, for the message.
-        mistakes: where it goes.
-    """
+    """Refuse a seed in layers that hold for all trials, since each trial has its own; `expected`
+    says where seeds are given instead."""
     for layer in layers:
         seed = layer.find((SEED,))
         if seed is not None:
@@ -99,12 +172,6 @@ class Ablation:
         return replace(self, trials=tuple(trials))
 
 
-class _WithCluster(BaseModel):
-    """The keys as the command line names them."""
-
-    cluster: ClusterConfig = Field(discriminator="launcher")
-
-
 def load_ablation(
     name: str,
     *,
@@ -122,8 +189,7 @@ def load_ablation(
         name: of a file in `experiments/ablation`.
         scale: of a file in `experiments/scale`.
         seeds: run seeds 0 to `seeds` - 1 instead of the file's own.
-        overrides: `train.steps=200` and the like, for every variant. Those of `cluster.` are left
-            to `load_cluster`.
+        overrides: `train.steps=200` and the like; those of `cluster.` are left to `load_cluster`.
         experiments_dir: the folder of YAML files.
 
     Raises:
@@ -134,9 +200,8 @@ def load_ablation(
     if seeds is not None and seeds < 1:
         mistakes.append(Mistake(COMMAND_LINE, "seeds", f"got {seeds}", "a whole number >= 1"))
     path = find_file("ablation", name, experiments_dir, mistakes)
-    scale_path = find_file("scale", scale, experiments_dir, mistakes)
     file = None if path is None else read_ablation_file(path, mistakes)
-    below = None if scale_path is None else load_layers(scale_path, experiments_dir, mistakes)
+    below = load_named_layers("scale", scale, experiments_dir, mistakes)
     if file is None or below is None:
         check_keys(TrialConfig, layer, mistakes)
         raise ConfigError(mistakes)
@@ -159,33 +224,6 @@ def load_ablation(
     return Ablation(name, file.question, file.baseline, scale, tuple(resolved), trials)
 
 
-def load_cluster(name: str, overrides: Sequence[str], experiments_dir: Path) -> ClusterConfig:
-    """Read where trials run.
-
-    Args:
-        name: of a file in `experiments/cluster`.
-        overrides: all of the command line's; only those of `cluster.`, such as
-            `cluster.workers=2`, are read.
-        experiments_dir: the folder of YAML files.
-
-    Raises:
-        ConfigError: with all mistakes in the file and those overrides.
-    """
-    mistakes: list[Mistake] = []
-    path = find_file("cluster", name, experiments_dir, mistakes)
-    below = None if path is None else load_layers(path, experiments_dir, mistakes)
-    config = None
-    if below is not None:
-        # Malformed overrides are told by `load_ablation`, which sees them all.
-        mine = overrides_layer(overrides, []).find((CLUSTER,))
-        sections = [*below] if mine is None else [*below, mine]
-        layers = [Node({CLUSTER: section}, section.origin) for section in sections]
-        config = validate(_WithCluster, layers, mistakes)
-    if config is None or mistakes:
-        raise ConfigError(map(_in_its_file, mistakes))
-    return config.cluster
-
-
 def _refuse_twins(
     file: AblationFile, configs: dict[str, TrialConfig], mistakes: list[Mistake]
 ) -> None:
@@ -196,6 +234,33 @@ def _refuse_twins(
             problem = f"is the same configuration as variant {twin}"
             key = f"variants.{variant}"
             mistakes.append(Mistake(file.variants[variant].origin, key, problem, "a difference"))
+
+
+class _WithCluster(BaseModel):
+    """The keys as the command line names them."""
+
+    cluster: ClusterConfig = Field(discriminator="launcher")
+
+
+def load_cluster(name: str, overrides: Sequence[str], experiments_dir: Path) -> ClusterConfig:
+    """Read where trials run: a file in `experiments/cluster`, and of all overrides of the command
+    line those of `cluster.`, such as `cluster.workers=2`.
+
+    Raises:
+        ConfigError: with all mistakes in the file and those overrides.
+    """
+    mistakes: list[Mistake] = []
+    below = load_named_layers("cluster", name, experiments_dir, mistakes)
+    config = None
+    if below is not None:
+        # Malformed overrides are told by `load_ablation`, which sees them all.
+        mine = overrides_layer(overrides, []).find((CLUSTER,))
+        sections = [*below] if mine is None else [*below, mine]
+        layers = [Node({CLUSTER: section}, section.origin) for section in sections]
+        config = validate(_WithCluster, layers, mistakes)
+    if config is None or mistakes:
+        raise ConfigError(map(_in_its_file, mistakes))
+    return config.cluster
 
 
 def _in_its_file(mistake: Mistake) -> Mistake:
@@ -214,12 +279,8 @@ class _WithData(BaseModel):
 
 
 def load_data_config(scale: str, overrides: Sequence[str], experiments_dir: Path) -> DataConfig:
-    """Read which images a scale trains on.
-
-    Args:
-        scale: of a file in `experiments/scale`.
-        overrides: `data.path=...` and the like.
-        experiments_dir: the folder of YAML files.
+    """Read which images a scale, a file in `experiments/scale`, trains on, with overrides such as
+    `data.path=...`.
 
     Raises:
         ConfigError: with all mistakes in the file and the overrides.
@@ -227,8 +288,7 @@ def load_data_config(scale: str, overrides: Sequence[str], experiments_dir: Path
     mistakes: list[Mistake] = []
     layer = overrides_layer(overrides, mistakes)
     check_keys(_WithData, layer, mistakes)
-    path = find_file("scale", scale, experiments_dir, mistakes)
-    below = None if path is None else load_layers(path, experiments_dir, mistakes)
+    below = load_named_layers("scale", scale, experiments_dir, mistakes)
     config = None if below is None else validate(_WithData, [*below, layer], mistakes)
     if config is None or mistakes:
         raise ConfigError(mistakes)

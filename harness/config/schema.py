@@ -7,12 +7,14 @@ been run have the value that is what those did.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from harness.config.discovery import extractors, offer_of, samplers
 from harness.config.sections import (
@@ -22,6 +24,7 @@ from harness.config.sections import (
     SampleConfig,
     Section,
     TrainConfig,
+    indivisible,
 )
 from harness.vocabulary.metrics import BY_KEY, Measurement
 from models.attention import AnyAttention, build_attention
@@ -54,95 +57,77 @@ class TrialConfig(Section):
     sample: SampleConfig
     evaluate: EvaluateConfig
 
-    @model_validator(mode="after")
-    def _sections_fit_together(self) -> TrialConfig:
-        problems = []
-        side = self.data.side
-        if side % self.model.patch_size:
-            what = "data.resolution"
-            if self.data.downsampling > 1:
-                what += " / data.downsampling"
-            problems.append(
-                f"model.patch_size must divide {what}, but "
-                f"{side} / {self.model.patch_size} leaves a rest"
-            )
-        elif (problem := self._attention_problem()) is not None:
-            problems.append(problem)
-        if self.evaluate.inception_splits > self.evaluate.samples:
-            problems.append("evaluate.inception_splits must not exceed evaluate.samples")
-        problems += self._validation_problems()
-        if self.evaluate.probe_images > self.data.held_out:
-            problems.append(
+    def problems(self) -> Iterator[str]:
+        data, model, sample, evaluate = self.data, self.model, self.sample, self.evaluate
+        what = "data.resolution" + (" / data.downsampling" if data.downsampling > 1 else "")
+        indivisible_side = list(indivisible("model.patch_size", model.patch_size, what, data.side))
+        yield from indivisible_side or self._attention_problems()
+        if evaluate.inception_splits > evaluate.samples:
+            yield "evaluate.inception_splits must not exceed evaluate.samples"
+        yield from self._validation_problems()
+        if evaluate.probe_images > data.held_out:
+            yield (
                 f"evaluate.probe_images must not exceed data.held_out, but "
-                f"{self.evaluate.probe_images} > {self.data.held_out}"
+                f"{evaluate.probe_images} > {data.held_out}"
             )
-        if self.model.label_dropout == 0 and self.sample.guidance_scale != 1:
-            problems.append(
+        if model.label_dropout == 0 and sample.guidance_scale != 1:
+            yield (
                 "model.label_dropout=0 never trains the network without labels, which "
-                f"sample.guidance_scale={self.sample.guidance_scale:g} needs: set "
+                f"sample.guidance_scale={sample.guidance_scale:g} needs: set "
                 "model.label_dropout=0.1, or sample.guidance_scale=1"
             )
         most = self.objective.most_sampler_steps()
-        if most is not None and self.sample.steps > most:
-            problems.append(
-                f"sample.steps must not exceed objective.steps, but {self.sample.steps} > {most}"
-            )
-        problems += self._sampler_problems()
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+        if most is not None and sample.steps > most:
+            yield f"sample.steps must not exceed objective.steps, but {sample.steps} > {most}"
+        yield from self._sampler_problems()
 
-    def _sampler_problems(self) -> list[str]:
+    def _sampler_problems(self) -> Iterator[str]:
         """Why the sampler cannot solve what the network is trained for, in so few steps."""
         sampler, objective = self.sample.sampler, self.objective.name
         offers = samplers()
         solved = offers[sampler].constants.get("OBJECTIVE", objective)
-        if solved == objective:
-            fewest = offers[sampler].constants.get("FEWEST_STEPS", {}).get(sampler, 1)
-            if self.sample.steps >= fewest:
-                return []
-            return [f"sample.steps must be {fewest} or more with sample.sampler {sampler}"]
-        fitting = [it.name for it in offers.values() if it.constants.get("OBJECTIVE") == objective]
-        return [
-            f"sample.sampler {sampler} solves objective.name {solved}, not {objective}: take "
-            f"one of {', '.join(fitting)}, or set objective.name={solved}"
-        ]
+        if solved != objective:
+            fitting = [
+                it.name for it in offers.values() if it.constants.get("OBJECTIVE") == objective
+            ]
+            yield (
+                f"sample.sampler {sampler} solves objective.name {solved}, not {objective}: take "
+                f"one of {', '.join(fitting)}, or set objective.name={solved}"
+            )
+            return
+        fewest = offers[sampler].constants.get("FEWEST_STEPS", {}).get(sampler, 1)
+        if self.sample.steps < fewest:
+            yield f"sample.steps must be {fewest} or more with sample.sampler {sampler}"
 
-    def _validation_problems(self) -> list[str]:
+    def _validation_problems(self) -> Iterator[str]:
         """Why the validation of training does not fit what it is measured with."""
-        problems = []
         fewest = max(FEWEST_VALIDATION_SAMPLES, self.evaluate.inception_splits)
         if 0 < self.train.validation_samples < fewest:
-            problems.append(
+            yield (
                 f"train.validation_samples must be 0 or at least {fewest}: neighbours and "
                 f"evaluate.inception_splits need as many, but it is {self.train.validation_samples}"
             )
         if self.train.best_by is not None:
-            problems += unmeasured("train.best_by", self.train.best_by, self.evaluate.extractor)
-        if self.sample.weights == "best" and self.train.best_by is None:
-            problems.append(
+            yield from unmeasured("train.best_by", self.train.best_by, self.evaluate.extractor)
+        elif self.sample.weights == "best":
+            yield (
                 "sample.weights=best needs a metric to be best by: set train.best_by, such as "
                 "train.best_by=validation_loss"
             )
-        return problems
 
-    def _attention_problem(self) -> str | None:
+    def _attention_problems(self) -> Iterator[str]:
         """Why the attention block cannot be built; asked of the block itself, without memory."""
         side = self.data.side // self.model.patch_size
-        shape = AttentionShape(
-            width=self.model.width,
-            heads=self.model.heads,
-            grid=(side, side),
-            value_convolution=self.model.value_convolution,
-            qk_norm=self.model.qk_norm,
-            sum_precision=self.model.sum_precision,
-        )
+        shared = {
+            field.name: getattr(self.model, field.name)
+            for field in fields(AttentionShape)
+            if field.name != "grid"
+        }
         try:
             with torch.device("meta"):
-                build_attention(self.attention, shape)
+                build_attention(self.attention, AttentionShape(grid=(side, side), **shared))
         except UserError as error:
-            return str(error)
-        return None
+            yield str(error)
 
 
 def unmeasured(field: str, metric: str, extractor: str) -> list[str]:

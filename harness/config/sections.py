@@ -7,9 +7,11 @@ A field marked `without_effect` cannot change a result and stays out of the tria
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from harness.config.discovery import data_sets, extractors, offer_of, offered_name, samplers
 from harness.vocabulary.metrics import VALIDATION_LOSS, JudgedBy
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     VariantName = str
 else:
     VariantName = Literal[variant_names()]
-
 
 WITHOUT_EFFECT = "without_effect_on_the_result"
 NEUTRAL = "value_that_leaves_the_hash_as_it_was"
@@ -38,6 +39,11 @@ def added_later(neutral: Any, **constraints: Any) -> Any:
     return Field(neutral, json_schema_extra={NEUTRAL: neutral}, **constraints)
 
 
+def is_without_effect(field: FieldInfo) -> bool:
+    """Whether a field is marked as one that cannot change a result."""
+    return isinstance(field.json_schema_extra, dict) and WITHOUT_EFFECT in field.json_schema_extra
+
+
 MOST_IMAGES = 10_000_000
 """Samples or images of one kind, two hundred times the field's 50,000. A larger number is a slip of
 the keyboard, and would be noticed only once the disk or the memory is full."""
@@ -47,6 +53,24 @@ class Section(BaseModel):
     """Frozen, with unknown keys, implicit conversions and NaN refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def problems(self) -> Iterable[str]:
+        """Why values that each fit their field do not fit together, a line each, with the fields'
+        dotted keys."""
+        return ()
+
+    @model_validator(mode="after")
+    def _refuse_problems(self) -> Self:
+        problems = list(self.problems())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def indivisible(divisor: str, by: int, key: str, number: int) -> Iterator[str]:
+    """The problem that a number, with its key, is no multiple of the divisor."""
+    if number % by:
+        yield f"{divisor} must divide {key}, but {number} / {by} leaves a rest"
 
 
 class DataConfig(Section):
@@ -87,28 +111,19 @@ class DataConfig(Section):
         """Rows and columns of what the network sees."""
         return self.resolution // self.downsampling
 
-    @model_validator(mode="after")
-    def _latents_fit(self) -> DataConfig:
-        problems = []
-        if self.resolution % self.downsampling:
-            problems.append(
-                f"data.downsampling must divide data.resolution, but "
-                f"{self.resolution} / {self.downsampling} leaves a rest"
-            )
+    def problems(self) -> Iterator[str]:
+        yield from indivisible(
+            "data.downsampling", self.downsampling, "data.resolution", self.resolution
+        )
         if self.latents is None and self.downsampling != 1:
-            problems.append(
+            yield (
                 f"data.downsampling is {self.downsampling}, but data.latents is null: name the "
                 "folder of latents, or set data.downsampling=1 to train on pixels"
             )
         used = data_sets()[self.name].constants.get("FIELDS", ())
-        problems += [
-            f"data.{key} is of no use with data.name={self.name}: set it to null"
-            for key in ("manifest", "latents")
-            if key not in used and getattr(self, key) is not None
-        ]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+        for key in ("manifest", "latents"):
+            if key not in used and getattr(self, key) is not None:
+                yield f"data.{key} is of no use with data.name={self.name}: set it to null"
 
 
 class EvaluateConfig(Section):
@@ -139,27 +154,20 @@ class EvaluateConfig(Section):
     )
     batch_size: int = without_effect(ge=1)
 
-    @model_validator(mode="after")
-    def _weights_fit_the_extractor(self) -> EvaluateConfig:
+    def problems(self) -> Iterator[str]:
         offer = offer_of(self.extractor, extractors())
-        weights = "optional" if offer is None else offer.constants.get("WEIGHTS", "optional")
+        constants = {} if offer is None else offer.constants
+        named = f"evaluate.extractor={self.extractor}"
+        weights = constants.get("WEIGHTS", "optional")
         if weights == "required" and self.extractor_weights is None:
-            raise ValueError(
-                f"evaluate.extractor={self.extractor} needs a file of weights: name it in "
-                "evaluate.extractor_weights"
-            )
-        sized = offer is not None and bool(offer.constants.get("SIZED"))
-        if self.extractor_size is not None and not sized:
-            raise ValueError(
-                f"evaluate.extractor_size is of no use with evaluate.extractor={self.extractor}, "
-                "which sees images of one size: set it to null"
-            )
+            yield f"{named} needs a file of weights: name it in evaluate.extractor_weights"
         if weights == "refused" and self.extractor_weights is not None:
-            raise ValueError(
-                "evaluate.extractor_weights is of no use with "
-                f"evaluate.extractor={self.extractor}: set it to null"
+            yield f"evaluate.extractor_weights is of no use with {named}: set it to null"
+        if self.extractor_size is not None and not constants.get("SIZED"):
+            yield (
+                f"evaluate.extractor_size is of no use with {named}, which sees images of one "
+                "size: set it to null"
             )
-        return self
 
 
 class ModelConfig(Section):
@@ -192,21 +200,11 @@ class ModelConfig(Section):
         if not isinstance(values, dict):
             return values
         # A misspelt size is one mistake; it must not be followed by missing depth, width and heads.
-        size = values.get("size")
-        named = BACKBONE_SIZES["tiny"]
-        if isinstance(size, str):
-            named = BACKBONE_SIZES.get(size, named)
+        named = BACKBONE_SIZES.get(str(values.get("size")), BACKBONE_SIZES["tiny"])
         return {"depth": named.depth, "width": named.width, "heads": named.heads, **values}
 
-    @field_validator("heads")
-    @classmethod
-    def _heads_divide_width(cls, heads: int, info: ValidationInfo) -> int:
-        width = info.data.get("width")
-        if width is not None and width % heads:
-            raise ValueError(
-                f"model.heads must divide model.width, but {width} / {heads} leaves a rest"
-            )
-        return heads
+    def problems(self) -> Iterator[str]:
+        yield from indivisible("model.heads", self.heads, "model.width", self.width)
 
 
 Weights = Literal["last", "best"]
@@ -230,6 +228,9 @@ class SampleConfig(Section):
     batch_size: int = without_effect(ge=1)
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainConfig(Section):
     """Optimisation. One step is one batch of the global batch size."""
 
@@ -244,7 +245,7 @@ class TrainConfig(Section):
         "learning_rate",
     )
     warmup_steps: int = Field(ge=0)
-    betas: tuple[float, float] = Field(strict=False)
+    betas: tuple[Beta, Beta] = Field(strict=False)
     weight_decay: float = Field(ge=0)
     gradient_clip: float = Field(ge=0, description="largest global norm; 0 switches clipping off")
     ema_decay: float = Field(ge=0, lt=1)
@@ -298,39 +299,21 @@ class TrainConfig(Section):
     checkpoint_every: int = without_effect(ge=1, description="steps between checkpoints")
     log_every: int = without_effect(ge=1, description="steps between logged metrics")
 
-    @field_validator("betas")
-    @classmethod
-    def _betas_in_unit_interval(cls, betas: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError("both betas must lie in [0, 1)")
-        return betas
-
-    @model_validator(mode="after")
-    def _micro_batches_are_equal(self) -> TrainConfig:
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"train.accumulate must divide train.batch_size, but {self.batch_size} / "
-                f"{self.accumulate} leaves a rest"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _best_can_be_told(self) -> TrainConfig:
-        problems = []
+    def problems(self) -> Iterator[str]:
+        yield from indivisible(
+            "train.accumulate", self.accumulate, "train.batch_size", self.batch_size
+        )
         if self.validation_samples == 0 and self.validation_samples_every is not None:
-            problems.append(
+            yield (
                 "train.validation_samples_every is of no use with train.validation_samples=0: set "
                 "it to null"
             )
         if self.validation_samples == 0 and self.best_by not in (None, VALIDATION_LOSS):
-            problems.append(
+            yield (
                 f"train.best_by={self.best_by} is measured on samples, but "
                 "train.validation_samples is 0: set it to a number, or take "
                 "train.best_by=validation_loss"
             )
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
 
     @property
     def steps_between_samples(self) -> int:

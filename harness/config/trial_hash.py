@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from harness.config.schema import TrialConfig
-from harness.config.sections import NEUTRAL, WITHOUT_EFFECT
+from harness.config.sections import NEUTRAL, is_without_effect
 from harness.vocabulary.names import short_hash
 
 HASH_VERSION = 2
@@ -45,13 +45,8 @@ def _effective_fields(section: BaseModel) -> dict[str, Any]:
     return {
         name: _canonical(getattr(section, name))
         for name, field in type(section).model_fields.items()
-        if not _is_without_effect(field) and not _is_neutral(field, getattr(section, name))
+        if not is_without_effect(field) and not _is_neutral(field, getattr(section, name))
     }
-
-
-def _is_without_effect(field: FieldInfo) -> bool:
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and WITHOUT_EFFECT in extra
 
 
 def _is_neutral(field: FieldInfo, value: Any) -> bool:

@@ -24,13 +24,14 @@ Path = tuple[str, ...]
 _DOTTED = re.compile(r"[a-z_]+(?:\.[a-z_]+)+")
 _QUOTED = re.compile(r"'([^']*)'")
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_SECTION = "a section of keys"
 _EXPECTED = {
-    "model_attributes_type": "a section of keys",
+    "model_attributes_type": _SECTION,
+    "model_type": _SECTION,
+    "dict_type": _SECTION,
     "bool_type": "true or false",
-    "dict_type": "a section of keys",
     "int_type": "a whole number",
     "missing": "a longer list",
-    "model_type": "a section of keys",
     "string_type": "text",
     "tuple_type": "a list",
 }
@@ -57,7 +58,7 @@ def validate(
 def check_keys(schema: type[BaseModel], layer: Node, mistakes: list[Mistake]) -> None:
     """Check the keys of a single layer, for when there is nothing to merge it with."""
     valid = list(all_fields(schema))
-    for key, node in leaves(layer):
+    for key, node in _leaves(layer):
         if key not in valid:
             nearest = nearest_name(key, valid)
             mistakes.append(Mistake(node.origin, key, "unknown key", nearest=nearest))
@@ -79,19 +80,19 @@ def union_tags(schema: type[BaseModel]) -> dict[str, str]:
     return {key: str(field.discriminator) for key, field in fields if field.discriminator}
 
 
-def leaves(node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
-    """The values of a section by their dotted key, in the order of the file."""
-    for key, child in node.entries().items():
-        if child.entries():
-            yield from leaves(child, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", child
-
-
 def takes_whole_numbers(field: FieldInfo) -> bool:
     """Whether a field's numbers are whole ones."""
     kinds = (field.annotation, *get_args(field.annotation))
     return int in kinds and float not in kinds
+
+
+def _leaves(node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """The values of a section by their dotted key, in the order of the file."""
+    for key, child in node.entries().items():
+        if child.entries():
+            yield from _leaves(child, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", child
 
 
 def _sections(field: FieldInfo) -> list[type[BaseModel]]:
@@ -115,134 +116,118 @@ class _Translator:
         self.schema = schema
         self.layers = layers
         self.tree = tree
-        self.tags = union_tags(schema)
+        self.fields = all_fields(schema)
 
     def mistakes_of(self, errors: Sequence[Mapping[str, Any]]) -> list[Mistake]:
         """A mistake for each line of each error; the branches of `int | "auto"` are one."""
         found: list[Mistake] = []
         values: dict[Path, list[Mapping[str, Any]]] = {}
         for details in errors:
-            path = self._path(details)
+            path = self._path(details["loc"])
             match details["type"]:
                 case "extra_forbidden":
                     found.append(self._unknown_key(path))
-                case "missing" if self._node(path) is None:
-                    found.append(Mistake(self._origin(path), ".".join(path), "missing key"))
+                case "missing" if self.tree.find(path) is None:
+                    found.append(self._mistake(path, "missing key"))
                 case "value_error":
                     lines = str(details["ctx"]["error"]).splitlines()
                     found += [self._does_not_fit(path, line) for line in lines]
                 case "union_tag_not_found":
-                    section, _ = self._section_at(path[:-2])
-                    names = _members(section.model_fields[path[-2]])
-                    expected = f"one of {', '.join(names)}"
-                    origin = self._origin(path)
-                    found.append(Mistake(origin, ".".join(path), "missing key", expected))
+                    field = self.fields[".".join(path)]
+                    expected = f"one of {', '.join(_members(field))}"
+                    tag = (*path, str(field.discriminator))
+                    found.append(self._mistake(tag, "missing key", expected))
+                case "union_tag_invalid":
+                    tag = (*path, str(self.fields[".".join(path)].discriminator))
+                    found.append(self._wrong_value(tag, [details]))
                 case _:
                     values.setdefault(path, []).append(details)
         return found + [self._wrong_value(path, details) for path, details in values.items()]
 
-    def _path(self, details: Mapping[str, Any]) -> Path:
+    def _path(self, location: Sequence[int | str]) -> Path:
         """The keys in an error's location."""
-        path: list[str] = []
-        location = iter(details["loc"])
-        for part in location:
-            node = self._node(path)
+        path: Path = ()
+        parts = iter(location)
+        for part in parts:
+            node = self.tree.find(path)
             if node is None or not isinstance(node.value, Mapping) or isinstance(part, int):
                 break
-            path.append(str(part))
-            if ".".join(path) in self.tags:
-                next(location, None)
-        tag = self.tags.get(".".join(path))
-        node = self._node(path)
-        if tag and str(details["type"]).startswith("union_tag") and node and node.entries():
-            path.append(tag)
-        return tuple(path)
+            path = (*path, part)
+            field = self.fields.get(".".join(path))
+            if field is not None and field.discriminator:
+                next(parts, None)
+        return path
 
     def _unknown_key(self, path: Path) -> Mistake:
-        key, (*above, name) = ".".join(path), path
-        section, member = self._section_at(tuple(above))
+        above, name = path[:-1], path[-1]
+        section, of_member = self.schema, ""
+        if above:
+            field = self.fields[".".join(above)]
+            section = _sections(field)[0]
+            if field.discriminator:
+                tag = self.tree.find((*above, str(field.discriminator)))
+                member = "" if tag is None else str(tag.value)
+                section, of_member = _members(field)[member], f" for {member}"
         siblings = list(section.model_fields)
-        everywhere = list(all_fields(self.schema))
         suggestion = None
         # Otherwise the key is right, but belongs to another member of the union.
-        if key not in everywhere:
+        if ".".join(path) not in self.fields:
             nearest = nearest_name(name, siblings)
-            suggestion = _elsewhere(name, everywhere, ".".join(above))
             if nearest is not None:
                 suggestion = ".".join([*above, nearest])
-        problem = "unknown key" if member is None else f"unknown key for {member}"
-        expected = None if suggestion else f"one of {', '.join(siblings)}"
-        return Mistake(self._origin(path), key, problem, expected, suggestion)
-
-    def _section_at(self, path: Path) -> tuple[type[BaseModel], str | None]:
-        """The model of a section, and the name that chose it out of a union."""
-        model, member = self.schema, None
-        for depth, name in enumerate(path, 1):
-            field = model.model_fields[name]
-            if field.discriminator:
-                node = self._node((*path[:depth], str(field.discriminator)))
-                member = None if node is None else str(node.value)
-                model = _members(field)[str(member)]
             else:
-                (model,) = _sections(field)
-        return model, member
+                suggestion = _elsewhere(name, list(self.fields), ".".join(above))
+        expected = None if suggestion else f"one of {', '.join(siblings)}"
+        return self._mistake(path, f"unknown key{of_member}", expected, suggestion)
 
-    def _wrong_value(self, path: Path, details: Sequence[Mapping[str, Any]]) -> Mistake:
+    def _wrong_value(self, path: Path, errors: Sequence[Mapping[str, Any]]) -> Mistake:
         """A value that none of a field's types takes."""
-        node = self._node(path)
+        node = self.tree.find(path)
         problem = "wrong value" if node is None else f"got {quoted(node)}"
-        expected: list[str] = []
-        names: list[str] = []
-        for error in details:
-            names += _names(error.get("ctx", {}))
-            expected.append(_expected(error))
+        expected = " or ".join(dict.fromkeys(map(_expected, errors)))
         nearest = None
         if node is not None and isinstance(node.value, str):
-            nearest = nearest_name(node.value, names)
-        words = " or ".join(dict.fromkeys(expected))
-        return Mistake(self._origin(path), ".".join(path), problem, words, nearest)
+            nearest = nearest_name(node.value, [name for error in errors for name in _names(error)])
+        return self._mistake(path, problem, expected, nearest)
 
     def _does_not_fit(self, path: Path, problem: str) -> Mistake:
         """Keys that contradict each other: the one set last is the one to look at."""
         named = [tuple(key.split(".")) for key in _DOTTED.findall(problem)]
-        paths = [path for path in [*named, path] if path and self._node(path)]
-        if paths:
-            path = max(paths, key=self._layer_of)
-        return Mistake(self._origin(path), ".".join(path), problem)
+        path = max(filter(self.tree.find, named), key=self._layer_of, default=path)
+        return self._mistake(path, problem)
 
     def _layer_of(self, path: Path) -> int:
         setting = [index for index, layer in enumerate(self.layers) if layer.find(path)]
         return max(setting, default=-1)
 
-    def _node(self, path: Sequence[str]) -> Node | None:
-        return self.tree.find(path)
+    def _mistake(
+        self, path: Path, problem: str, expected: str | None = None, nearest: str | None = None
+    ) -> Mistake:
+        return Mistake(self._origin(path), ".".join(path), problem, expected, nearest)
 
     def _origin(self, path: Path) -> Origin:
         """The place that a key was set at; for one that was not, the place of its section."""
-        for length in range(len(path), 0, -1):
-            node = self._node(path[:length])
-            if node is not None:
-                return node.origin
-        return self.tree.origin
+        node = self.tree.find(path)
+        return node.origin if node is not None else self._origin(path[:-1])
 
 
 def _expected(error: Mapping[str, Any]) -> str:
     """What pydantic says that a value should be."""
     if error["type"] in _EXPECTED:
         return _EXPECTED[error["type"]]
-    context = error.get("ctx", {})
     for name, sign in _BOUNDS.items():
-        if name in context:
-            return f"a number {sign} {context[name]}"
-    names = _names(context)
+        if name in error.get("ctx", {}):
+            return f"a number {sign} {error['ctx'][name]}"
+    names = _names(error)
     if names:
         return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
     text = str(error["msg"]).removeprefix("Input should be ")
     return text[:1].lower() + text[1:]
 
 
-def _names(context: Mapping[str, Any]) -> list[str]:
-    """The valid names that pydantic lists in the context of an error."""
+def _names(error: Mapping[str, Any]) -> list[str]:
+    """The valid names that pydantic lists in an error."""
+    context = error.get("ctx", {})
     return _QUOTED.findall(context.get("expected_tags", context.get("expected", "")))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,22 +23,16 @@ from models.errors import first_line
 
 Scalar = str | int | float | bool | None
 
-_CONSTANTS: dict[str, Scalar] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
-    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
-    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
-}
-
-_INTEGERS = {
-    10: re.compile(r"[-+]?[0-9]+"),
-    8: re.compile(r"0o[0-7]+"),
-    16: re.compile(r"0x[0-9a-fA-F]+"),
-}
-
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_PLAIN: tuple[tuple[str, Callable[[str], Scalar]], ...] = (
+    ("|~|null|Null|NULL", lambda _: None),
+    ("true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    ("[-+]?[0-9]+", int),
+    ("0o[0-7]+", lambda text: int(text, 8)),
+    ("0x[0-9a-fA-F]+", lambda text: int(text, 16)),
+    (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", float),
+    (r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", lambda text: float(text.replace(".", ""))),
+)
+"""What texts each kind of value has, and how they are read; any other text is text."""
 
 
 def read_plain_scalar(text: str) -> Scalar:
@@ -47,12 +41,7 @@ def read_plain_scalar(text: str) -> Scalar:
     Raises:
         ValueError: an integer of more digits than Python converts (4300).
     """
-    if text in _CONSTANTS:
-        return _CONSTANTS[text]
-    for base, pattern in _INTEGERS.items():
-        if pattern.fullmatch(text):
-            return int(text, base)
-    return float(text) if _FLOAT.fullmatch(text) else text
+    return next((read(text) for kind, read in _PLAIN if re.fullmatch(kind, text)), text)
 
 
 LARGEST_INTEGER = 2**53
@@ -100,30 +89,25 @@ def read_yaml(path: Path, mistakes: list[Mistake]) -> Node | None:
     origin = Origin(shown_path(path), 1)
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        mistakes.append(Mistake(Origin(origin.source), "", f"cannot be read: {reason}"))
-        return None
-    except UnicodeDecodeError:
-        mistakes.append(Mistake(Origin(origin.source), "", "is not UTF-8 text"))
+    except (OSError, UnicodeDecodeError) as error:
+        problem = "is not UTF-8 text"
+        if isinstance(error, OSError):
+            problem = f"cannot be read: {error.strerror or error}"
+        mistakes.append(Mistake(Origin(origin.source), "", problem))
         return None
     node = parse_value(text, origin, "", mistakes)
-    if node is None:
-        return None
+    if node is None or isinstance(node.value, Mapping):
+        return node
     if node.value is None:
         return Node({}, origin)
-    if not isinstance(node.value, Mapping):
-        mistakes.append(Mistake(origin, "", f"is {quoted(node)}", "a map of keys to values"))
-        return None
-    return node
+    mistakes.append(Mistake(origin, "", f"is {quoted(node)}", "a map of keys to values"))
+    return None
 
 
 def shown_path(path: Path) -> str:
     """A path as messages show it: relative to the current folder where it lies inside."""
-    plain = Path(os.path.normpath(path.absolute()))
-    return (
-        plain.relative_to(Path.cwd()).as_posix() if plain.is_relative_to(Path.cwd()) else str(plain)
-    )
+    plain, here = Path(os.path.normpath(path.absolute())), Path.cwd()
+    return plain.relative_to(here).as_posix() if plain.is_relative_to(here) else str(plain)
 
 
 def quoted(node: Node) -> str:
@@ -142,21 +126,17 @@ def _shortened(text: str) -> str:
 
 
 def parse_value(text: str, origin: Origin, key: str, mistakes: list[Mistake]) -> Node | None:
-    """Read a value: a scalar, or a list or map in brackets; or the whole text of a file.
+    """Read a value, by the same rules in a file and outside of one: a scalar, or a list or map in
+    brackets; or the whole text of a file.
 
-    Args:
-        text: the value, read by the same rules in a file and outside of one.
-        origin: its place; marks in the text are counted from there where it has a line.
-        key: the key it belongs to, for the mistakes.
-        mistakes: takes what is wrong with it.
+    Lines are those of the text where `origin` has one. `key` is what mistakes name.
     """
     reader = _Reader(origin, mistakes)
     try:
         tags = [token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)]
         document = yaml.compose(text, Loader=yaml.SafeLoader)
-        for tag in tags:
-            place = reader.place(tag.start_mark)
-            mistakes.append(Mistake(place, key, "YAML tags such as !!str are not allowed"))
+        problem = "YAML tags such as !!str are not allowed"
+        mistakes += [Mistake(reader.place(tag.start_mark), key, problem) for tag in tags]
         return Node(None, origin) if document is None else reader.read(document, key)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -197,7 +177,7 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode):
             return Node(self._scalar(node, path, place), place)
         if id(node) in self.open_nodes:
-            self.mistakes.append(Mistake(place, path, "an alias must not contain itself"))
+            self._refuse(place, path, "an alias must not contain itself")
             return Node(None, place)
         self.open_nodes.add(id(node))
         if isinstance(node, yaml.SequenceNode):
@@ -206,6 +186,9 @@ class _Reader:
             result = Node(dict(self._entries(node, path)), place)
         self.open_nodes.discard(id(node))
         return result
+
+    def _refuse(self, place: Origin, key: str, problem: str, expected: str | None = None) -> None:
+        self.mistakes.append(Mistake(place, key, problem, expected))
 
     def _scalar(self, node: yaml.ScalarNode, path: str, place: Origin) -> Scalar:
         if node.style is not None:
@@ -217,7 +200,7 @@ class _Reader:
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
             problem = f"{_shortened(node.value)} is too large a number"
             expected = f"a whole number of at most {LARGEST_INTEGER} (2^53)"
-            self.mistakes.append(Mistake(place, path, problem, expected))
+            self._refuse(place, path, problem, expected)
         return value
 
     def _entries(self, node: yaml.Node, path: str) -> Iterator[tuple[str, Node]]:
@@ -225,19 +208,17 @@ class _Reader:
         for key_node, value_node in node.value:
             place = self.place(key_node.start_mark)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.mistakes.append(Mistake(place, path, "a key must be a word"))
+                self._refuse(place, path, "a key must be a word")
                 continue
             # The text of a key is the key: `off` and `3` are names like any other.
             name = str(key_node.value)
             key = f"{path}.{name}" if path else name
             if name == "<<" and key_node.style is None:
-                problem = "merge keys are not allowed"
-                self.mistakes.append(Mistake(place, key, problem, "`extends:` or an alias"))
+                self._refuse(place, key, "merge keys are not allowed", "`extends:` or an alias")
             elif name in seen:
-                problem = f"duplicate key, first on line {seen[name].line}"
-                if seen[name].line is None:
-                    problem = "duplicate key"
-                self.mistakes.append(Mistake(place, key, problem))
+                line = seen[name].line
+                where = "" if line is None else f", first on line {line}"
+                self._refuse(place, key, f"duplicate key{where}")
             else:
                 seen[name] = place
                 yield name, self.read(value_node, key, place)

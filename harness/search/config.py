@@ -11,13 +11,18 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from pydantic import Field
 
-from harness.config.ablation_file import Question, Seeds, read_ablation_file
-from harness.config.catalogue import find_file
-from harness.config.layers import load_layers, merge, nest
-from harness.config.load import SEED, refuse_seeds, trial_overrides
+from harness.config.layers import find_file, load_named_layers, merge, nest
+from harness.config.load import (
+    SEED,
+    Question,
+    Seeds,
+    read_ablation_file,
+    refuse_seeds,
+    trial_overrides,
+)
 from harness.config.mistakes import ConfigError, Mistake, Origin, nearest_name
 from harness.config.schema import TrialConfig, unmeasured
-from harness.config.sections import WITHOUT_EFFECT, Section
+from harness.config.sections import Section, is_without_effect
 from harness.config.serialisation import flatten
 from harness.config.validation import (
     all_fields,
@@ -186,9 +191,8 @@ def load_search(
     mistakes: list[Mistake] = []
     layer = trial_overrides(overrides, mistakes)
     path = find_file("search", name, experiments_dir, mistakes)
-    scale_path = find_file("scale", scale, experiments_dir, mistakes)
     file = None if path is None else read_search_file(path, mistakes)
-    below = None if scale_path is None else load_layers(scale_path, experiments_dir, mistakes)
+    below = load_named_layers("scale", scale, experiments_dir, mistakes)
     own = None if file is None else _base_layers(file, experiments_dir, mistakes)
     if file is None or below is None or own is None:
         check_keys(TrialConfig, layer, mistakes)
@@ -273,8 +277,7 @@ def _check_space(
             expected = "the seeds in `objective:`"
             mistakes.append(Mistake(origin, key, "each trial has its own seed", expected))
             continue
-        extra = valid[key].json_schema_extra
-        if isinstance(extra, dict) and WITHOUT_EFFECT in extra:
+        if is_without_effect(valid[key]):
             problem = "cannot change a result, so there is nothing to find out"
             mistakes.append(Mistake(origin, key, problem))
             continue

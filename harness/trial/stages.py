@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger, Logger
 
-from harness.config.facts import sampling_facts, shown_precision
 from harness.config.schema import TrialConfig
-from harness.config.serialisation import flatten, to_yaml
+from harness.config.serialisation import flatten, sampling_facts, shown_precision, to_yaml
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
 from harness.evaluation.cost import PeakMemory, measure_peak_memory, model_cost

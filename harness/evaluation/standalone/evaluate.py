@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from harness.config.serialisation import from_yaml_file
+from harness.config.serialisation import from_yaml_file, sampling_facts
 from harness.evaluation.class_labels import matched_labels
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
@@ -258,7 +258,6 @@ def _open_samples(text: str, runs_dir: Path) -> tuple[ImageInput, dict[str, Any]
     if (path.exists() and not is_trial) or path.suffix in _ARRAYS:
         return open_images(path), {}
     # They bring the whole of training along: seconds that images from elsewhere need not wait for.
-    from harness.config.facts import sampling_facts
     from harness.tracking.publisher import find_trial
 
     try:

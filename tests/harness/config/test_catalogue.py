@@ -8,8 +8,7 @@ import pytest
 
 from harness.cli.listing import Listed, list_files
 from harness.cli.main import main
-from harness.config.catalogue import find_file, names
-from harness.config.layers import NAME_WORDS
+from harness.config.layers import NAME_WORDS, find_file, names
 from harness.config.mistakes import Mistake
 
 
@@ -109,6 +108,6 @@ def test_an_empty_folder_is_named(root: Path) -> None:
 
 
 def test_the_catalogue_is_read_without_torch() -> None:
-    code = "import sys, harness.config.catalogue; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.config.layers; sys.exit('torch' in sys.modules)"
     repository = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=repository).returncode == 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.cli.listing import list_files
-from harness.config.catalogue import names
+from harness.config.layers import names
 from harness.config.load import load_ablation, load_cluster
 from harness.config.mistakes import Mistake
 from harness.config.schema import TrialConfig

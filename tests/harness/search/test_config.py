@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.listing import list_files
-from harness.config.catalogue import names
+from harness.config.layers import names
 from harness.config.mistakes import ConfigError
 from harness.config.trial_hash import trial_hash
 from harness.search.config import Search, config_at, differences_at, load_search

@@ -18,9 +18,8 @@ from PIL import Image
 from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_file
 
-from harness.config.facts import chosen_by
 from harness.config.schema import TrialConfig
-from harness.config.serialisation import to_yaml
+from harness.config.serialisation import chosen_by, to_yaml
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
 from harness.evaluation.extractors import load_extractor

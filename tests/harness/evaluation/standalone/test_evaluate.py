@@ -14,9 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from harness.cli.main import main
-from harness.config.facts import sampling_facts
 from harness.config.schema import TrialConfig
-from harness.config.serialisation import to_yaml
+from harness.config.serialisation import sampling_facts, to_yaml
 from harness.evaluation.extractors import load_extractor
 from harness.evaluation.features import Extraction, extract_features
 from harness.evaluation.metrics.kernel_distance import kernel_distance
