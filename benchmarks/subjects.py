@@ -19,7 +19,7 @@ from harness.config.mistakes import nearest_name
 from models.attention import AttentionShape, build_attention, load_variant, variant_names
 from models.attention.base import AttentionBlock, ValueConvolutionConfig
 from models.errors import UserError
-from models.initialization import initialize
+from models.randomness import initialize
 
 PEERS = {
     "diffusers_sana": ("sana", SanaLinearAttnProcessor2_0),

@@ -79,18 +79,12 @@ class _Noised(NamedTuple):
 
 
 class NonFiniteLossError(UserError):
-    """The loss of a step, or the norm of its gradient, is NaN or infinite.
-
-    Args:
-        step: counted from 0.
-        loss: the mean of the batch.
-        gradient_norm: before clipping.
-    """
+    """The mean loss of a step, counted from 0, or the norm of its gradient is NaN or infinite."""
 
     def __init__(self, step: int, loss: float, gradient_norm: float) -> None:
-        what, value = ("training loss", loss)
+        what, value = "training loss", loss
         if math.isfinite(loss):
-            what, value = ("norm of the gradient", gradient_norm)
+            what, value = "norm of the gradient", gradient_norm
         super().__init__(
             f"the {what} became {value} at step {step}; lower train.learning_rate or "
             "train.gradient_clip, set train.precision=32-true, or leave such batches out with "
@@ -107,8 +101,8 @@ class DiffusionModule(pl.LightningModule):
 
     Args:
         backbone: freshly initialised.
-        objective: what it is trained on.
-        optimization: how.
+        objective: noises images and scores predictions.
+        optimization: optimizer, schedule and EMA.
         seed: of noise, times and label dropout.
         sharded: whether the processes that train together share out the weights, their gradients,
             the optimizer's state and the EMA among them (FSDP2), rather than each holding all.
@@ -140,11 +134,7 @@ class DiffusionModule(pl.LightningModule):
 
     @property
     def ema_backbone(self) -> Backbone:
-        """The network with averaged weights, for sampling and validation.
-
-        Where it is shared out among processes, a copy is put together on each of them: all must
-        ask at once.
-        """
+        """The network with averaged weights; where processes share it out, all must ask at once."""
         average = self.ema.module
         assert isinstance(average, Backbone)
         if not self.sharded:
@@ -174,8 +164,7 @@ class DiffusionModule(pl.LightningModule):
         # Here, not after this method, where Lightning does it: it would throw away the gradients of
         # the first micro-batches. See `optimizer_zero_grad`.
         self.backbone.zero_grad()
-        balances = torch.zeros((), device=batch.images.device)
-        losses = torch.zeros_like(balances)
+        losses, balances = torch.zeros(2, device=batch.images.device)
         for number, part in enumerate(parts, start=1):
             loss = self._losses(part).mean() / count
             # Kept apart, so that the training loss means the same in every variant.

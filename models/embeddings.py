@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.initialization import SelfInitialized
+from models.randomness import SelfInitialized
 
 
 def sinusoid(values: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:

@@ -20,9 +20,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from models.attention.parts.products import SumPrecision, full_precision, merge_heads
+from models.attention.parts.products import (
+    SumPrecision,
+    full_precision,
+    linear_product,
+    merge_heads,
+    similarities,
+    similarity_sums,
+    split_heads,
+)
 from models.errors import UserError
-from models.initialization import SelfInitialized
+from models.randomness import SelfInitialized
 
 
 class ValueConvolutionConfig(BaseModel):
@@ -73,10 +81,18 @@ class AttentionBlock(nn.Module, ABC):
         shape: the block's surroundings.
         heads: H, a divisor of D.
         qkv_bias: whether the projection to queries, keys and values has a bias.
+
+    Raises:
+        UserError: the heads do not divide the width.
     """
 
     def __init__(self, shape: AttentionShape, heads: int, qkv_bias: bool) -> None:
         super().__init__()
+        if shape.width % heads:
+            raise UserError(
+                f"{heads} heads do not divide the width {shape.width}: "
+                f"{shape.width / heads:g} a head"
+            )
         self.width = shape.width
         self.heads = heads
         self.sum_precision = shape.sum_precision
@@ -88,28 +104,14 @@ class AttentionBlock(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attend.
-
-        Args:
-            tokens: (B, N, D), N being the rows times the columns of the grid.
-
-        Returns:
-            (B, N, D), after the output projection.
-        """
+        """(B, N, D) to (B, N, D), after the output projection; N is rows times columns."""
 
     @abstractmethod
     def attention_weights(self, tokens: Tensor, head: int) -> Tensor:
-        """The N x N matrix `A` of one head such that the head's output is `A @ v`.
+        """The matrix `A` (B, N, N) of one head, from 0, such that the head's output is `A @ v`.
 
         It is the naive twin of the fast path and what the oversmoothing probe looks at. Linear
         variants materialise it; rows need not sum to one, nor be positive.
-
-        Args:
-            tokens: (B, N, D).
-            head: which head, from 0.
-
-        Returns:
-            (B, N, N).
         """
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,6 +123,42 @@ class AttentionBlock(nn.Module, ABC):
         """The output (B, N, D) of heads (B, H, N, d), `A @ v` each, and of values (B, N, D)."""
         merged = merge_heads(attended).to(values.dtype)
         return self.output(self.value_convolution(merged, values))
+
+
+class KernelAttention(AttentionBlock):
+    """Linear attention with a kernel function phi and the usual normaliser.
+
+    `O_i = phi(q_i) S / (phi(q_i) . z + eps)` with `S = sum_j phi(k_j)^T v_j` and
+    `z = sum_j phi(k_j)`, for each head (Katharopoulos et al. 2020); sums over tokens are
+    accumulated in float32 whatever the autocast. Variants differ in phi, in the number of heads and
+    in the bias of the projections.
+    """
+
+    def __init__(self, shape: AttentionShape, heads: int, qkv_bias: bool, eps: float) -> None:
+        super().__init__(shape, heads, qkv_bias)
+        self.eps = eps
+
+    @abstractmethod
+    def kernel(self, rows: Tensor) -> Tensor:
+        """Phi of queries or keys, (B, N, D) before the head split; not negative."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        queries, keys, values = self.project(tokens)
+        query, key = self._features(queries, keys)
+        (value,) = full_precision(split_heads(values, self.heads))
+        attended = linear_product(query, key, value, self.sum_precision)
+        attended = attended / (similarity_sums(query, key) + self.eps)
+        return self.finish(attended, values)
+
+    def attention_weights(self, tokens: Tensor, head: int) -> Tensor:
+        queries, keys, _ = self.project(tokens)
+        query, key = self._features(queries, keys)
+        weights = similarities(query[:, head], key[:, head])
+        return weights / (weights.sum(dim=-1, keepdim=True) + self.eps)
+
+    def _features(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Phi of queries and of keys, (B, N, D) to (B, H, N, d) each."""
+        return tuple(split_heads(self.kernel(part), self.heads) for part in full_precision(*parts))
 
 
 class WidthNorm(nn.Module):

@@ -144,64 +144,73 @@ class Attention(AttentionBlock):
         queries, keys, _ = self.project(tokens)
         query, key = (side.of_head(head) for side in self._features(tokens, queries, keys))
         weights = similarities(query.differenced, key.differenced)
-        weights = weights / self._denominator(query, key, _materialised_sums)
+        weights = (weights / self._denominator(query, key, _materialised_sums)).squeeze(1)
         if self.config.normalizer == "unit":
             weights = weights + (1 - weights.sum(dim=-1, keepdim=True)) / self.tokens
         return weights
 
-    def _features(self, tokens: Tensor, queries: Tensor, keys: Tensor) -> tuple[_Side, _Side]:
+    def _features(self, tokens: Tensor, *parts: Tensor) -> tuple[_Side, _Side]:
         """What the kernel and the difference make of queries and keys, (B, N, D) each."""
-        queries, keys = full_precision(queries, keys)
-        query = self.query_kernel(split_heads(queries, self.heads))
-        key = self.key_kernel(split_heads(keys, self.heads))
+        queries, keys = (part.unflatten(-1, (self.heads, -1)) for part in full_precision(*parts))
+        query, key = self.query_kernel(queries), self.key_kernel(keys)
         if not self.differential:
-            return _Side(query, None), _Side(key, None)
-        return (
-            _Side(query, self.redundant_query(query, tokens)),
-            _Side(key, self.redundant_key(key, tokens)),
-        )
+            return _Side(query), _Side(key)
+        return self.redundant_query(query, tokens), self.redundant_key(key, tokens)
 
     def _denominator(
         self, query: _Side, key: _Side, sums: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor | float:
-        """What a row of similarities is divided by: (..., N, 1), or one number.
-
-        Args:
-            query: of all heads or of one.
-            key: of the same heads.
-            sums: of the similarities of a query to all keys.
-        """
+        """What a row of similarities, whose sum `sums` finds, is divided by: (..., N, 1)."""
+        eps = self.config.eps
         match self.config.normalizer:
             case "similarity" | "unit":
-                return _without_similarity(sums(query.plain, key.plain)) + self.config.eps
+                similar = sums(query.plain, key.plain)
+                # The kernel leaves nothing of some queries. Such a token attends to none, as in
+                # linear attention without a difference: there is nothing to take a redundancy from,
+                # and divided by `eps` alone it would be the largest output by far.
+                return similar.masked_fill(similar == 0, torch.inf) + eps
             case "absolute":
-                return sums(query.bound, key.bound) + self.config.eps
+                return sums(query.bound, key.bound) + eps
             case "difference":
-                return sums(query.differenced, key.differenced) + self.config.eps
+                return sums(query.differenced, key.differenced) + eps
             case "none" | "rms":
                 return float(self.tokens)
 
 
 class _Side(NamedTuple):
-    """Queries or keys, (..., N, d): `Q~`, and the redundancy `lambda Q'~` or None."""
+    """Queries or keys, (B, N, H, d): `Q~`, and `Q'~` with its lambda (B, N, H, 1), or None.
 
-    plain: Tensor
-    redundancy: Tensor | None
+    Properties are (B, H, N, d).
+    """
+
+    measured: Tensor
+    redundant: Tensor | None = None
+    factor: Tensor | None = None
+
+    @property
+    def plain(self) -> Tensor:
+        """`Q~`."""
+        return self.measured.transpose(1, 2)
 
     @property
     def differenced(self) -> Tensor:
         """`Q^ = Q~ - lambda Q'~`."""
-        return self.plain if self.redundancy is None else self.plain - self.redundancy
+        if self.redundant is None or self.factor is None:
+            return self.plain
+        return torch.addcmul(self.measured, self.redundant, self.factor, value=-1).transpose(1, 2)
 
     @property
     def bound(self) -> Tensor:
         """`Q~ + |lambda| Q'~`, at least as large as `|Q^|` in every channel."""
-        return self.plain if self.redundancy is None else self.plain + self.redundancy.abs()
+        if self.redundant is None or self.factor is None:
+            return self.plain
+        return torch.addcmul(self.measured, self.redundant, self.factor.abs()).transpose(1, 2)
 
     def of_head(self, head: int) -> _Side:
-        """(B, H, N, d) to (B, N, d)."""
-        redundancy = None if self.redundancy is None else self.redundancy[:, head]
-        return _Side(self.plain[:, head], redundancy)
+        """With that head alone, (B, N, 1, d)."""
+        rest = (self.redundant, self.factor)
+        own = (part if part is None else part[:, :, head, None] for part in rest)
+        return _Side(self.measured[:, :, head, None], *own)
 
 
 class _Redundancy(nn.Module):
@@ -215,33 +224,23 @@ class _Redundancy(nn.Module):
         self.projectors = ProjectorBank(shape.width, projectors, learning)
         self.norm = WidthNorm(shape)
         self.kernel = _kernel(config, heads)
-        self.difference: ChosenDifference | StaticDifference
+        self.difference: ChosenDifference | StaticDifference = StaticDifference(config.lambda_init)
         if config.differential == "dynamic":
             initial = InitialFactors(
                 config.n_differentials, config.lambda_init, config.lambda_spread
             )
             self.difference = ChosenDifference(config.head_dim, initial, learning)
-        else:
-            self.difference = StaticDifference(config.lambda_init)
 
-    def forward(self, plain: Tensor, tokens: Tensor) -> Tensor:
-        """`lambda Q'~` (B, H, N, d) of `Q~` (B, H, N, d) and tokens (B, N, D)."""
+    def forward(self, measured: Tensor, tokens: Tensor) -> _Side:
+        """The side of `Q~` (B, N, H, d) and tokens (B, N, D)."""
         (redundant,) = full_precision(self.norm(self.projectors(tokens)))
-        return self.difference(plain, self.kernel(split_heads(redundant, self.heads)))
+        redundant = self.kernel(redundant.unflatten(-1, (self.heads, -1)))
+        return _Side(measured, redundant, self.difference(measured, redundant))
 
 
 def _materialised_sums(queries: Tensor, keys: Tensor) -> Tensor:
     """The row sums (..., N, 1) of the similarities, by way of all N x N of them."""
     return similarities(queries, keys).sum(dim=-1, keepdim=True)
-
-
-def _without_similarity(sums: Tensor) -> Tensor:
-    """Infinite where a token is similar to none, because the kernel leaves nothing of its query.
-
-    Such a token attends to none, as in linear attention without a difference: there is nothing to
-    take a redundancy from, and divided by `eps` alone it would be the largest output by far.
-    """
-    return sums.masked_fill(sums == 0, torch.inf)
 
 
 def _kernel(config: Config, heads: int) -> ChosenPower | FixedPower | ReluKernel:

@@ -25,10 +25,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention.base import AttentionConfig, AttentionShape
-from models.attention.parts.linear import KernelAttention
+from models.attention.base import AttentionConfig, AttentionShape, KernelAttention
 from models.attention.parts.power_kernel import FixedPower
-from models.attention.parts.products import checked_head_dim
 
 QUESTION = "focused linear attention as in FLatten: do sharper kernels close the gap?"
 
@@ -45,7 +43,6 @@ class Attention(KernelAttention):
     """Heads are the backbone's own; projections with bias."""
 
     def __init__(self, config: Config, shape: AttentionShape) -> None:
-        checked_head_dim(shape.width, shape.heads)
         super().__init__(shape, shape.heads, qkv_bias=True, eps=config.eps)
         self.channel_scale = nn.Parameter(torch.zeros(shape.width))
         self.power = FixedPower(config.focusing_factor)

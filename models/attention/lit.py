@@ -17,9 +17,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from models.attention.base import AttentionConfig, AttentionShape
-from models.attention.parts.linear import KernelAttention
-from models.attention.parts.products import checked_head_dim
+from models.attention.base import AttentionConfig, AttentionShape, KernelAttention
 
 QUESTION = "ReLU linear attention with few heads as in LiT: are many heads needed?"
 
@@ -36,7 +34,6 @@ class Attention(KernelAttention):
     """Few heads, whatever the backbone has."""
 
     def __init__(self, config: Config, shape: AttentionShape) -> None:
-        checked_head_dim(shape.width, config.heads)
         super().__init__(shape, config.heads, qkv_bias=True, eps=config.eps)
 
     def kernel(self, rows: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from models.attention.base import AttentionConfig, AttentionShape
-from models.attention.parts.linear import KernelAttention
+from models.attention.base import AttentionConfig, AttentionShape, KernelAttention
 from models.attention.parts.products import checked_heads
 
 QUESTION = "ReLU linear attention as in SANA: how much is lost against softmax?"

@@ -12,12 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
-from models.attention.parts.products import (
-    checked_head_dim,
-    full_precision,
-    similarities,
-    split_heads,
-)
+from models.attention.parts.products import full_precision, similarities, split_heads
 
 QUESTION = "softmax attention as in DiT: what does quadratic cost buy?"
 
@@ -32,9 +27,7 @@ class Attention(AttentionBlock):
     """Scaled dot-product attention."""
 
     def __init__(self, config: Config, shape: AttentionShape) -> None:
-        head_dim = checked_head_dim(shape.width, shape.heads)
         super().__init__(shape, shape.heads, qkv_bias=True)
-        self.head_dim = head_dim
 
     def forward(self, tokens: Tensor) -> Tensor:
         queries, keys, values = self.project(tokens)
@@ -45,4 +38,4 @@ class Attention(AttentionBlock):
         query, key = full_precision(
             *(split_heads(part, self.heads)[:, head] for part in self.project(tokens)[:2])
         )
-        return torch.softmax(similarities(query, key) / self.head_dim**0.5, dim=-1)
+        return torch.softmax(similarities(query, key) / query.shape[-1] ** 0.5, dim=-1)

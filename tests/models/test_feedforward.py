@@ -8,9 +8,9 @@ from diffusers.models.transformers.sana_transformer import GLUMBConv
 from timm.layers import Mlp
 from torch import nn
 
+from models.backbone import FeedForward, MixFeedForward, build_feedforward
 from models.errors import UserError
-from models.feedforward import FeedForward, MixFeedForward, build_feedforward
-from models.initialization import initialize
+from models.randomness import initialize
 
 WIDTH = 16
 HIDDEN = 40

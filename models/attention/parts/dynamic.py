@@ -24,8 +24,9 @@ from models.attention.parts.routing import (
     LearnsFactor,
     Router,
     RouterLearning,
+    through_softmax,
 )
-from models.initialization import SelfInitialized
+from models.randomness import SelfInitialized
 
 
 class ProjectorBank(nn.Module, SelfInitialized):
@@ -60,7 +61,7 @@ class ProjectorBank(nn.Module, SelfInitialized):
         chosen: Tensor = _ChosenProjection.apply(
             tokens.flatten(0, -2),
             self.weight,
-            choice.logits.flatten(0, -2),
+            choice.logits.flatten(0, -2).t(),
             choice.index.flatten(),
         )
         return chosen.view(tokens.shape)
@@ -90,56 +91,41 @@ def _grouped(tokens: Tensor) -> bool:
 
 
 class _ChosenProjection(torch.autograd.Function):
-    """`W^(u_i) x_i` for each token, with the straight-through gradient to the router's logits.
+    """`W^(u_i) x_i` for each of R rows, with the straight-through gradient to logits (n, R).
 
-    Forward one product a token instead of n. The gradient to the router is that of
+    Forward one product a row instead of n. The gradient to the router is that of
     `sum_m softmax(logits)_m W^(m) x`, which needs the gradient times every projector; what it gives
-    for the chosen one is the gradient to the token too.
+    for the chosen one is the gradient to the row too.
     """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, bank: Tensor, logits: Tensor, index: Tensor) -> Tensor:
         order = index.argsort(stable=True)
-        projectors = bank.unflatten(0, (logits.shape[-1], -1))
-        counts = torch.bincount(index, minlength=len(projectors)).tolist()
-        grouped = rows.index_select(0, order)
-        projected = torch.empty_like(grouped)
+        projectors = bank.unflatten(0, (len(logits), -1))
+        counts = torch.bincount(index, minlength=len(logits)).tolist()
+        grouped, projected = rows.index_select(0, order), torch.empty_like(rows)
         for own, target, projector in zip(
             grouped.split(counts), projected.split(counts), projectors, strict=True
         ):
             torch.mm(own, projector.t(), out=target)
         ctx.counts = counts
-        ctx.save_for_backward(grouped, bank, logits, order)
-        return torch.empty_like(projected).index_copy_(0, order, projected)
+        ctx.save_for_backward(rows, bank, logits, order)
+        return torch.index_select(projected, 0, order.argsort(), out=grouped)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        grouped, bank, logits, order = ctx.saved_tensors
-        gradients = gradient.index_select(0, order)
-        options = logits.shape[-1]
-        to_rows, to_bank = torch.empty_like(grouped), torch.zeros_like(bank)
-        learns = ctx.needs_input_grad[2]
-        to_weights = logits.new_zeros(options, len(grouped)) if learns else None
-        projectors, to_projectors = (part.unflatten(0, (options, -1)) for part in (bank, to_bank))
-        start = 0
-        for option, (count, projector) in enumerate(zip(ctx.counts, projectors, strict=True)):
-            own = slice(start, start + count)
-            start += count
-            torch.mm(gradients[own].t(), grouped[own], out=to_projectors[option])
-            if to_weights is None:
-                torch.mm(gradients[own], projector, out=to_rows[own])
-                continue
-            through = gradients @ projector
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        rows, bank, logits, order = ctx.saved_tensors
+        to_rows, to_bank, to_weights = map(torch.empty_like, (rows, bank, logits))
+        projectors, to_projectors = (
+            part.view(len(logits), -1, part.shape[-1]) for part in (bank, to_bank)
+        )
+        for option, own in enumerate(order.split(ctx.counts)):
+            torch.mm(gradient[own].t(), rows[own], out=to_projectors[option])
+            through = gradient @ projectors[option]
             to_rows[own] = through[own]
-            to_weights[option] = through.mul_(grouped).sum(dim=-1)
-        to_logits = None
-        if to_weights is not None:
-            probabilities = logits.index_select(0, order).t().softmax(dim=0)
-            mean = (probabilities * to_weights).sum(dim=0)
-            sorted_gradient = (to_weights - mean).mul_(probabilities).t()
-            to_logits = torch.empty_like(logits).index_copy_(0, order, sorted_gradient)
-        return torch.empty_like(to_rows).index_copy_(0, order, to_rows), to_bank, to_logits, None
+            torch.sum(through.mul_(rows), dim=-1, out=to_weights[option])
+        return to_rows, to_bank, through_softmax(logits, to_weights), None
 
 
 class StaticDifference(nn.Module, SelfInitialized, LearnsFactor):
@@ -159,8 +145,8 @@ class StaticDifference(nn.Module, SelfInitialized, LearnsFactor):
         return self.factor
 
     def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
-        """`lambda Q'~`, what is to be subtracted from `Q~`; all (B, H, N, d)."""
-        return self.factor.to(plain.dtype) * redundant
+        """Lambda, (..., 1), of any `Q~_i` and `Q'~_i`, (..., d)."""
+        return self.factor.to(plain.dtype).expand(*redundant.shape[:-1], 1)
 
 
 class ChosenDifference(nn.Module, SelfInitialized, LearnsFactor):
@@ -184,7 +170,6 @@ class ChosenDifference(nn.Module, SelfInitialized, LearnsFactor):
         return self.factors
 
     def forward(self, plain: Tensor, redundant: Tensor) -> Tensor:
-        """`lambda_i Q'~_i`, what is to be subtracted from `Q~_i`; all (B, H, N, d)."""
+        """`lambda_i` (..., 1) of `Q~_i` and `Q'~_i`, (..., d)."""
         choice = self.router(plain, redundant)
-        factor = choice.of_values(self.factors.to(plain.dtype))
-        return choice.gated(factor[..., None] * redundant)
+        return choice.gated(choice.of_values(self.factors.to(plain.dtype))[..., None])

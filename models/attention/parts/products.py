@@ -111,17 +111,6 @@ def similarity_sums(queries: Tensor, keys: Tensor) -> Tensor:
     return (queries * keys.sum(dim=-2, keepdim=True)).sum(dim=-1, keepdim=True)
 
 
-def checked_head_dim(width: int, heads: int) -> int:
-    """Channels of one head.
-
-    Raises:
-        UserError: the heads do not divide the width.
-    """
-    if width % heads:
-        raise UserError(f"{heads} heads do not divide the width {width}: {width / heads:g} a head")
-    return width // heads
-
-
 def checked_heads(width: int, head_dim: int) -> int:
     """Heads of `head_dim` channels each.
 

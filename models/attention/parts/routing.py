@@ -11,8 +11,8 @@ Exponents and lambdas are factors: learnable scalars that a router chooses from.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.attention.parts.products import full_precision
-from models.initialization import SelfInitialized
+from models.randomness import SelfInitialized
 
 RouterGradient = Literal["straight_through", "gate"]
 
@@ -36,14 +36,13 @@ class RouterLearning:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a router chose for each token."""
+    """What a router chose for each token, and how that hands a gradient to the logits."""
 
     logits: Tensor
-    """(..., n): what the choice is the argmax of."""
+    """(..., n), with the options first in memory."""
     index: Tensor
-    """(...): the option chosen."""
+    """(...): the option with the largest logit, the first of several."""
     gradient: RouterGradient
-    """How what was chosen hands a gradient to the logits."""
 
     @property
     def weights(self) -> Tensor:
@@ -62,37 +61,27 @@ class Choice:
     def of_values(self, values: Tensor) -> Tensor:
         """The chosen one of n learnable values, (n,) to (...); not gated.
 
-        Values that differ between heads are (H, 1, n) and the choice is one of (B, H, N).
+        Values that differ between heads are (H, n) and the choice is one of (B, N, H).
         """
         if values.dim() > 1:
             return (self.weights * values).sum(dim=-1)
         if self.gradient == "gate" or not self.logits.requires_grad:
             return values[self.index]
-        chosen: Tensor = _ChosenValue.apply(self.logits, values, self.index)
+        chosen: Tensor = _ChosenValue.apply(self.logits.movedim(-1, 0), values, self.index)
         return chosen
 
     def gated(self, chosen: Tensor) -> Tensor:
         """Apply the gate to what was chosen, (..., channels)."""
         if self.gradient == "straight_through":
             return chosen
-        gate = self.logits.softmax(dim=-1).gather(-1, self.index[..., None])
-        return chosen * gate
-
-
-def _first_largest(options_first: Tensor) -> Tensor:
-    """Argmax over the first dimension, (n, ...) to (...), the first one where several are equal.
-
-    By two maxima of whole rows, which takes a third of `argmax`'s time on a CPU.
-    """
-    options = len(options_first)
-    ranks = torch.arange(options, 0, -1, device=options_first.device, dtype=options_first.dtype)
-    is_largest = options_first == options_first.amax(dim=0)
-    first = (is_largest * ranks.view(-1, *[1] * (options_first.dim() - 1))).amax(dim=0)
-    return (options - first).long().clamp_max_(options - 1)
+        return chosen * self.logits.softmax(dim=-1).gather(-1, self.index[..., None])
 
 
 class _ChosenValue(torch.autograd.Function):
-    """`values[index]`, with the gradient of `softmax(logits) @ values` to the logits."""
+    """`values[index]` for logits (n, ...), with the gradient of `values @ softmax(logits)` to them.
+
+    Options come first, since reductions over nine columns take several times as long on a CPU.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, values: Tensor, index: Tensor) -> Tensor:
@@ -103,17 +92,32 @@ class _ChosenValue(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         logits, values, index = ctx.saved_tensors
-        # Options first, as the router lays them out: reductions over the last of nine columns are
-        # several times as slow on a CPU.
-        options_first = logits.movedim(-1, 0)
-        probabilities = (options_first - options_first.amax(dim=0)).exp_()
-        probabilities.div_(probabilities.sum(dim=0))
-        column = values.reshape(-1, *[1] * index.dim())
-        mean = (probabilities * column).sum(dim=0)
-        to_logits = (column - mean).mul_(probabilities).mul_(gradient)
-        to_values = torch.zeros_like(values)
-        to_values.index_add_(0, index.flatten(), gradient.flatten())
-        return to_logits.movedim(0, -1), to_values, None
+        column = values.view(-1, *[1] * index.dim())
+        to_logits = through_softmax(logits, column).mul_(gradient)
+        to_values = torch.zeros_like(values).index_add_(0, index.flatten(), gradient.flatten())
+        return to_logits, to_values, None
+
+
+def through_softmax(logits: Tensor, to_weights: Tensor) -> Tensor:
+    """The gradient to logits (n, ...) of a sum over options weighted by their softmax.
+
+    `to_weights`, (n, ...) or (n, 1, ...), is the gradient to the weights.
+    """
+    probabilities = logits.softmax(dim=0)
+    mean = (probabilities * to_weights).sum(dim=0)
+    return (to_weights - mean).mul_(probabilities)
+
+
+def _first_largest(logits: Tensor) -> Tensor:
+    """Argmax over the first dimension of (n, ...), the first one where several are equal.
+
+    By maxima without an index, which a CPU finds in a tenth of the time.
+    """
+    ranks = torch.arange(len(logits), 0, -1, device=logits.device, dtype=torch.int16)
+    largest = (logits == logits.amax(dim=0)).to(torch.int16)
+    rank = largest.mul_(ranks.view(-1, *[1] * (logits.dim() - 1))).amax(dim=0)
+    # Where a logit is not a number, none is the largest.
+    return (len(logits) - rank).long().clamp_max_(len(logits) - 1)
 
 
 class _Logits(torch.autograd.Function):
@@ -152,7 +156,7 @@ class Router(nn.Module, SelfInitialized):
         channels: of the input.
         options: n.
         learning: how the router learns.
-        groups: 1 shares one map; H has one for each head of an input (B, H, N, channels).
+        groups: 1 shares one map; H has one for each head of an input (B, N, H, channels).
     """
 
     def __init__(
@@ -179,44 +183,33 @@ class Router(nn.Module, SelfInitialized):
         parts = full_precision(*inputs)
         weight = self.weight.to(parts[0].dtype)
         with torch.autocast(parts[0].device.type, enabled=False):
-            if self.groups > 1:
-                logits = torch.cat(parts, dim=-1) @ weight
-            else:
-                logits = self._shared_logits(parts, weight[0])
-        index = _first_largest(logits.detach().movedim(-1, 0))
-        choice = Choice(logits, index, self.learning.gradient)
+            options_first = self._logits(parts, weight)
+        index = _first_largest(options_first.detach())
+        choice = Choice(options_first.movedim(0, -1), index, self.learning.gradient)
         if self.training and self.learning.balance_weight > 0:
-            shares = nn.functional.one_hot(index, self.options).to(logits.dtype)
-            means = logits.softmax(dim=-1) if torch.is_grad_enabled() else None
+            shares = nn.functional.one_hot(index, self.options).to(weight.dtype)
+            means = choice.logits.softmax(dim=-1) if torch.is_grad_enabled() else None
             self.use = OptionUse(
                 self._mean_over_tokens(shares),
                 None if means is None else self._mean_over_tokens(means),
             )
         return choice
 
-    def _shared_logits(self, parts: Sequence[Tensor], weight: Tensor) -> Tensor:
-        """(..., n), with the options first in memory."""
-        lead = parts[0].shape[:-1]
-        # Heads come as a view of tokens (B, N, H, d), whose rows lie one after the other.
-        swapped = len(lead) == 3
-        logits: Tensor | None = None
-        for part, share in zip(
-            parts, weight.split([part.shape[-1] for part in parts]), strict=True
-        ):
-            rows = part.transpose(1, 2) if swapped else part
-            term = _Logits.apply(rows.reshape(-1, rows.shape[-1]), share)
-            logits = term if logits is None else logits + term
-        assert logits is not None
-        if swapped:
-            batch, heads, tokens = lead
-            return logits.view(-1, batch, tokens, heads).permute(1, 3, 2, 0)
-        return logits.view(-1, *lead).movedim(0, -1)
+    def _logits(self, parts: tuple[Tensor, ...], weight: Tensor) -> Tensor:
+        """(n, ...)."""
+        if self.groups > 1:
+            joined = torch.cat(parts, dim=-1)
+            return torch.einsum("...hc,hcn->...hn", joined, weight).movedim(-1, 0)
+        maps = weight[0].split([part.shape[-1] for part in parts])
+        terms = (
+            _Logits.apply(part.reshape(-1, part.shape[-1]), own)
+            for part, own in zip(parts, maps, strict=True)
+        )
+        return reduce(torch.add, terms).view(-1, *parts[0].shape[:-1])
 
     def _mean_over_tokens(self, values: Tensor) -> Tensor:
-        """(..., n) to (n,); where each head has a map of its own, (B, H, N, n) to (H, n)."""
-        grouped = self.groups > 1
-        pooled = [axis for axis in range(values.dim() - 1) if not (grouped and axis == 1)]
-        return values.mean(dim=pooled)
+        """(..., n) to (n,); where each head has a map of its own, (B, N, H, n) to (H, n)."""
+        return values.flatten(0, -3 if self.groups > 1 else -2).mean(dim=0)
 
 
 @dataclass(frozen=True)

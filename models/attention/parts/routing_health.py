@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from models.attention.parts.routing import Choice, Router
 from models.distributed import sum_over_processes
@@ -34,44 +34,6 @@ class RouterHealth:
         return self.shares.count(0.0)
 
 
-class _Tally:
-    """Sums over the choices that one router made, kept on its device."""
-
-    def __init__(self) -> None:
-        self._counts: Tensor | None = None
-        self._entropy: Tensor | None = None
-
-    def listen(self, router: nn.Module, inputs: tuple[Tensor, ...], choice: Choice) -> None:
-        """The forward hook."""
-        del router, inputs
-        options = choice.logits.shape[-1]
-        logits = choice.logits.detach().reshape(-1, options)
-        counts = torch.bincount(logits.argmax(dim=-1), minlength=options)
-        logarithms = logits.log_softmax(dim=-1)
-        entropy = -(logarithms.exp() * logarithms).sum(dtype=torch.float64)
-        self._counts = counts if self._counts is None else self._counts + counts
-        self._entropy = entropy if self._entropy is None else self._entropy + entropy
-
-    def sum_over_processes(self) -> None:
-        if self._counts is None or self._entropy is None:
-            return
-        options = len(self._counts)
-        packed = torch.cat([self._counts.double(), self._entropy[None]])
-        counts, entropy = sum_over_processes(packed).split([options, 1])
-        self._counts, self._entropy = counts.long(), entropy.squeeze(0)
-
-    def health(self) -> RouterHealth | None:
-        if self._counts is None or self._entropy is None:
-            return None
-        counts = self._counts.tolist()
-        shares = tuple(count / sum(counts) for count in counts)
-        if len(shares) == 1:
-            return RouterHealth(shares, 0.0, 0.0)
-        most = math.log(len(shares))
-        usage = -sum(share * math.log(share) for share in shares if share) / most
-        return RouterHealth(shares, usage, self._entropy.item() / sum(counts) / most)
-
-
 class RoutingRecorder:
     """Watches all routers of a network while it is used as a context.
 
@@ -83,36 +45,50 @@ class RoutingRecorder:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._routers = {
-            name: module for name, module in model.named_modules() if isinstance(module, Router)
-        }
-        self._tallies = {name: _Tally() for name in self._routers}
-        self._handles: list[RemovableHandle] = []
+        modules = model.named_modules()
+        self._routers = {name: module for name, module in modules if isinstance(module, Router)}
+        self._sums: dict[str, Tensor] = {}
+        """How many tokens chose each option, then the sum of their entropies, on the device."""
+        self._hooks = ExitStack()
 
     def __enter__(self) -> RoutingRecorder:
         for name, router in self._routers.items():
-            self._handles.append(router.register_forward_hook(self._tallies[name].listen))
+            self._hooks.enter_context(router.register_forward_hook(partial(self._listen, name)))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+    def __exit__(self, *error: object) -> None:
+        self._hooks.close()
+
+    def _listen(
+        self, name: str, router: Router, inputs: tuple[Tensor, ...], choice: Choice
     ) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+        del inputs
+        counts = torch.bincount(choice.index.flatten(), minlength=router.options)
+        logarithms = choice.logits.detach().log_softmax(dim=-1)
+        entropy = -(logarithms.exp() * logarithms).sum(dtype=torch.float64)
+        sums = torch.cat([counts.double(), entropy[None]])
+        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
 
     def sum_over_processes(self) -> None:
         """Count what the other processes' networks did as well. All must call it, and saw the same
         routers at work."""
-        for tally in self._tallies.values():
-            tally.sum_over_processes()
+        self._sums = {name: sum_over_processes(sums) for name, sums in self._sums.items()}
 
     def health(self) -> dict[str, RouterHealth]:
         """By the router's qualified name, summed over all forward passes so far.
 
         Routers that saw nothing are left out, so a network without routers gives an empty one.
         """
-        found = {name: tally.health() for name, tally in self._tallies.items()}
-        return {name: health for name, health in found.items() if health is not None}
+        seen = (name for name in self._routers if name in self._sums)
+        return {name: _health(*self._sums[name].tolist()) for name in seen}
+
+
+def _health(*counts_and_entropy: float) -> RouterHealth:
+    *counts, entropy = counts_and_entropy
+    total = sum(counts)
+    shares = tuple(count / total for count in counts)
+    if len(shares) == 1:
+        return RouterHealth(shares, 0.0, 0.0)
+    most = math.log(len(shares))
+    usage = -sum(share * math.log(share) for share in shares if share) / most
+    return RouterHealth(shares, usage, entropy / total / most)

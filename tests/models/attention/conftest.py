@@ -16,7 +16,7 @@ from models.attention.base import (
     AttentionShape,
     ValueConvolutionConfig,
 )
-from models.initialization import initialize
+from models.randomness import initialize
 
 WIDTH = 64
 HEADS = 4

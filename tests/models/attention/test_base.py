@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.attention.base import AttentionShape, ValueConvolution, ValueConvolutionConfig
 from models.errors import UserError
-from models.initialization import initialize
+from models.randomness import initialize
 
 GRID = (4, 6)
 

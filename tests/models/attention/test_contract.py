@@ -18,7 +18,7 @@ from models.attention.base import (
 from models.attention.dydila import Attention as DynamicDifferential
 from models.attention.parts.products import SumPrecision
 from models.errors import UserError
-from models.initialization import initialize
+from models.randomness import initialize
 from tests.models.attention.conftest import WIDTH, Case
 
 GRIDS = [(7, 9), (10, 10), (4, 4), (2, 5)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.attention import build_attention
 from models.attention.base import AttentionBlock, AttentionShape, ValueConvolutionConfig
 from models.attention.dydila import Config
-from models.initialization import initialize
+from models.randomness import initialize
 
 GRID = (4, 5)
 TOKENS = 20

@@ -8,7 +8,7 @@ from torch import Tensor
 from models.attention import build_attention
 from models.attention.base import AttentionBlock, AttentionShape, ValueConvolutionConfig
 from models.attention.focused import Config
-from models.initialization import initialize
+from models.randomness import initialize
 
 WIDTH = 48
 HEADS = 3

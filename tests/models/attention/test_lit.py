@@ -6,7 +6,7 @@ import torch
 
 from models.attention import build_attention, lit, sana
 from models.attention.base import AttentionShape, ValueConvolutionConfig
-from models.initialization import initialize
+from models.randomness import initialize
 
 WIDTH = 64
 

@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import Attention, SanaLinearAttnProces
 from models.attention import build_attention
 from models.attention.base import AttentionBlock, AttentionShape, ValueConvolutionConfig
 from models.attention.sana import Config
-from models.initialization import initialize
+from models.randomness import initialize
 
 WIDTH = 128
 

@@ -13,7 +13,7 @@ from models.attention.dydila import Config as DydilaConfig
 from models.attention.parts.load_balance import balance_loss
 from models.attention.parts.routing import Router, RouterGradient, RouterLearning
 from models.backbone import Backbone, BackboneConfig
-from models.initialization import initialize
+from models.randomness import initialize
 
 
 def routers(
@@ -58,10 +58,10 @@ def test_loss_and_gradient_equal_a_count_by_hand() -> None:
 
 
 def test_groups_are_balanced_each_for_itself() -> None:
-    model, tokens = routers(1.0, groups=3), inputs(2, 3, 50, 6)
+    model, tokens = routers(1.0, groups=3), inputs(2, 50, 3, 6)
     model[0](tokens)
     each = [
-        imbalance_by_hand(tokens[:, group].flatten(0, 1) @ model[0].weight[group])
+        imbalance_by_hand(tokens[:, :, group].flatten(0, 1) @ model[0].weight[group])
         for group in range(3)
     ]
     torch.testing.assert_close(balance_loss(model), sum(each) / 3)

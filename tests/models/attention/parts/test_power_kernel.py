@@ -13,7 +13,7 @@ from models.attention.parts.power_kernel import (
     share_exponents,
 )
 from models.attention.parts.routing import InitialFactors, RouterLearning
-from models.initialization import initialize
+from models.randomness import initialize
 
 LEARNING = RouterLearning("straight_through", 0.0)
 MAP = ExponentMap(1.0, "softplus")
@@ -140,14 +140,14 @@ def test_kernel_per_head_equals_one_kernel_for_each_head() -> None:
         kernel.raw_exponents.mul_(
             torch.rand(3, 4, generator=torch.Generator().manual_seed(2)) + 0.5
         )
-    rows = random_rows(2, 3, 20, 8)
+    rows = random_rows(2, 20, 3, 8)
     together = kernel(rows)
     for head in range(3):
         alone = chosen_power().double()
         with torch.no_grad():
             alone.raw_exponents.copy_(kernel.raw_exponents[head])
             alone.router.weight.copy_(kernel.router.weight[head : head + 1])
-        torch.testing.assert_close(together[:, head], alone(rows[:, head]))
+        torch.testing.assert_close(together[:, :, head], alone(rows[:, :, head]))
 
 
 def test_shared_exponents_stay_one_parameter_with_routers_of_their_own() -> None:

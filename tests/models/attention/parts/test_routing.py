@@ -12,7 +12,7 @@ from harness.config.schema import TrialConfig
 from harness.training.build import build_backbone, build_module
 from models.attention.parts.routing import Router, RouterGradient, RouterLearning, factor_parameters
 from models.diffusion_module import DiffusionModule
-from models.initialization import initialize
+from models.randomness import initialize
 
 
 def router(
@@ -93,11 +93,11 @@ def test_logits_are_in_single_precision_under_autocast() -> None:
 
 
 def test_each_group_routes_by_a_map_of_its_own() -> None:
-    made, tokens = router(groups=3), inputs(2, 3, 50, 6)
+    made, tokens = router(groups=3), inputs(2, 50, 3, 6)
     choice = made(tokens)
     for group in range(3):
-        expected = (tokens[:, group] @ made.weight[group]).argmax(dim=-1)
-        assert torch.equal(choice.weights[:, group].argmax(dim=-1), expected)
+        expected = (tokens[:, :, group] @ made.weight[group]).argmax(dim=-1)
+        assert torch.equal(choice.weights[:, :, group].argmax(dim=-1), expected)
 
 
 def test_routers_start_different_from_each_other() -> None:

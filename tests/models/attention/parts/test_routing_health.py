@@ -12,7 +12,7 @@ from models.attention import build_attention, load_variant
 from models.attention.base import AttentionShape, ValueConvolutionConfig
 from models.attention.parts.routing import Router, RouterLearning
 from models.attention.parts.routing_health import RoutingRecorder
-from models.initialization import initialize
+from models.randomness import initialize
 
 
 def router(options: int = 4) -> Router:
