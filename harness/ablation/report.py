@@ -13,15 +13,8 @@ from harness.data.datasets import bind_content
 from harness.machine.environment import ROOT
 from harness.machine.files import check_folder
 from harness.terminal.jobs import print_line
+from harness.tracking import runs
 from harness.tracking.publisher import publish_pending, wait_published
-from harness.tracking.runs import (
-    AblationMember,
-    ParentRun,
-    ablation_folder,
-    ablation_folders,
-    list_trials_again,
-    members_table,
-)
 from harness.tracking.store import Store, open_store
 from models.errors import UserError
 from reports.report import TABLE_MARKDOWN, Report, write_report
@@ -35,13 +28,8 @@ def rebuild_report(
 ) -> None:
     """Make the tables and figures again from MLflow alone, of the trials that are finished.
 
-    Args:
-        ablation: its name.
-        scale: its name.
-        runs_dir: where trials and reports are written.
-        console: written to.
-        selected: with the trials to compare; None takes the run of the ablation that was last at
-            work.
+    The trials to compare are those that were `selected`, or else those of the ablation's run that
+    was last at work.
 
     Raises:
         UserError: MLflow has no run of this ablation at this scale, or none of these trials; a name
@@ -58,16 +46,16 @@ def rebuild_report(
     if store.database is not None and store.database.exists():
         # Where the repository was copied or moved, its artifacts are looked for here.
         store.client()
-    recorded = ablation_folders(runs_dir, scale, ablation)
+    recorded = runs.ablation_folders(runs_dir, scale, ablation)
     for each in recorded:
-        list_trials_again(each)
+        runs.list_trials_again(each)
     publish_pending(runs_dir, store, notice)
     # Where a command is at work on the ablation, the listing is sent by that.
     published = wait_published(recorded, store, notice)
     run_id = None
     if selected is not None:
         hashes = [trial.hash for trial in bind_content(selected).trials]
-        run_id = published.get(ablation_folder(runs_dir, scale, ablation, hashes))
+        run_id = published.get(runs.ablation_folder(runs_dir, scale, ablation, hashes))
         if run_id is None:
             raise UserError(
                 f"ablation {ablation} at scale {scale} was not run with these seeds and KEY=VALUE: "
@@ -79,27 +67,17 @@ def rebuild_report(
 
 
 def record_report(
-    tracked: ParentRun,
-    members: Sequence[AblationMember],
+    tracked: runs.ParentRun,
+    members: Sequence[runs.AblationMember],
     ablation: Ablation,
     runs_dir: Path,
     store: Store,
     console: Console,
 ) -> bool:
-    """Write the report, record it in the ablation's run, and print it.
+    """Write the report on the members, in table order, record it in the ablation's run, and print
+    it; whether there is one.
 
     Where MLflow does not answer, or no trial has finished, it says so and what to do later.
-
-    Args:
-        tracked: the ablation's run, with its trials listed.
-        members: these trials, in table order.
-        ablation: that they belong to.
-        runs_dir: where reports are written.
-        store: that MLflow keeps the runs in.
-        console: written to.
-
-    Returns:
-        Whether there is a report.
     """
     notice = partial(print_line, console)
     again = f"make report EXP={ablation.name} SCALE={ablation.scale}"
@@ -116,7 +94,7 @@ def record_report(
     for file in report.files:
         tracked.artifact(file)
     table = (folder / TABLE_MARKDOWN).read_text(encoding="utf-8")
-    tracked.note(f"{table.strip()}\n\n{members_table(members, tracked.folder)}")
+    tracked.note(f"{table.strip()}\n\n{runs.members_table(members, tracked.folder)}")
     _show(report, console)
     return True
 

@@ -77,7 +77,7 @@ def run_ablation(
     Args:
         ablation: with its trials resolved.
         cluster: where trials run.
-        runs_dir: where trials and reports are written.
+        runs_dir: of all outputs.
         console: told what happens.
         detach: leave the trials to themselves once they are handed to a scheduler.
         only_failed: of the trials that are not finished, run those that failed.
@@ -250,10 +250,8 @@ def _remove_damaged(work: _Work) -> None:
 
 
 def _restore_lost_record(trial: Trial, work: _Work, notice: Callable[[str], None]) -> None:
-    """Write the journal of a finished trial again, where it was lost or its beginning damaged.
-
-    The result has the figures of the table, but not the curves of the training.
-    """
+    """Write the journal of a finished trial again, where it was lost or its beginning damaged, from
+    its result, which has the figures of the table, but not the curves of the training."""
     folder = work.folders[trial.hash]
     if trial.hash not in work.reused or first_event(folder) is not None:
         return

@@ -57,7 +57,7 @@ Queue = Mapping[str, QueuedJob]
 
 @dataclass(frozen=True)
 class TrialState:
-    """One trial as it is now.
+    """One trial as it is now, and why it waits, stopped or failed.
 
     `waiting`: nobody has begun it, or asked for it. `queued`: a job was submitted. `requeued`: it
     was interrupted and its job waits for another turn. `stopped`: interrupted, and nobody goes on.
@@ -65,7 +65,6 @@ class TrialState:
 
     phase: Phase
     reason: str = ""
-    """Why it waits, stopped or failed."""
     status: TrialStatus | None = None
     """How far it came; None where it was never begun."""
     job: str = ""
@@ -91,10 +90,9 @@ class StateReader:
                 self._queue = read_queue(QUEUE_TIMEOUT_SECONDS)
             except SlurmError as error:
                 self._queue = None
-                here = (
-                    "" if shutil.which("squeue") else " (this machine is not part of the cluster)"
-                )
-                self._notice(f"{error}{here}; states are what the files say")
+                is_part = shutil.which("squeue") is not None
+                where = "" if is_part else " (this machine is not part of the cluster)"
+                self._notice(f"{error}{where}; states are what the files say")
             self._asked = time.monotonic()
         return [state_of(result, self._queue) for result in results]
 
@@ -141,13 +139,10 @@ def _phase(
     if is_locked(result.parent):
         return "running", ""
     # Where the trial's process, or a later run of it, was heard of after the job, it knows better.
-    if record is not None and (
-        status is None
-        or status.state == "running"
-        or status.updated <= _last_heard(record, outcome)
-    ):
-        return _phase_of_job(record, outcome, found, queue)
-    return _phase_of_process(status)
+    ended = None if status is None or status.state == "running" else status.updated
+    if record is None or (ended is not None and ended > _last_heard(record, outcome)):
+        return _phase_of_process(status)
+    return _phase_of_job(record, outcome, found, queue)
 
 
 def _phase_of_job(
@@ -195,10 +190,8 @@ def results_of(ablation: Ablation, runs_dir: Path) -> dict[str, Path]:
 
 
 def cancel_ablation(ablation: Ablation, runs_dir: Path) -> list[str]:
-    """End the queued and running jobs of an ablation.
-
-    Returns:
-        Lines that say what was done, and what has to be done by hand.
+    """End the queued and running jobs of an ablation; what was done, and what has to be done by
+    hand, in lines.
 
     Raises:
         SlurmError: there are jobs, and SLURM gives no answer.

@@ -145,13 +145,8 @@ class Search:
 
 
 def config_at(tree: Mapping[str, Any], point: Point, seed: int, where: str) -> TrialConfig:
-    """The configuration at a point of a space whose search has this `tree`.
-
-    Args:
-        tree: the search's.
-        point: dotted keys and their values.
-        seed: of the trial.
-        where: the point's name, for messages.
+    """The configuration at a point, which messages call `where`, of a space whose search has this
+    `tree`.
 
     Raises:
         ConfigError: values that each fit their field do not fit together.
@@ -179,11 +174,7 @@ def load_search(
 
     Weakest first: what the scale extends, the scale, the base's settings, the overrides, a point.
 
-    Args:
-        name: of a file in `experiments/search`.
-        scale: of a file in `experiments/scale`.
-        overrides: `train.steps=200` and the like. Those of `cluster.` are left to `load_cluster`.
-        experiments_dir: the folder of YAML files.
+    Overrides of `cluster.` are left to `load_cluster`.
 
     Raises:
         ConfigError: with all mistakes in files and overrides.

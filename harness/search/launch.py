@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def run_search(
         cluster: where trials run.
         trials: how many the study shall have in all.
         storage: URL of a database; None keeps the study in a file in the search's folder.
-        runs_dir: where trials and the outcome are written.
+        runs_dir: of all outputs.
         console: told what happens.
         detach: leave the trials to themselves once they are handed to a scheduler.
 
@@ -95,40 +96,33 @@ def run_search(
     seeds = ", ".join(map(str, spec.seeds))
     left = to_begin(known, trials)
     notice(f"{done}{left} of {trials} to run, {spec.metric} over seeds {seeds}")
-    jobs = _Jobs(spec, study, launcher, search.base.train.device != "cpu", console)
+    wants_gpu = search.base.train.device != "cpu"
+    jobs = _Jobs(spec, study, launcher, wants_gpu, console, spec.path / "jobs")
     lead = FileLock(spec.path / _LEAD_LOCK)
     try:
         lead.acquire(timeout=0)
     except Timeout:
-        return _help(jobs, notice)
+        own = jobs.folder / f"{socket.gethostname()}-{os.getpid()}"
+        return _help(replace(jobs, folder=own), notice)
     with lead:
         return _lead(search, jobs, store, notice)
 
 
+@dataclass(frozen=True)
 class _Jobs:
     """The jobs of one search. Each takes whichever trial of the study comes next."""
 
-    def __init__(
-        self,
-        spec: SearchSpec,
-        study: optuna.Study,
-        launcher: Launcher,
-        wants_gpu: bool,
-        console: Console,
-    ) -> None:
-        self.spec = spec
-        self.study = study
-        self.launcher = launcher
-        self.wants_gpu = wants_gpu
-        self.console = console
-        self.folder = spec.path / "jobs"
-        """Gets a folder for each job."""
+    spec: SearchSpec
+    study: optuna.Study
+    launcher: Launcher
+    wants_gpu: bool
+    console: Console
+    folder: Path
+    """Gets a folder for each job."""
 
     def run(self, record: Callable[[], None] = lambda: None) -> bool:
-        """Run trials until none can be begun; whether there were any.
-
-        Args:
-            record: called after each.
+        """Run trials, with a call of `record` after each, until none can be begun; whether there
+        were any.
 
         Raises:
             UserError: the workers cannot take trials.
@@ -199,7 +193,6 @@ class _Jobs:
 def _help(jobs: _Jobs, notice: Callable[[str], None]) -> bool:
     """Run trials for the call that leads."""
     notice("Another command leads this search and writes what it found; this one helps")
-    jobs.folder /= f"{socket.gethostname()}-{os.getpid()}"
     deadline = time.monotonic() + _LEAD_SECONDS
     while first_event(jobs.spec.path) is None and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS / 10)
@@ -253,14 +246,14 @@ def _run_all(jobs: _Jobs, record: Callable[[], None], notice: Callable[[str], No
         running = still_running(jobs.spec, jobs.study)
         if jobs.run(record):
             told = False
-        elif not running:
+            continue
+        if not running:
             return
-        else:
-            if not told:
-                numbers = ", ".join(str(trial.number) for trial in running)
-                notice(f"Waiting for trials that other workers run: {numbers}")
-            told = True
-            time.sleep(_POLL_SECONDS)
+        if not told:
+            numbers = ", ".join(str(trial.number) for trial in running)
+            notice(f"Waiting for trials that other workers run: {numbers}")
+        told = True
+        time.sleep(_POLL_SECONDS)
 
 
 def _outcome(

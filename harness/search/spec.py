@@ -11,7 +11,6 @@ from pydantic import Field
 from harness.config.sections import Section
 from harness.config.trial_hash import trial_hash
 from harness.data.datasets import data_content
-from harness.machine.environment import ROOT
 from harness.search.config import Search
 from harness.search.strategy import AnyPruner, AnySampler
 from harness.vocabulary.metrics import recorded_name
@@ -40,7 +39,6 @@ class SearchSpec(Section):
     longest: int = Field(description="the most training steps that a point of the space may have")
     runs_dir: str
     store_uri: str
-    root: str
     threads: int = 1
     side_by_side: int = 1
 
@@ -102,5 +100,4 @@ def spec_of(
         longest=search.longest,
         runs_dir=str(runs_dir),
         store_uri=store_uri,
-        root=str(ROOT),
     )

@@ -96,8 +96,8 @@ def prepare_study(spec: SearchSpec) -> optuna.Study:
 
 
 def _open_storage(spec: SearchSpec, *, create: bool) -> BaseStorage:
-    """Open the storage. Who `create`s makes what is missing, and mends a file that a crash cut off:
-    one process at a time, since several that make the tables of a fresh database break it.
+    """Open the storage. To `create` makes what is missing, and mends a file that a crash cut off:
+    for one process at a time, since several that make the tables of a fresh database break it.
 
     Raises:
         UserError: the file is damaged, or the database cannot be used.

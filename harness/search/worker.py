@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 
 from harness.config.load import Trial
 from harness.config.serialisation import to_plain
+from harness.machine.environment import ROOT
 from harness.machine.files import write_json
 from harness.processes.progress import Progress, ProgressListener
 from harness.processes.signals import StopRequest
@@ -38,34 +39,22 @@ from harness.vocabulary.names import VALIDATION_LOSS
 from models.errors import Preempted, UserError, one_line
 
 
+@dataclass
 class Pruning:
     """The validation losses of one configuration, seed after seed."""
 
-    def __init__(
-        self,
-        trial: optuna.Trial,
-        *,
-        negate: bool,
-        longest: int,
-        stop: StopRequest | None = None,
-    ) -> None:
-        """Make ready for the first seed.
-
-        Args:
-            trial: Optuna's, which is told the losses and asked whether to stop.
-            negate: the study maximises, while a loss is better where it is less.
-            longest: the most training steps that a configuration of the search may have.
-            stop: of the process; requested once the trial shall stop, and looked at by the training
-                of the present seed.
-        """
-        self._trial = trial
-        self._sign = -1.0 if negate else 1.0
-        self._longest = longest
-        self._curves: list[dict[int, float]] = []
-        self._last_step: int | None = None
-        self.stop = stop or StopRequest()
-        self.where = ""
-        """The step and seed at which the configuration was stopped; empty while it is not."""
+    trial: optuna.Trial
+    """Optuna's, which is told the losses and asked whether to stop."""
+    negate: bool
+    """The study maximises, while a loss is better where it is less."""
+    longest: int
+    """The most training steps that a configuration of the search may have."""
+    stop: StopRequest = field(default_factory=StopRequest)
+    """Requested once the trial shall stop, and looked at by the training of the present seed."""
+    where: str = ""
+    """The step and seed at which the configuration was stopped; empty while it is not."""
+    _curves: list[dict[int, float]] = field(default_factory=list)
+    _last_step: int | None = None
 
     def begin_seed(self, folder: Path, last_step: int, *, last_seed: bool) -> bool:
         """Go on to the next seed, and look at what its trial in `folder`, if any, has recorded.
@@ -91,8 +80,9 @@ class Pruning:
         if not all(step in other for other in self._curves):
             return
         mean = fmean(other[step] for other in self._curves)
-        self._trial.report(self._sign * mean, (len(self._curves) - 1) * self._longest + step)
-        if step != self._last_step and self._trial.should_prune():
+        position = (len(self._curves) - 1) * self.longest + step
+        self.trial.report(-mean if self.negate else mean, position)
+        if step != self._last_step and self.trial.should_prune():
             self.where = f"at step {step} of seed {len(self._curves)}"
             self.stop.request("pruning")
 
@@ -126,27 +116,21 @@ def search_trials(
         if claimed is not None:
             study, trial = claimed
             print(f"trial {trial.number}: {json.dumps(trial.params)}", flush=True)
-            told = _Evaluation(spec, study, trial, recorded, stop).run()
+            pruning = Pruning(trial, negate=spec.maximize, longest=spec.longest, stop=stop)
+            told = _Evaluation(spec, study, trial, recorded, pruning).run()
         write_json(result, told)
     return told
 
 
+@dataclass(frozen=True)
 class _Evaluation:
     """One claimed trial."""
 
-    def __init__(
-        self,
-        spec: SearchSpec,
-        study: optuna.Study,
-        trial: optuna.Trial,
-        report: ProgressListener,
-        stop: StopRequest,
-    ) -> None:
-        self.spec = spec
-        self.study = study
-        self.trial = trial
-        self.report = report
-        self.pruning = Pruning(trial, negate=spec.maximize, longest=spec.longest, stop=stop)
+    spec: SearchSpec
+    study: optuna.Study
+    trial: optuna.Trial
+    report: ProgressListener
+    pruning: Pruning
 
     def run(self) -> dict[str, Any]:
         try:
@@ -198,7 +182,7 @@ class _Evaluation:
         return list(scores.values())
 
     def _train(self, member: Trial, folder: Path) -> dict[str, Any]:
-        number = self.trial.number
+        number, search = self.trial.number, self.spec
         where = f"trial {number}, seed {member.seed}"
 
         def report(progress: Progress) -> None:
@@ -207,17 +191,17 @@ class _Evaluation:
 
         spec = TrialSpec(
             config=to_plain(member.config),
-            variant=f"{self.spec.name}-{number}",
-            scale=self.spec.scale,
+            variant=f"{search.name}-{number}",
+            scale=search.scale,
             hash=member.hash,
             folder=str(folder),
-            references=str(Path(self.spec.runs_dir) / "references"),
-            parent=self.spec.folder,
-            store_uri=self.spec.store_uri,
-            root=self.spec.root,
-            threads=self.spec.threads,
-            side_by_side=self.spec.side_by_side,
-            tags={names.TAG_SEARCH: self.spec.name, names.TAG_SEARCH_TRIAL: str(number)},
+            references=str(Path(search.runs_dir) / "references"),
+            parent=search.folder,
+            store_uri=search.store_uri,
+            root=str(ROOT),
+            threads=search.threads,
+            side_by_side=search.side_by_side,
+            tags={names.TAG_SEARCH: search.name, names.TAG_SEARCH_TRIAL: str(number)},
         )
         return run_trial(spec, report, self.pruning.stop, self.pruning.listen)
 

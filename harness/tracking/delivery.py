@@ -54,10 +54,8 @@ class Published:
 
 
 def load_published(folder: Path, store_name: str) -> Published | None:
-    """What is known of the journal in `folder` and the store, or None where it was never sent.
-
-    An unreadable file counts as never sent: sending again is harmless.
-    """
+    """What is known of the journal in `folder` and the store; None where it was never sent, or what
+    was noted is unreadable: sending again is harmless."""
     return _load_all(folder).get(store_name)
 
 

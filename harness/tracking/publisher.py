@@ -39,11 +39,7 @@ class Publisher:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        store: Store,
-        on_notice: Callable[[str], None],
-        interval: float = 2.0,
+        self, folder: Path, store: Store, on_notice: Callable[[str], None], interval: float = 2.0
     ) -> None:
         """`interval` is in seconds."""
         self._folder = folder
@@ -70,8 +66,7 @@ class Publisher:
         """Try a last time to send what is left, for at most `timeout` seconds.
 
         Returns:
-            Whether the store has everything. If not, the user is told, and `publish_pending` sends
-            the rest later.
+            Whether the store has everything. If not, the user is told, and the rest is sent later.
         """
         self._stop.set()
         self._thread.join(timeout)
@@ -149,10 +144,7 @@ def publish_pending(
 
 
 def wait_published(
-    folders: Sequence[Path],
-    store: Store,
-    on_notice: Callable[[str], None],
-    timeout: float = 30.0,
+    folders: Sequence[Path], store: Store, on_notice: Callable[[str], None], timeout: float = 30.0
 ) -> dict[Path, str | None]:
     """Wait until the store has all of these journals, sending those that nobody else sends.
 

@@ -60,11 +60,11 @@ class ParentRun:
 
         Args:
             kind: `names.KIND_ABLATION` or `names.KIND_SEARCH`.
-            scale: the scale's name, which is MLflow's experiment.
+            scale: its name, which is MLflow's experiment.
             name: of the ablation or search, and of the run.
             question: what it asks, in words.
-            tags: further ones, as `Journal.start` takes them, like `params`.
-            params: none if left out.
+            tags: further ones, as `Journal.start` takes them.
+            params: as `Journal.start` takes them.
         """
         all_tags = {
             **provenance_tags(self._store.root),
@@ -142,12 +142,10 @@ def _folder(runs_dir: Path, scale: str, ablation: str) -> Path:
 
 
 def list_trials(journal: Journal, members: Sequence[AblationMember], floor_file: Path) -> None:
-    """Record the trials that an ablation compares, as `names.ARTIFACT_TRIALS`.
+    """Record the trials that an ablation compares, in table order, as `names.ARTIFACT_TRIALS`.
 
-    Args:
-        journal: of the ablation's run.
-        members: the trials in table order; one that has not begun is listed without a run.
-        floor_file: what real images score against real ones; it need not be there yet.
+    One that has not begun is listed without a run. The floor's file, of what real images score
+    against real ones, need not be there yet.
     """
     trials = [
         {
