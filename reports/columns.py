@@ -100,7 +100,7 @@ _WITHOUT_EXTRACTOR = (
     _Measure(names.QKV_BIAS, "qkv bias (1 = yes)", decimals=0),
     _Measure(_TRAIN_SPEED, "train images/s", Kind.MACHINE, _HIGHER, digits=3, compact=True),
     _Measure(_SAMPLING_SPEED, "sampling images/s", Kind.MACHINE, _HIGHER, digits=3, compact=True),
-    _Measure(names.PEAK_MEMORY, "peak memory (MiB)", Kind.MACHINE, _LOWER, units=((2.0**20, ""),)),
+    _Measure(names.TRAINING_MEMORY, "training memory (MiB)", units=((2.0**20, ""),)),
     # Neither end is good: weights can be too smooth and too sharp.
     _Measure(names.ATTENTION_ENTROPY, "attention entropy", Kind.PROBE, decimals=3),
     _Measure(names.ATTENTION_EFFECTIVE_RANK, "effective rank", Kind.PROBE, decimals=2),

@@ -92,7 +92,6 @@ def provenance(runs: AblationRuns) -> dict[str, str]:
         "precision": ", ".join(runs.tag(names.TAG_PRECISION)),
         "versions": " | ".join(map(_readable, runs.tag(names.TAG_VERSIONS))),
         "train images/s": " and ".join(side_by_side),
-        "peak memory": " and ".join(runs.tag(names.TAG_PEAK_MEMORY_KIND)),
         "rebuild this table": f"make report EXP={runs.ablation} SCALE={runs.scale}",
     }
     return {name: value for name, value in facts.items() if value}

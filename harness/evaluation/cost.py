@@ -5,12 +5,9 @@ Operations are counted without computing anything.
 
 from __future__ import annotations
 
-import re
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,6 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from models.attention.parts.load_balance import balance_loss
+from models.diffusion_module import DiffusionModule
 
 
 @dataclass(frozen=True)
@@ -63,41 +63,36 @@ def model_cost(backbone: nn.Module, image_shape: tuple[int, int, int], num_class
     return Cost(parameters=parameters, macs=flops // 2, flops=flops)
 
 
-@dataclass
-class PeakMemory:
-    """Filled in when the measured block ends."""
+def training_step_bytes(module: DiffusionModule, images: int, *, half: bool) -> int:
+    """Bytes of tensors at the peak of one step of training, on a process with the whole network.
 
-    bytes: int | None
-    """None where it could not be measured."""
-    kind: str
-    """What was measured, or why nothing was. Figures of different kinds do not compare."""
+    Weights, their moving average and AdamW's two moments, and what the forward and backward pass
+    make, gradients included. Like `model_cost`, it computes nothing, and the largest step costs
+    seconds; the count is the same on every machine.
 
-
-@contextmanager
-def measure_peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
-    """Measure the block's peak memory.
-
-    On a GPU these are the tensors that PyTorch had allocated there; on a CPU the resident memory of
-    the whole process, libraries included, which only Linux tells (man 5 proc: writing 5 to
-    `clear_refs` resets `VmHWM`). Blocks must not be nested: the inner one resets the outer's peak.
+    Args:
+        module: its weights are replaced by fake ones, so that it is of no use afterwards.
+        images: of a micro-batch.
+        half: whether the forward pass is under autocast to bf16.
     """
-    device = torch.device(device)
-    if device.type == "cuda":
-        peak = PeakMemory(None, "tensors allocated on the GPU")
-        torch.cuda.reset_peak_memory_stats(device)
-        yield peak
-        peak.bytes = torch.cuda.max_memory_allocated(device)
-        return
-    peak = PeakMemory(None, "resident memory of the process")
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError as error:
-        peak.kind = f"not measured: the peak cannot be reset ({error})"
-        yield peak
-        return
-    yield peak
-    (line,) = re.findall(r"^VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
-    peak.bytes = int(line) * 1024
+    backbone, objective = module.backbone, module.objective
+    weights = sum(weight.nbytes for weight in backbone.parameters())
+    real = objective.draw_times(images, torch.Generator())
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        backbone._apply(mode.from_tensor)
+        clean = torch.empty(images, *backbone.config.image_shape)
+        noise, times = torch.empty_like(clean), mode.from_tensor(real)
+        labels = torch.zeros(images, dtype=torch.int64)
+
+        def step() -> None:
+            mixed = objective.add_noise(clean, noise, times)
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                prediction = backbone(mixed.images, mixed.timesteps, labels)
+            loss = objective.loss(prediction.float(), clean, noise, times).mean()
+            balance = balance_loss(backbone)
+            (loss if balance is None else loss + balance).backward()
+
+        return 4 * weights + peak_tensor_bytes(step, torch.device("cpu"))
 
 
 def peak_tensor_bytes(work: Callable[[], object], device: torch.device) -> int:

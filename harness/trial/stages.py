@@ -21,7 +21,7 @@ from harness.config.schema import TrialConfig
 from harness.config.serialisation import flatten, sampling_facts, shown_precision, to_yaml
 from harness.data.datasets import load_data_set
 from harness.data.images import DataSet
-from harness.evaluation.cost import PeakMemory, measure_peak_memory, model_cost
+from harness.evaluation.cost import model_cost, training_step_bytes
 from harness.evaluation.extractors import check_extractor
 from harness.evaluation.features import Extraction
 from harness.evaluation.probe import NOISE_LEVELS, probe_metrics, probe_trial, write_probe
@@ -37,6 +37,7 @@ from harness.tracking.lightning_logger import JournalLogger, MetricsListener
 from harness.tracking.provenance import provenance_tags
 from harness.tracking.publisher import Publisher
 from harness.tracking.store import Store
+from harness.training.build import build_module
 from harness.training.hardware import Precision, resolve_precision
 from harness.training.skipped_steps import shown
 from harness.training.train import Training, TrainingSummary, load_trained
@@ -68,7 +69,6 @@ class _Measured:
 
     data: DataSet
     trained: TrainingSummary
-    peak: PeakMemory
     network: Backbone
     samples: TrialSamples
     extractor: str
@@ -180,20 +180,19 @@ class TrialStages:
             # Before training, where the other processes would wait for the one that does it, and a
             # wait for another trial's features could not be left without losing steps.
             self._reference(data, self._extraction())
-        with measure_peak_memory(self.device) as peak:
-            precision = self.group.broadcast(self._precision(data) if self.group.leads else None)
-            assert precision is not None
-            trained = Training(
-                self.config,
-                data,
-                self.folder,
-                self.device,
-                precision,
-                logger,
-                self.report_training,
-                measure,
-                self.stop,
-            ).run()
+        precision = self.group.broadcast(self._precision(data) if self.group.leads else None)
+        assert precision is not None
+        trained = Training(
+            self.config,
+            data,
+            self.folder,
+            self.device,
+            precision,
+            logger,
+            self.report_training,
+            measure,
+            self.stop,
+        ).run()
         shape, classes = data.train.shape, len(data.train.class_names)
         weights = self.config.sample.weights
         network = load_trained(self.folder, self.config, shape, classes, weights).to(self.device)
@@ -206,7 +205,7 @@ class TrialStages:
             inception_splits=self.config.evaluate.inception_splits,
         )
         shown_extractor = extraction.extractor.display
-        return _Measured(data, trained, peak, network, samples, shown_extractor, quality)
+        return _Measured(data, trained, network, samples, shown_extractor, quality)
 
     def _record(self, measured: _Measured, journal: Journal) -> dict[str, Any]:
         """Write the figures and files of the leading process to the journal; the result."""
@@ -214,14 +213,13 @@ class TrialStages:
         assert quality is not None
         classes, columns = data.train.class_names, self.config.sample.grid_images
         files = save_grid(self.folder, measured.samples, classes, columns)
-        metrics = {**quality.recorded(), **_cost_metrics(measured)}
+        memory = {names.TRAINING_MEMORY: self._training_memory(measured)}
+        metrics = {**quality.recorded(), **_cost_metrics(measured), **memory}
         count = self.config.evaluate.probe_images
         rows = probe_trial(measured.network, self.config, data, count, NOISE_LEVELS, self.report)
         if rows:
             metrics |= probe_metrics(rows)
             files += write_probe(rows, self.folder, names.ARTIFACT_PROBE)
-        if measured.peak.bytes is not None:
-            metrics[names.PEAK_MEMORY] = float(measured.peak.bytes)
         identity = {**measured_identity(quality), **sampling_facts(self.config)}
         _, height, width = data.train.pictures.picture_shape
         tags = {
@@ -229,7 +227,6 @@ class TrialStages:
             names.TAG_PRECISION: shown_precision(trained.precision, self.config),
             names.TAG_EXTRACTOR: measured.extractor,
             names.TAG_METRIC_IDENTITY: json.dumps(identity, sort_keys=True),
-            names.TAG_PEAK_MEMORY_KIND: measured.peak.kind,
         }
         if self.config.train.validation_samples:
             of_validation = json.dumps(validation_identity(identity, self.config), sort_keys=True)
@@ -254,6 +251,14 @@ class TrialStages:
             "training": asdict(trained),
             "tags": {**self.tags, **tags},
         }
+
+    def _training_memory(self, measured: _Measured) -> float:
+        """Bytes, of one process's micro-batch."""
+        train_set, settings = measured.data.train, self.config.train
+        module = build_module(self.config, train_set.shape, len(train_set.class_names))
+        images = settings.batch_size // (self.group.size * settings.accumulate)
+        half = measured.trained.precision == "bf16-mixed"
+        return float(training_step_bytes(module, images, half=half))
 
     def _precision(self, data: DataSet) -> Precision:
         decision = precision_file(self.config, Path(self.spec.references), self.spec.threads)

@@ -24,7 +24,8 @@ HEAD_WIDTH = "head_width"
 QKV_BIAS = "qkv_bias"
 """The attention of a network: heads, channels of one, and whether its projections have a bias (1 or
 0). Rows of a table that differ in these differ in more than their kernels."""
-PEAK_MEMORY = "peak_memory_bytes"
+TRAINING_MEMORY = "training_memory_bytes"
+"""Of the tensors of one step of training, at its peak; counted, so the same on every machine."""
 
 ATTENTION_ENTROPY = "attention_entropy"
 ATTENTION_EFFECTIVE_RANK = "attention_effective_rank"
@@ -123,7 +124,6 @@ TAG_SIDE_BY_SIDE = "harness.trials_side_by_side"
 """How many trials shared the machine while this one trained."""
 TAG_PROCESSES = "harness.processes"
 """How many processes trained this one together; the figures of speed are of all of them."""
-TAG_PEAK_MEMORY_KIND = "harness.peak_memory_kind"
 TAG_SKIPPED_STEPS = "harness.skipped_steps"
 """Steps whose batches were left out since their loss or gradient was not finite; absent where none
 were. The metric `skipped_steps` counts them as training goes on."""

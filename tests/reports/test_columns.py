@@ -39,7 +39,7 @@ def test_an_unknown_extractor_gets_a_readable_name() -> None:
         (names.FLOPS, 2.31e7, "MFLOPs", "23.10"),
         (names.FLOPS, 2.1e5, "MFLOPs", "0.2100"),
         (names.MACS, 118.66e9, "GMACs", "118.7"),
-        (names.PEAK_MEMORY, 3 * 2.0**20, "peak memory (MiB)", "3.000"),
+        (names.TRAINING_MEMORY, 3 * 2.0**20, "training memory (MiB)", "3.000"),
         (names.TRAIN_IMAGES_PER_SECOND, 1234.6, "train images/s", "1235"),
         (names.SAMPLING_IMAGES_PER_SECOND, 41.26, "sampling images/s", "41.3"),
         (names.VALIDATION_LOSS, 0.34889, "validation loss", "0.3489"),
@@ -102,8 +102,8 @@ def test_the_probes_columns_come_last_have_no_direction_and_are_no_quality() -> 
         names.ATTENTION_EFFECTIVE_RANK: ("effective rank", "0.75"),
         names.ATTENTION_ENTROPY: ("attention entropy", "0.750"),
     }
-    found = columns_for({**{key: [0.75] for key in probed}, names.PEAK_MEMORY: [1.0]})
-    assert [one.key for one in found] == [names.PEAK_MEMORY, *reversed(probed)]
+    found = columns_for({**{key: [0.75] for key in probed}, names.TRAINING_MEMORY: [1.0]})
+    assert [one.key for one in found] == [names.TRAINING_MEMORY, *reversed(probed)]
     for one in found[1:]:
         assert (one.heading, one.shown(0.75)) == probed[one.key]
         assert (one.direction, one.kind, one.compact) == (Direction.NONE, Kind.PROBE, False)

@@ -40,7 +40,6 @@ TINY = (
 SPEEDS = (
     names.TRAIN_IMAGES_PER_SECOND,
     names.SAMPLING_IMAGES_PER_SECOND,
-    names.PEAK_MEMORY,
 )
 
 

@@ -26,7 +26,7 @@ def example(build_runs: Build, *variants: str) -> Any:
     metrics = {
         FD: 12.34, IS: 4.5, names.VALIDATION_LOSS: 0.5, names.PARAMETERS: 2e6, names.FLOPS: 2e8,
         names.MACS: 1e8, names.TRAIN_IMAGES_PER_SECOND: 512.0,
-        names.SAMPLING_IMAGES_PER_SECOND: 43.8, names.PEAK_MEMORY: 4.3e8,
+        names.SAMPLING_IMAGES_PER_SECOND: 43.8, names.TRAINING_MEMORY: 4.3e8,
     }  # fmt: skip
     figures = {
         variant: {
@@ -99,7 +99,7 @@ def test_the_probe_has_a_table_of_its_own_where_width_is_scarce(build_runs: Buil
         names.ROUTING_ENTROPY: 0.625,
     }
     cost = {FD: 12.34, IS: 4.5, names.VALIDATION_LOSS: 0.5, names.PARAMETERS: 2e6}
-    speed = {names.TRAIN_IMAGES_PER_SECOND: 512.0, names.PEAK_MEMORY: 4.3e8, names.FLOPS: 2e8}
+    speed = {names.TRAIN_IMAGES_PER_SECOND: 512.0, names.TRAINING_MEMORY: 4.3e8, names.FLOPS: 2e8}
     runs = build_runs({"a_variant": {0: {**cost, **speed, **probed}}})
     narrow = printed(runs, 80)
     (line,) = [line for line in narrow.splitlines() if "0.875" in line]

@@ -22,9 +22,9 @@ def read(text: str) -> list[dict[str, str]]:
 
 
 def test_columns_carry_the_metrics_keys(build_runs: Callable[..., Any]) -> None:
-    figures = {"a": {0: {FD: 1.0, names.PEAK_MEMORY: 2.0}}}
+    figures = {"a": {0: {FD: 1.0, names.TRAINING_MEMORY: 2.0}}}
     header = csv_table(build_runs(figures)).splitlines()[0]
-    assert header == "row,variant,seed,run_id,fd_efficientnet_lite0,peak_memory_bytes"
+    assert header == "row,variant,seed,run_id,fd_efficientnet_lite0,training_memory_bytes"
 
 
 def test_seed_rows_hold_every_bit_and_aggregates_follow(build_runs: Callable[..., Any]) -> None:

@@ -45,7 +45,6 @@ TINY = (
 SPEEDS = {
     names.TRAIN_IMAGES_PER_SECOND,
     names.SAMPLING_IMAGES_PER_SECOND,
-    names.PEAK_MEMORY,
 }
 """What differs from run to run."""
 

@@ -22,8 +22,6 @@ def measured(environment: dict[str, Any], samples: int, real: int, *metrics: str
         command, env=environment, check=True, capture_output=True, text=True, timeout=900
     )
     found: dict[str, Any] = json.loads(ran.stdout)
-    if found["peak"] is None:
-        pytest.skip(found["kind"])
     return found
 
 
