@@ -94,17 +94,17 @@ def _measure_all(
             word: build_block(word, shape).to(setting.device)
             for word in dict.fromkeys([*words, BASELINE])
         }
-        for pass_ in PASSES:
-            print(f"{count} tokens, {pass_.replace('_', ' and ')}")
-            rows += _measure(subjects, count, pass_, setting, seconds)
+        for kind in PASSES:
+            print(f"{count} tokens, {kind.replace('_', ' and ')}")
+            rows += _measure(subjects, count, kind, setting, seconds)
     return pd.DataFrame(rows)
 
 
 def _measure(
-    subjects: Mapping[str, nn.Module], count: int, pass_: Pass, setting: Setting, seconds: float
+    subjects: Mapping[str, nn.Module], count: int, kind: Pass, setting: Setting, seconds: float
 ) -> list[dict[str, object]]:
     tokens = setting.tokens(count)
-    work = {name: setting.work(block, tokens, pass_) for name, block in subjects.items()}
+    work = {name: setting.work(block, tokens, kind) for name, block in subjects.items()}
     flops = {name: _flops(piece) for name, piece in work.items()}
     device = torch.device(setting.device)
     memory = {name: peak_tensor_bytes(piece, device) for name, piece in work.items()}
@@ -119,7 +119,7 @@ def _measure(
         {
             "subject": name,
             "tokens": count,
-            "pass": pass_,
+            "pass": kind,
             "median_seconds": timing.median,
             "lower_quartile_seconds": timing.quartiles[0],
             "upper_quartile_seconds": timing.quartiles[1],
@@ -165,20 +165,19 @@ def _growth(frame: pd.DataFrame) -> pd.DataFrame:
 
     frame = frame.sort_values("tokens", kind="stable")
     lines = []
-    for (pass_, subject), part in frame.groupby(["pass", "subject"], sort=False):
-        softmax = frame[(frame["pass"] == pass_) & (frame["subject"] == "softmax")]
+    for (kind, subject), part in frame.groupby(["pass", "subject"], sort=False):
+        softmax = frame[(frame["pass"] == kind) & (frame["subject"] == "softmax")]
         from_tokens = math.nan
         if len(softmax) == len(part) and subject != "softmax":
             times = (list(rows["median_seconds"]) for rows in (part, softmax))
             from_tokens = crossover(list(part["tokens"]), *times)
         larger = part.iloc[len(part) // 2 :] if len(part) > 3 else part
-        sizes = list(larger["tokens"])
         lines.append(
             {
-                "pass": pass_,
+                "pass": kind,
                 "subject": subject,
-                "time_exponent": growth_exponent(sizes, list(larger["median_seconds"])),
-                "memory_exponent": growth_exponent(sizes, list(larger["peak_tensor_bytes"])),
+                "time_exponent": growth_exponent(larger["tokens"], larger["median_seconds"]),
+                "memory_exponent": growth_exponent(larger["tokens"], larger["peak_tensor_bytes"]),
                 "faster_than_softmax_from_tokens": from_tokens,
             }
         )
@@ -188,33 +187,28 @@ def _growth(frame: pd.DataFrame) -> pd.DataFrame:
 def _draw(frame: pd.DataFrame, path: Path) -> None:
     """Latency and memory against tokens, both on log scales, one line a subject."""
     import seaborn as sns
-    from matplotlib.figure import Figure
 
-    sns.set_theme(style="whitegrid", context="paper")
-    figure = Figure(figsize=(9.5, 6.5), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True)
     measures = {"median_seconds": "seconds", "peak_tensor_bytes": "peak bytes of tensors"}
-    subjects = list(frame["subject"].unique())
-    ticks = sorted(frame["tokens"].unique())
-    for column, pass_ in enumerate(PASSES):
-        for line, (measure, label) in enumerate(measures.items()):
-            axis = axes[line][column]
-            sns.lineplot(
-                frame[frame["pass"] == pass_],
-                x="tokens",
-                y=measure,
-                hue="subject",
-                style="subject",
-                hue_order=subjects,
-                style_order=subjects,
-                palette="colorblind",
-                markers=True,
-                ax=axis,
-                legend=line == 0 and column == 0,
-            )
-            axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel=label)
-            axis.set_title(pass_.replace("_", " and ") if line == 0 else "")
-            axis.set_xticks(ticks, labels=ticks)
+    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
+        grid = sns.relplot(
+            frame.melt(["subject", "tokens", "pass"], list(measures)),
+            kind="line",
+            x="tokens",
+            y="value",
+            row="variable",
+            col="pass",
+            hue="subject",
+            style="subject",
+            palette="colorblind",
+            markers=True,
+            height=3.25,
+            facet_kws={"sharey": False},
+        )
+        ticks = sorted(frame["tokens"].unique())
+        grid.set(xscale="log", yscale="log", xticks=ticks, xticklabels=ticks)
+        for (measure, kind), axis in grid.axes_dict.items():
+            axis.set(ylabel=measures[measure], title=kind.replace("_", " and "))
             axis.minorticks_off()
-    figure.savefig(path.with_suffix(".png"), dpi=150)
-    figure.savefig(path.with_suffix(".pdf"))
+        grid.tight_layout()
+        grid.savefig(path.with_suffix(".png"), dpi=150)
+        grid.savefig(path.with_suffix(".pdf"))

@@ -40,20 +40,14 @@ Statistics = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Mean (D,) and covariance (D, D)."""
 
 _DIMENSIONS = 2048
-
 _SAMPLES_PER_DIMENSION = 3
 """Enough for covariances of full rank, which are the slower ones for neither side."""
-
 _PIXELS = 256
-
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 """Suffixes that all of the tools look for."""
-
 _LEVELS = 16
 """Grey levels of scikit-learn's digits."""
-
 _SPREAD = 0.05
-
 _UNTRAINED = (
     "the Inception weights are random, so the figures mean nothing: only the time counts, and "
     "whether the tools agree"
@@ -160,12 +154,8 @@ def link_images(samples: Path, reference: Path, count: int, scratch: Path) -> Im
 def write_digits(count: int, scratch: Path) -> ImagePair:
     """Real images that come with scikit-learn, enlarged to 256 pixels a side.
 
-    Args:
-        count: of each folder, at most half of 1,797.
-        scratch: where the folders are made.
-
     Raises:
-        UserError: more images are asked for than there are.
+        UserError: more images are asked for than half of its 1,797, for each of the two folders.
     """
     from sklearn.datasets import load_digits
 
@@ -221,13 +211,7 @@ class FrechetSpeeds:
 def measure_frechet(
     *, dimensions: int, rounds: int, on_progress: ProgressListener = ignore_progress
 ) -> FrechetSpeeds:
-    """Compute the same distance both ways, turn by turn, each with the threads its library has.
-
-    Args:
-        dimensions: 2048 for Inception features.
-        rounds: pairs of measurements, at least 1.
-        on_progress: told after each distance.
-    """
+    """Compute the same distance both ways, turn by turn, each with the threads its library has."""
     a, b = _statistics(dimensions, "a"), _statistics(dimensions, "b")
     work = {"ours": lambda: frechet_distance(*a, *b), "sqrtm": lambda: _by_square_root(a, b)}
     ours, theirs = take_rounds(work, rounds, on_progress).values()

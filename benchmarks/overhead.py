@@ -38,7 +38,6 @@ from harness.trial.spec import TrialSpec
 from models.errors import UserError
 
 _SIDE = 256
-
 _PRODUCTS = 20
 
 
@@ -54,21 +53,22 @@ def run(options: argparse.Namespace) -> int:
             measured = measure_step_overhead(config, folder, options.steps, options.rounds, view)
         launched = measure_launching(folder, jobs=options.jobs, workers=options.workers)
         trial_seconds = _measure_whole_trials(config, folder, options.trials)
+    wall_ratios, cpu_ratios = zip(*(one.ratios for one in measured), strict=True)
     found = {
         "steps": options.steps,
         "rounds": options.rounds,
-        "harness_seconds_a_step": median(block.wall for one in measured for block in one.harness),
-        "bare_seconds_a_step": median(block.wall for one in measured for block in one.bare),
+        "harness_seconds_a_step": median(wall for one in measured for wall, _ in one.harness),
+        "bare_seconds_a_step": median(wall for one in measured for wall, _ in one.bare),
         "publisher_cpu_seconds_a_step": median(one.publisher for one in measured),
-        "ratio": median(one.wall_ratio for one in measured),
-        "wall_ratios": [one.wall_ratio for one in measured],
-        "cpu_ratios": [one.cpu_ratio for one in measured],
-        "jobs": launched.jobs,
-        "workers": launched.workers,
-        "launch_seconds_a_job": launched.seconds_a_job,
-        "launch_seconds_a_job_once_started": launched.seconds_a_job_once_started,
+        "ratio": median(wall_ratios),
+        "wall_ratios": wall_ratios,
+        "cpu_ratios": cpu_ratios,
+        "jobs": options.jobs,
+        "workers": options.workers,
+        "launch_seconds_a_job": launched.a_job,
+        "launch_seconds_a_job_once_started": launched.a_job - launched.start / options.jobs,
         "seconds_to_start_the_workers": launched.start,
-        "work_seconds_a_job": launched.work / launched.jobs,
+        "work_seconds_a_job": launched.work / options.jobs,
         "whole_trial_seconds": trial_seconds,
     }
     print(json.dumps(found, indent=2) if options.json else _text(options, found))
@@ -113,27 +113,17 @@ def _text(options: argparse.Namespace, found: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class LaunchOverhead:
-    """What launching jobs that do next to nothing took."""
+    """Seconds that launching jobs which do next to nothing took."""
 
-    jobs: int
-    workers: int
     wall: float
-    """Seconds from the first job's start to the last one's end, those of starting the workers
-    included, in which each imports torch once."""
+    """From the first job's start to the last one's end, with those of starting the workers, in
+    which each imports torch once."""
     start: float
-    """Seconds of `wall` before the first job began its work."""
+    """Of `wall`, before the first job began its work."""
     work: float
-    """Seconds that the jobs' own work took, all together, measured within the jobs."""
-
-    @property
-    def seconds_a_job(self) -> float:
-        """By how much the wall time of each job exceeds what its work takes on as many workers."""
-        return (self.wall - self.work / self.workers) / self.jobs
-
-    @property
-    def seconds_a_job_once_started(self) -> float:
-        """`seconds_a_job` without the start of the workers."""
-        return self.seconds_a_job - self.start / self.jobs
+    """Of the jobs' own work, all together, measured within the jobs."""
+    a_job: float
+    """By how much the wall time of each job exceeds what its work takes on as many workers."""
 
 
 def tiny_job(
@@ -172,7 +162,8 @@ def measure_launching(folder: Path, *, jobs: int, workers: int) -> LaunchOverhea
     )
     wall = time.perf_counter() - began
     work = sum(result.value for result in _good(results))
-    return LaunchOverhead(jobs, workers, wall, min(worked, default=began) - began, work)
+    start = min(worked, default=began) - began
+    return LaunchOverhead(wall, start, work, a_job=(wall - work / workers) / jobs)
 
 
 def _measure_whole_trials(config: TrialConfig, folder: Path, trials: int) -> float:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -40,14 +40,8 @@ _EXPERIMENT = "benchmark"
 
 
 class BareLoop:
-    """One process's training, step by step.
-
-    Args:
-        config: of the trial; one rate of learning for all weights, no accumulation.
-        images: the training images.
-        device: where to train.
-        precision: resolved.
-    """
+    """One process's training, step by step, at one rate of learning for all weights and without
+    accumulation."""
 
     def __init__(
         self, config: TrialConfig, images: ImageSet, device: torch.device, precision: Precision
@@ -92,39 +86,24 @@ class BareLoop:
 
 
 @dataclass(frozen=True)
-class Seconds:
-    """Seconds that a step took, a mean over some steps."""
-
-    wall: float
-    cpu: float
-    """CPU time of the thread that trains."""
-
-
-@dataclass(frozen=True)
 class Round:
-    """One training, in which each step of the harness was followed by the same one of the loop.
+    """One training, in which each step of the harness was followed by the same one of the loop."""
 
-    One entry a block of as many steps as lie between two logged metrics.
-    """
-
-    harness: tuple[Seconds, ...]
-    bare: tuple[Seconds, ...]
+    harness: NDArray[np.float64]
+    """(blocks, 2): seconds a step of wall time and of the training thread's CPU time, means over
+    as many steps as lie between two logged metrics."""
+    bare: NDArray[np.float64]
+    """The loop's times in the same blocks, (blocks, 2)."""
     publisher: float
     """Seconds of CPU a step that the thread took which sends metrics to MLflow. It sends every two
     seconds, so this is the less the shorter a step is."""
 
     @property
-    def wall_ratio(self) -> float:
-        """The harness's time over the loop's, the median of the blocks."""
-        pairs = zip(self.harness, self.bare, strict=True)
-        return median(one.wall / other.wall for one, other in pairs)
-
-    @property
-    def cpu_ratio(self) -> float:
-        """The harness's CPU time over the loop's, the median of the blocks, with the publisher's
-        counted; other programs disturb it less than wall time."""
-        pairs = zip(self.harness, self.bare, strict=True)
-        return median((one.cpu + self.publisher) / other.cpu for one, other in pairs)
+    def ratios(self) -> tuple[float, float]:
+        """The harness's time over the loop's, medians of the blocks: of wall time, and of CPU time
+        with the publisher's counted, which other programs disturb less."""
+        wall, cpu = np.median(np.add(self.harness, (0, self.publisher)) / self.bare, axis=0)
+        return float(wall), float(cpu)
 
 
 def measure_step_overhead(
@@ -141,7 +120,7 @@ def measure_step_overhead(
         folder: for what the harness writes.
         steps: that are timed, a round; whole blocks of `train.log_every` are.
         rounds: trainings.
-        on_progress: told after each round.
+        on_progress: gets a report after each round.
     """
     total = WARM_UP_STEPS + steps
     fields = {"steps": total, "validate_every": total + 1, "checkpoint_every": total + 1}
@@ -161,32 +140,28 @@ def _train_in_turns(config: TrialConfig, data: DataSet, folder: Path, store: Sto
     precision: Precision = "bf16-mixed" if config.train.precision == "bf16-mixed" else "32-true"
     loop = BareLoop(config, data.train, device, precision)
     batches = iter(loop.batches())
-    harness: list[Seconds] = []
-    bare: list[Seconds] = []
+    clocks: list[tuple[float, float]] = []
+    sent = 0.0
 
-    def now() -> Seconds:
+    def look_at_clocks() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return Seconds(time.perf_counter(), time.thread_time())
-
-    began = now()
-    sent = 0.0
+        clocks.append((time.perf_counter(), time.thread_time()))
 
     def take_turns(_progress: Progress) -> None:
         """Called at the end of each of the harness's steps."""
-        nonlocal began, sent
-        stepped = now()
-        harness.append(_between(began, stepped))
+        nonlocal sent
+        look_at_clocks()
         loop.step(next(batches))
-        began = now()
-        bare.append(_between(stepped, began))
-        if len(bare) == WARM_UP_STEPS:
+        look_at_clocks()
+        if len(clocks) == 1 + 2 * WARM_UP_STEPS:
             sent = _cpu_seconds_of(THREAD_NAME)
 
     journal = Journal(folder)
     journal.start(experiment=_EXPERIMENT, run_name=folder.name, tags={}, params={})
     publisher = Publisher(folder, store, lambda _: None)
     publisher.start()
+    look_at_clocks()
     Training(config, data, folder, device, precision, JournalLogger(journal), take_turns).run()
     timed = config.train.steps - WARM_UP_STEPS
     sending = (_cpu_seconds_of(THREAD_NAME) - sent) / timed
@@ -194,21 +169,9 @@ def _train_in_turns(config: TrialConfig, data: DataSet, folder: Path, store: Sto
     publisher.close()
     journal.close()
     size = min(config.train.log_every, timed)
-    return Round(_blocks(harness, size), _blocks(bare, size), sending)
-
-
-def _between(began: Seconds, ended: Seconds) -> Seconds:
-    return Seconds(ended.wall - began.wall, ended.cpu - began.cpu)
-
-
-def _blocks(steps: Sequence[Seconds], size: int) -> tuple[Seconds, ...]:
-    """Means over consecutive steps after the warm-up; an incomplete last block is left out."""
-    starts = range(WARM_UP_STEPS, len(steps) - size + 1, size)
-    blocks = [steps[start : start + size] for start in starts]
-    return tuple(
-        Seconds(fmean(step.wall for step in block), fmean(step.cpu for step in block))
-        for block in blocks
-    )
+    seconds = np.diff(clocks, axis=0)[2 * WARM_UP_STEPS :][: timed // size * size * 2]
+    blocks = seconds.reshape(-1, size, 2, 2).mean(axis=1)
+    return Round(harness=blocks[:, 0], bare=blocks[:, 1], publisher=sending)
 
 
 def _cpu_seconds_of(thread_name: str) -> float:

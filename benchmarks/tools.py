@@ -90,7 +90,7 @@ class ToolSpeed:
 def available_tools(given: Comparison, scratch: Path) -> tuple[list[Tool], list[str]]:
     """Ours first and the others that are installed, and a line on each that is not.
 
-    `scratch` is a folder for what they need or write.
+    What they need or write goes to `scratch`.
     """
     report = scratch / "ours.json"
     ours = (
@@ -136,13 +136,7 @@ def measure_evaluation(
     rounds: int,
     on_progress: ProgressListener = ignore_progress,
 ) -> tuple[ToolSpeed, ...]:
-    """Run all tools, turn by turn.
-
-    Args:
-        tools: the first is the one that ratios are taken to.
-        given: what they were made for.
-        rounds: how often each runs, at least 1.
-        on_progress: told after each run.
+    """Run all tools so many times, turn by turn; ratios are to the first one.
 
     Raises:
         UserError: a tool fails; the message ends with its last lines.

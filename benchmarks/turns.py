@@ -12,7 +12,7 @@ import random
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -24,6 +24,8 @@ from harness.processes.progress import Progress, ProgressListener
 WARM_UP_ROUNDS = 2
 FEWEST_ROUNDS = 5
 CONFIDENCE = 0.95
+TIGHT = 0.02
+"""Rounds end when half of every median's interval is within this share of it."""
 
 Result = TypeVar("Result")
 
@@ -36,18 +38,17 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Seconds."""
         return statistics.median(self.seconds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The lower and the upper one, seconds."""
+        """The lower and the upper one."""
         lower, _, upper = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return lower, upper
 
     @property
     def interval(self) -> tuple[float, float]:
-        """A 95 % confidence interval of the median, by order statistics, seconds.
+        """A 95 % confidence interval of the median, by order statistics.
 
         The count of values below the true median is binomial with probability 1/2, whatever the
         distribution of the times.
@@ -57,34 +58,27 @@ class Timing:
         return ordered[max(below - 1, 0)], ordered[min(len(ordered) - below, len(ordered) - 1)]
 
     @property
-    def relative_half_width(self) -> float:
+    def looseness(self) -> float:
         """Half the width of the interval over the median."""
         lower, upper = self.interval
         return (upper - lower) / 2 / self.median
 
 
-def take_turns(
-    work: Mapping[str, Callable[[], object]],
-    *,
-    seconds: float,
-    tightness: float = 0.02,
-    seed: int = 0,
-) -> dict[str, Timing]:
+def take_turns(work: Mapping[str, Callable[[], object]], *, seconds: float) -> dict[str, Timing]:
     """Time every piece of work once a round, in an order drawn anew for each round.
 
-    A GPU is waited for before and after each piece.
+    A GPU is waited for before and after each piece. Rounds end when every median is known within
+    2 %, or when none may begin any more.
 
     Args:
         work: by name; each is called without arguments.
         seconds: no round begins after this much time, but five are always run.
-        tightness: rounds end when each median's 95 % interval is within this share of it.
-        seed: of the orders.
     """
     for _ in range(WARM_UP_ROUNDS):
         for piece in work.values():
             piece()
     order = list(work)
-    shuffled = random.Random(seed)
+    shuffled = random.Random(0)
     taken: dict[str, list[float]] = {name: [] for name in work}
     ends = time.perf_counter() + seconds
     while True:
@@ -98,8 +92,8 @@ def take_turns(
         if len(taken[order[0]]) < FEWEST_ROUNDS:
             continue
         timings = {name: Timing(tuple(values)) for name, values in taken.items()}
-        widest = max(timing.relative_half_width for timing in timings.values())
-        if widest <= tightness or time.perf_counter() > ends:
+        loosest = max(timing.looseness for timing in timings.values())
+        if loosest <= TIGHT or time.perf_counter() > ends:
             return timings
 
 
@@ -159,7 +153,7 @@ def spread(values: Sequence[float], decimals: int = 2) -> str:
     return "{:.{n}f} ({:.{n}f} to {:.{n}f})".format(*shown, n=decimals)
 
 
-def growth_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+def growth_exponent(sizes: Collection[float], costs: Collection[float]) -> float:
     """The slope of log cost over log size by least squares: 1 is linear, 2 quadratic; NaN where
     fewer than two sizes were measured."""
     if len(sizes) < 2:
