@@ -27,7 +27,7 @@ def parse_identity(text: str | None, where: str) -> dict[str, Any]:
     """Read the tag's JSON object; no tag gives an empty identity.
 
     Raises:
-        UserError: the text is not a JSON object. `where` names the run.
+        UserError: the text is not a JSON object; the message begins with `where`.
     """
     try:
         identity = json.loads(text or "{}")
@@ -39,13 +39,9 @@ def parse_identity(text: str | None, where: str) -> dict[str, Any]:
 
 
 def differing_fields(identities: Mapping[str, Identity]) -> dict[str, dict[str, list[str]]]:
-    """The fields in which identities differ, each with its values and whose they are.
+    """The fields in which identities differ: field to JSON of a value to the names that have it.
 
-    Args:
-        identities: name, such as a trial's, to its identity.
-
-    Returns:
-        Field to JSON of a value to the names that have it.
+    `identities` are by name, such as a trial's.
     """
     differing = {}
     for field in sorted({field for identity in identities.values() for field in identity}):
@@ -60,12 +56,9 @@ def differing_fields(identities: Mapping[str, Identity]) -> dict[str, dict[str, 
 def shared_identity(identities: Mapping[str, Identity], remedy: str) -> dict[str, Any]:
     """The one identity that all trials share; empty without trials.
 
-    Args:
-        identities: trial (in words) to its identity.
-        remedy: what the user can do about a difference.
-
     Raises:
-        UserError: at least two differ. The message names each field, its values and whose they are.
+        UserError: at least two differ. The message names each field, its values and the trials that
+            have them, and ends with `remedy`.
     """
     lines = [
         f"  {field}: "

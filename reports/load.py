@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from harness.machine.mlflow_client import (
     URI_VARIABLE,
@@ -23,7 +25,6 @@ from models.errors import UserError
 from reports.identity import parse_identity, shared_identity
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -36,15 +37,6 @@ MACHINE_TAGS = {
     names.TAG_SIDE_BY_SIDE: "with different numbers of trials side by side",
     names.TAG_PROCESSES: "with different numbers of processes a trial",
 }
-
-
-@dataclass(frozen=True)
-class ListedTrial:
-    """A trial as the ablation's run lists it. `run_id` is None where it never started."""
-
-    variant: str
-    seed: int
-    run_id: str | None
 
 
 @dataclass(frozen=True)
@@ -158,29 +150,54 @@ def load_ablation(
         tracking_uri: of the MLflow store.
         ablation: its name.
         scale: its name, which is the MLflow experiment's.
-        run_id: the ablation's own run in MLflow; left out, the one that was last at work and
-            lists any trial.
+        run_id: the ablation's own run; left out, the one last at work that lists any trial.
 
     Raises:
         UserError: the store cannot be read, it knows no such ablation, no trial has finished, or
             the trials were not measured in the same way.
     """
+    again = _command(ablation, scale)
     with open_store(tracking_uri, ablation, scale) as client:
-        if run_id is None:
-            parents = _ablation_runs(client, ablation, scale)
-        else:
-            parents = [client.get_run(run_id)]
+        parents = [client.get_run(run_id)] if run_id else _parents(client, ablation, scale)
         for parent in parents:
             listing = _read_listing(client, parent.info.run_id)
             listed = _listed_trials(listing.get("trials", []), parent.info.run_id)
             if listed:
-                found = _find_runs(client, parent.info.experiment_id, listed)
-                trials = [(trial, found.get(trial.run_id or "")) for trial in listed]
-                return _assemble(tracking_uri, ablation, scale, parent.data.tags, listing, trials)
-    raise UserError(
-        f"MLflow ({without_credentials(tracking_uri)}) holds no run of ablation {ablation} at "
-        f"scale {scale} that lists its trials in {names.ARTIFACT_TRIALS}: run "
-        f"`{_command(ablation, scale)}` first"
+                found = _find_runs(client, parent.info.experiment_id, filter(None, listed.values()))
+                break
+        else:
+            raise UserError(
+                f"MLflow ({without_credentials(tracking_uri)}) holds no run of ablation {ablation} "
+                f"at scale {scale} that lists its trials in {names.ARTIFACT_TRIALS}: run `{again}` "
+                "first"
+            )
+    finished: dict[tuple[str, int], Run] = {}
+    missing: list[MissingTrial] = []
+    for trial, its_run in listed.items():
+        run = found.get(its_run or "")
+        if run is not None and run.info.status == "FINISHED":
+            finished[trial] = run
+        else:
+            missing.append(MissingTrial(*trial, _why_missing(its_run, run)))
+    if not finished:
+        lost = "\n".join(f"  {one.variant} seed {one.seed}: {one.reason}" for one in missing)
+        raise UserError(
+            f"no trial of ablation {ablation} at scale {scale} has finished:\n{lost}\n"
+            f"`{again}` goes on where they stopped"
+        )
+    trials, metrics = _frame(finished)
+    return AblationRuns(
+        tracking_uri=tracking_uri,
+        ablation=ablation,
+        scale=scale,
+        question=parent.data.tags.get(names.TAG_QUESTION, ""),
+        baseline=parent.data.tags.get(names.TAG_BASELINE, ""),
+        variants=tuple(dict.fromkeys(variant for variant, _ in listed)),
+        trials=trials,
+        metrics=metrics,
+        missing=tuple(missing),
+        identity=_identity(finished, again),
+        floor=_floor(listing),
     )
 
 
@@ -188,7 +205,7 @@ def _command(ablation: str, scale: str) -> str:
     return f"make ablation EXP={ablation} SCALE={scale}"
 
 
-def _ablation_runs(client: MlflowClient, ablation: str, scale: str) -> list[Run]:
+def _parents(client: MlflowClient, ablation: str, scale: str) -> list[Run]:
     """The ablation's own runs, the one that was last at work first; none without the experiment.
 
     A command that is repeated for the same trials goes on with its old run, so the end counts as
@@ -207,16 +224,13 @@ def _ablation_runs(client: MlflowClient, ablation: str, scale: str) -> list[Run]
     )
 
 
-def _find_runs(
-    client: MlflowClient, experiment_id: str, trials: Sequence[ListedTrial]
-) -> dict[str, Run]:
+def _find_runs(client: MlflowClient, experiment_id: str, run_ids: Iterable[str]) -> dict[str, Run]:
     """By id; runs that are unknown or deleted are left out."""
-    ids = [trial.run_id for trial in trials if trial.run_id and trial.run_id.isalnum()]
-    found = {}
+    ids = [f"'{run_id}'" for run_id in run_ids if run_id.isalnum()]
+    found: dict[str, Run] = {}
     for at in range(0, len(ids), _IDS_A_QUERY):
-        among = ", ".join(f"'{run_id}'" for run_id in ids[at : at + _IDS_A_QUERY])
-        for run in _search(client, experiment_id, f"attributes.run_id IN ({among})"):
-            found[run.info.run_id] = run
+        among = f"attributes.run_id IN ({', '.join(ids[at : at + _IDS_A_QUERY])})"
+        found |= {run.info.run_id: run for run in _search(client, experiment_id, among)}
     return found
 
 
@@ -240,91 +254,60 @@ def _read_listing(client: MlflowClient, run_id: str) -> dict[str, Any]:
     return content
 
 
-def _listed_trials(entries: object, run_id: str) -> list[ListedTrial]:
+def _listed_trials(entries: object, run_id: str) -> dict[tuple[str, int], str | None]:
+    """Variant and seed to the id of the trial's run, which is None where it never started."""
+    where = f"{names.ARTIFACT_TRIALS} of MLflow run {run_id}"
     if not isinstance(entries, list):
-        raise UserError(f"{names.ARTIFACT_TRIALS} of MLflow run {run_id}: trials is not a list")
-    trials: dict[tuple[str, int], ListedTrial] = {}
+        raise UserError(f"{where}: trials is not a list")
+    trials: dict[tuple[str, int], str | None] = {}
     for entry in entries:
         try:
-            run = entry.get("run_id") or None
-            trial = ListedTrial(str(entry["variant"]), int(entry["seed"]), run)
+            key = (str(entry["variant"]), int(entry["seed"]))
+            trials.setdefault(key, entry.get("run_id") or None)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"{names.ARTIFACT_TRIALS} of MLflow run {run_id}: {json.dumps(entry)} is not a "
-                "trial with variant, seed and run_id"
+                f"{where}: {json.dumps(entry)} is not a trial with variant, seed and run_id"
             ) from error
-        trials.setdefault((trial.variant, trial.seed), trial)
-    return list(trials.values())
+    return trials
 
 
-def _assemble(
-    tracking_uri: str,
-    ablation: str,
-    scale: str,
-    tags: Mapping[str, str],
-    listing: Mapping[str, Any],
-    trials: Sequence[tuple[ListedTrial, Run | None]],
-) -> AblationRuns:
-    finished: list[tuple[ListedTrial, Run]] = []
-    missing: list[MissingTrial] = []
-    for trial, run in trials:
-        if run is not None and run.info.status == "FINISHED":
-            finished.append((trial, run))
-        else:
-            missing.append(MissingTrial(trial.variant, trial.seed, _why_missing(trial, run)))
-    if not finished:
-        lost = "\n".join(f"  {one.variant} seed {one.seed}: {one.reason}" for one in missing)
-        raise UserError(
-            f"no trial of ablation {ablation} at scale {scale} has finished:\n{lost}\n"
-            f"`{_command(ablation, scale)}` goes on where they stopped"
-        )
+def _identity(finished: Mapping[tuple[str, int], Run], again: str) -> dict[str, Any]:
     identities = {
-        f"{trial.variant} seed {trial.seed}": parse_identity(
+        f"{variant} seed {seed}": parse_identity(
             run.data.tags.get(names.TAG_METRIC_IDENTITY), f"MLflow run {run.info.run_id}"
         )
-        for trial, run in finished
+        for (variant, seed), run in finished.items()
     }
-    again = _command(ablation, scale)
     remedy = f"`{again}` measures all of them in the way that the configuration says now"
-    frame, metrics = _frame(finished)
-    floor = {
+    return shared_identity(identities, remedy)
+
+
+def _floor(listing: Mapping[str, Any]) -> Floor:
+    values = {
         key: float(value)
         for key, value in (listing.get("floor") or {}).items()
         if value is not None and math.isfinite(value)
     }
-    return AblationRuns(
-        tracking_uri=tracking_uri,
-        ablation=ablation,
-        scale=scale,
-        question=tags.get(names.TAG_QUESTION, ""),
-        baseline=tags.get(names.TAG_BASELINE, ""),
-        variants=tuple(dict.fromkeys(trial.variant for trial, _ in trials)),
-        trials=frame,
-        metrics=metrics,
-        missing=tuple(missing),
-        identity=shared_identity(identities, remedy),
-        floor=Floor(floor, listing.get("floor_identity") or {}),
-    )
+    return Floor(values, listing.get("floor_identity") or {})
 
 
-def _why_missing(trial: ListedTrial, run: Run | None) -> str:
-    if trial.run_id is None:
+def _why_missing(run_id: str | None, run: Run | None) -> str:
+    if run_id is None:
         return "not started"
     if run is None:
-        return f"its run {trial.run_id} is no longer in MLflow"
+        return f"its run {run_id} is no longer in MLflow"
     states = {"RUNNING": "unfinished", "SCHEDULED": "not started", "KILLED": "stopped"}
     state = states.get(run.info.status, "failed")
     because = run.data.tags.get(names.TAG_ENDED_BECAUSE)
     return f"{state}: {because}" if because else state
 
 
-def _frame(finished: Sequence[tuple[ListedTrial, Run]]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _frame(finished: Mapping[tuple[str, int], Run]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The rows of `AblationRuns.trials`, and its metrics."""
-    import pandas as pd
-
     rows = []
     metrics: dict[str, None] = {}
-    for trial, run in finished:
+    # The variant's name is the ablation's: another ablation may call the same trial otherwise.
+    for (variant, seed), run in finished.items():
         figures = {
             key: value if abs(value) < INFINITY_IN_SQL else math.nan
             for key, value in run.data.metrics.items()
@@ -332,7 +315,6 @@ def _frame(finished: Sequence[tuple[ListedTrial, Run]]) -> tuple[pd.DataFrame, t
         }
         metrics |= dict.fromkeys(figures)
         tags = {key: value for key, value in run.data.tags.items() if key.startswith("harness.")}
-        # The variant's name is the ablation's: another ablation may call the same trial otherwise.
-        place = {"variant": trial.variant, "seed": trial.seed, "run_id": run.info.run_id}
+        place = {"variant": variant, "seed": seed, "run_id": run.info.run_id}
         rows.append(tags | figures | place)
     return pd.DataFrame(rows), tuple(metrics)

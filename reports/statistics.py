@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+from scipy import stats
+
 CONFIDENCE = 0.95
 
 
@@ -60,8 +63,6 @@ class Place(Enum):
 
 def summarize(values: Iterable[float]) -> Summary | None:
     """Mean and sample standard deviation of the finite values; None where there are none."""
-    import numpy as np
-
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return None
@@ -74,39 +75,27 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare by seed: equal seeds share data order and noise, so their difference has less noise.
 
-    Args:
-        variant: seed to value. Values that are not finite are left out.
-        baseline: seed to value of the baseline.
-
-    Returns:
-        Mean difference; from two common seeds on with standard error, interval and p-value. Equal
-        differences at all seeds have no noise: interval of width 0, p = 0 (p = 1 if all are 0).
+    Both are seed to value; values that are not finite are left out. From two common seeds on the
+    difference has a standard error, interval and p-value. Equal differences at all seeds have no
+    noise: interval of width 0, p = 0 (p = 1 if all are 0).
     """
-    import numpy as np
-    from scipy import stats
-
-    common = [
-        seed
-        for seed in sorted(variant.keys() & baseline.keys())
-        if math.isfinite(variant[seed]) and math.isfinite(baseline[seed])
-    ]
-    if not common:
-        return PairedDifference(count=0, mean=None)
-    of_variant, of_baseline = ([values[seed] for seed in common] for values in (variant, baseline))
-    differences = np.subtract(of_variant, of_baseline)
-    mean = float(differences.mean())
-    if len(common) == 1:
-        return PairedDifference(count=1, mean=mean)
+    seeds = sorted(variant.keys() & baseline.keys())
+    pairs = np.array([(variant[seed], baseline[seed]) for seed in seeds]).reshape(-1, 2)
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    differences = pairs[:, 0] - pairs[:, 1]
+    count = len(pairs)
+    if count < 2:
+        return PairedDifference(count, float(differences[0]) if count else None)
     if np.ptp(differences) == 0:
         mean = float(differences[0])
-        return PairedDifference(len(common), mean, 0.0, (mean, mean), 0.0 if mean else 1.0)
+        return PairedDifference(count, mean, 0.0, (mean, mean), 0.0 if mean else 1.0)
     with warnings.catch_warnings():
         # Differences that hardly differ lose digits of their spread, of which none is printed.
         warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
-        test = stats.ttest_rel(of_variant, of_baseline)
+        test = stats.ttest_rel(*pairs.T)
+    mean, error = float(differences.mean()), float(stats.sem(differences))
     low, high = map(float, test.confidence_interval(CONFIDENCE))
-    error = float(stats.sem(differences))
-    return PairedDifference(len(common), mean, error, (low, high), float(test.pvalue))
+    return PairedDifference(count, mean, error, (low, high), float(test.pvalue))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

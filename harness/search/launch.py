@@ -37,7 +37,6 @@ from harness.tracking.store import Store, open_store
 from harness.trial.spec import finished_result
 from harness.vocabulary import names
 from models.errors import UserError
-from reports.tables.markdown import markdown_text
 
 _WORKER = "harness.search.worker:search_trials"
 _RESULT = "result.json"
@@ -272,6 +271,9 @@ def _outcome(
         notice(line)
     found = bool(outcome.best_first(spec, trials))
     if found:
+        # Imported late: pandas and scipy, which it brings, would keep the first trial waiting.
+        from reports.tables.markdown import markdown_text
+
         table = (spec.path / outcome.TABLE_MARKDOWN).read_text(encoding="utf-8")
         tracked.note(f"**{markdown_text(search.question)}**\n\n{table}")
         notice(table.rstrip())

@@ -1,12 +1,18 @@
 """Line figures: out of MLflow's metric history over the steps of training (validation loss,
-routing, validation samples), and of the attention probe over layers."""
+routing, validation samples), and of the attention probe over layers.
+
+Each is None where it would hold no line, and takes the variants in their order.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from harness.vocabulary import names
 from harness.vocabulary.metrics import Direction
@@ -15,10 +21,6 @@ from reports.figures.panels import PAGE_WIDTH, Panel, draw_panels, over_seeds
 from reports.identity import differing_fields, parse_identity
 from reports.load import INFINITY_IN_SQL, AblationRuns, open_store
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
 _X_LABEL = "training step"
 _WIDE_RANGE = 5
 """From this ratio of the largest to the smallest loss on, the axis is logarithmic."""
@@ -26,11 +28,7 @@ _WIDE_RANGE = 5
 _ROUTING_PANELS = {
     "usage entropy of a router": (names.ROUTING_USAGE_ENTROPY,) * 3,
     "entropy of a token's choice": (names.ROUTING_TOKEN_ENTROPY,) * 3,
-    "largest share, down to the least": (
-        names.ROUTING_MIN_SHARE,
-        names.ROUTING_MAX_SHARE,
-        names.ROUTING_MAX_SHARE,
-    ),
+    "largest share, down to the least": (names.ROUTING_MIN_SHARE, *(names.ROUTING_MAX_SHARE,) * 2),
     "dead choices of a router": (names.ROUTING_DEAD,) * 3,
     r"exponents $\gamma$, all layers": (names.GAMMA_MIN, names.GAMMA_MEAN, names.GAMMA_MAX),
     r"factors $\lambda$, all layers": (names.LAMBDA_MIN, names.LAMBDA_MEAN, names.LAMBDA_MAX),
@@ -55,8 +53,6 @@ def load_curves(runs: AblationRuns, metrics: Sequence[str]) -> pd.DataFrame:
 
     A step that a resumed run wrote twice counts once, with the later value.
     """
-    import pandas as pd
-
     rows = []
     with open_store(runs.tracking_uri, runs.ablation, runs.scale) as client:
         for trial in runs.trials.to_dict("records"):
@@ -73,14 +69,7 @@ def load_curves(runs: AblationRuns, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def draw_training_curves(curves: pd.DataFrame, variants: Sequence[str]) -> Figure | None:
-    """Validation loss over steps; bands are the range of the seeds.
-
-    Args:
-        curves: as `load_curves` gives them for `names.VALIDATION_LOSS`; None where there are none.
-        variants: their order.
-    """
-    from matplotlib.ticker import LogLocator
-
+    """Validation loss over steps, as `load_curves` gives it; bands are the range of the seeds."""
     figure = draw_panels([Panel("", over_seeds(curves, "step"))], variants, _X_LABEL, (4.5, 2.8))
     if figure is None:
         return None
@@ -100,11 +89,7 @@ def draw_routing_health(curves: pd.DataFrame, variants: Sequence[str]) -> Figure
 
     Lines are means over routers and seeds, or over all learned values. Bands reach over the seeds,
     for learned values from the smallest to the largest one, and for shares from the least chosen
-    option to the most chosen one.
-
-    Args:
-        curves: as `load_curves` gives them for `ROUTING_METRICS`; None where there are none.
-        variants: their order.
+    option to the most chosen one. `curves` are those of `ROUTING_METRICS`.
     """
     panels = []
     for title, metrics in _ROUTING_PANELS.items():
@@ -150,21 +135,15 @@ def load_validation_samples(runs: AblationRuns) -> ValidationCurves:
 
 
 def draw_validation_samples(validated: ValidationCurves, variants: Sequence[str]) -> Figure | None:
-    """A panel a metric, in the units of the table; bands are the range of the seeds.
-
-    `variants` are in their order. None where there are no curves.
-    """
+    """A panel a metric, in the units of the table; bands are the range of the seeds."""
     by_metric = {str(metric): rows for metric, rows in validated.curves.groupby("metric")}
     panels = []
     for column in columns_for({key: list(rows["value"]) for key, rows in by_metric.items()}):
         rows = by_metric[column.key]
         shown = rows.assign(value=rows["value"] / column.unit)
         # In words, since not every font has arrows.
-        if column.direction is Direction.NONE:
-            better = ""
-        else:
-            better = f"\n({column.direction.value} is better)"
-        panels.append(Panel(f"{column.title}{better}", over_seeds(shown, "step")))
+        way = "" if column.direction is Direction.NONE else f"({column.direction.value} is better)"
+        panels.append(Panel(f"{column.title}\n{way}".rstrip(), over_seeds(shown, "step")))
     figure = draw_panels(panels, variants, _X_LABEL)
     if figure is not None:
         figure.suptitle(f"{validated.samples:,} validation samples", fontsize="small")
@@ -176,8 +155,6 @@ def probe_by_layer(runs: AblationRuns) -> pd.DataFrame:
 
     Empty where no trial was probed; what is not finite is left out.
     """
-    import pandas as pd
-
     rows = [
         (trial["variant"], int(trial["seed"]), metric, layer, float(trial[key]))
         for metric in PROBED
@@ -190,10 +167,7 @@ def probe_by_layer(runs: AblationRuns) -> pd.DataFrame:
 
 
 def draw_attention_probe(probed: pd.DataFrame, variants: Sequence[str]) -> Figure | None:
-    """A panel a metric, over the layers; bands are the range of the seeds.
-
-    `probed` is as `probe_by_layer` gives it; None where it is empty. `variants` are in their order.
-    """
+    """A panel a metric, over the layers; bands are the range of the seeds."""
     panels = [
         Panel(title, over_seeds(probed[probed["metric"] == metric], "layer"))
         for metric, title in PROBED.items()

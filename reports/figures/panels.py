@@ -9,11 +9,13 @@ import itertools
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 STYLE: dict[Any, Any] = {
     "axes.grid": True,
@@ -48,9 +50,7 @@ class Panel:
 def over_seeds(rows: pd.DataFrame, x: str) -> pd.DataFrame:
     """Mean and range over the seeds, as `Panel.lines`.
 
-    Args:
-        rows: columns `variant`, `value` and the one that `x` names, a row a seed.
-        x: the column on the horizontal axis.
+    `rows` has the columns `variant`, `value` and the one that `x` names, a row a seed.
     """
     seeds = rows.groupby(["variant", x])["value"].agg(["mean", "min", "max"]).reset_index()
     return seeds.set_axis(["variant", "x", "mean", "low", "high"], axis="columns")
@@ -64,16 +64,9 @@ def draw_panels(
 ) -> Figure | None:
     """Panels in rows as wide as a page, with one legend below; None where no panel has a line.
 
-    Args:
-        panels: in their order.
-        variants: their order; one without a line is left out of the legend.
-        x_label: of the horizontal axes, which count in whole numbers.
-        size: inches of a panel.
+    Horizontal axes count in whole numbers; variants without a line are left out of the legend.
+    `size` is a panel's, in inches.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     present = {name for panel in panels for name in panel.lines["variant"]}
     drawn = [variant for variant in variants if variant in present]
     if not drawn:
@@ -109,8 +102,6 @@ def draw_panels(
 
 def colors(count: int) -> list[tuple[float, float, float]]:
     """Colours that the colour-blind tell apart; from ten on they repeat."""
-    import seaborn as sns
-
     return list(sns.color_palette("colorblind", count))
 
 

@@ -7,17 +7,14 @@ import textwrap
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
 
 from harness.vocabulary import names
 from reports.figures.panels import PAGE_WIDTH
 from reports.load import AblationRuns, fetched_artifact, open_store
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
-    from matplotlib.figure import Figure
 
 _NOT_A_GRID = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
@@ -86,8 +83,6 @@ def load_grids(runs: AblationRuns) -> tuple[list[Grid], list[str]]:
 
 def _read_grid(path: Path, variant: str, seed: int) -> Grid:
     """Raises one of `_NOT_A_GRID`."""
-    import numpy as np
-
     with np.load(path, allow_pickle=False) as arrays:
         images, class_names = arrays["images"], arrays["class_names"]
     if (
@@ -111,8 +106,6 @@ def draw_samples(grids: Sequence[Grid]) -> Figure | None:
     Args:
         grids: all of the same classes; None where there are none.
     """
-    from matplotlib.figure import Figure
-
     if not grids:
         return None
     class_names = grids[0].class_names[:MOST_CLASSES]
@@ -153,8 +146,6 @@ def draw_samples(grids: Sequence[Grid]) -> Figure | None:
 
 def _montage(images: np.ndarray) -> np.ndarray:
     """(rows, columns, H, W, C) to one picture with white lines between the images."""
-    import numpy as np
-
     factor = max(1, _CELL_PIXELS // max(images.shape[2:4]))
     large = images.repeat(factor, axis=2).repeat(factor, axis=3)
     gap = max(1, round(0.03 * max(large.shape[2:4])))

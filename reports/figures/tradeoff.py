@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import matplotlib as mpl
+from matplotlib.figure import Figure
 
 from harness.vocabulary import names
 from reports.columns import Kind
@@ -10,9 +11,6 @@ from reports.comparison import Comparison
 from reports.figures.panels import STYLE, add_legend_below, colors
 from reports.load import AblationRuns
 from reports.statistics import summarize
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _SIZE = (4.5, 2.8)
 """Inches without the legend; readable at the width of a column of a page."""
@@ -25,9 +23,6 @@ def draw_tradeoff(runs: AblationRuns, comparison: Comparison) -> Figure | None:
 
     None where either column is missing, or where all variants cost the same.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     quality = next((c for c in comparison.columns if c.kind is Kind.QUALITY), None)
     cost = next((c for c in comparison.columns if c.key == names.FLOPS), None)
     if quality is None or cost is None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
 
 from reports.columns import Column, Kind
 from reports.comparison import NO_VALUE, PLUS_MINUS, Cell, Comparison
@@ -18,11 +22,6 @@ from reports.facts import (
 from reports.load import AblationRuns
 from reports.statistics import Place
 
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-    from rich.table import Table
-    from rich.text import Text
-
 _STYLES = {Place.BEST: "bold green", Place.SECOND: "underline", Place.OTHER: ""}
 _NAME_WIDTH = 18
 """Characters of a variant's name in a line."""
@@ -32,9 +31,6 @@ _PARTS = ((Kind.QUALITY,), (Kind.SHADES,), (Kind.COST, Kind.MACHINE), (Kind.PROB
 
 def console_table(runs: AblationRuns, comparison: Comparison) -> RenderableType:
     """The question, the table, what the differences to the baseline are worth, and the notes."""
-    from rich.console import Group
-    from rich.text import Text
-
     sentences = (
         "bold green: best; underlined: second best, judged as printed.",
         spread_sentence(runs),
@@ -70,8 +66,6 @@ class _Figures:
                 yield self._table(part)
 
     def _table(self, shown: Sequence[int]) -> Table:
-        from rich.text import Text
-
         table = _empty_table()
         table.add_column("variant", overflow="fold", max_width=_NAME_WIDTH)
         for index in shown:
@@ -88,9 +82,6 @@ class _Figures:
 
 
 def _empty_table(title: Text | None = None) -> Table:
-    from rich import box
-    from rich.table import Table
-
     return Table(
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=title, title_justify="left"
     )
@@ -106,15 +97,11 @@ def _heading(column: Column) -> str:
 
 def _text(cell: Cell) -> Text:
     """The break, where a narrow terminal needs one, goes before the sign."""
-    from rich.text import Text
-
     # As a part and not as the whole text, whose style would reach into the padding.
     return Text.assemble((cell.text(plus_minus=f" {PLUS_MINUS}\u00a0"), _STYLES[cell.place]))
 
 
 def _verdicts(runs: AblationRuns, comparison: Comparison) -> Table:
-    from rich.text import Text
-
     title = Text(f"Differences to {runs.baseline}, paired by seed", style="bold")
     table = _empty_table(title)
     table.add_column("metric", overflow="fold")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
 from harness.vocabulary import names
 from reports.load import AblationRuns
 from reports.statistics import summarize
@@ -16,8 +18,6 @@ def csv_table(runs: AblationRuns) -> str:
     cell. `seed` and `run_id` are empty in mean and std rows, std is empty for one seed. Metrics of
     single layers, timesteps and routers are left out; MLflow has them.
     """
-    import pandas as pd
-
     metrics = [metric for metric in runs.metrics if not names.is_detail(metric)]
     rows: list[dict[Any, Any]] = []
     for variant in runs.variants:
