@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ratio means something on a machine that is not quiet.",
     )
     commands = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
-    for each in (attention, data, evaluation, gpu_check, overhead):
+    for each in COMMANDS:
         each.add(commands)
     return run_command(parser, sys.argv[1:] if arguments is None else arguments)
 
@@ -82,6 +82,26 @@ def attention(options: argparse.Namespace) -> int:
     Example: python -m benchmarks attention --subjects sana dydila softmax --tokens 256 1024
     """
     from benchmarks.attention import run
+
+    return run(options)
+
+
+@command(
+    option("subject", metavar="VARIANT", help="one of `attention`'s subjects"),
+    number("--tokens", 1024, "in an image"),
+    *_BLOCK,
+    number("--rounds", 5, "passes that are recorded"),
+    path("--output", "of the trace (default: one in runs/profiles)"),
+)
+def profile(options: argparse.Namespace) -> int:
+    """Where the time of one attention block goes, operation by operation.
+
+    Records forward and backward passes with PyTorch's profiler, prints the ten operations that take
+    longest, and writes a trace (Chrome's JSON) for chrome://tracing or ui.perfetto.dev.
+
+    Example: python -m benchmarks profile dydila:kernel=relu --tokens 256
+    """
+    from benchmarks.profile import run
 
     return run(options)
 
@@ -194,6 +214,9 @@ def gpu_check(options: argparse.Namespace) -> int:
     from benchmarks.gpu_check import run
 
     return run(options)
+
+
+COMMANDS = (attention, profile, data, evaluation, gpu_check, overhead)
 
 
 if __name__ == "__main__":

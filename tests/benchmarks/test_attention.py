@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -117,3 +118,45 @@ def test_a_number_of_tokens_that_is_none_is_one_line(capsys: pytest.CaptureFixtu
     torch.set_num_threads(threads)
     (told,) = capsys.readouterr().err.splitlines()
     assert "--tokens: 0" in told
+
+
+def test_a_profile_prints_the_dearest_operations_of_its_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "traces" / "sana.json"
+    sizes = ["--tokens", "16", "--width", "64", "--heads", "2", "--rounds", "3"]
+    threads = torch.get_num_threads()
+    assert main(["profile", "sana", *sizes, "--output", str(path)]) == 0
+    torch.set_num_threads(threads)
+    head, titles, *lines, last = capsys.readouterr().out.splitlines()
+    assert "sana, 16 tokens, forward and backward, 3 rounds" in head
+    assert titles.split()[0] == "operation"
+    assert last == str(path)
+    rows = [line.rsplit(maxsplit=3) for line in lines]
+    assert len(rows) == 10
+    times = [float(milliseconds) for _, _, milliseconds, _ in rows]
+    assert times == sorted(times, reverse=True)
+    traced = [
+        event["name"] for event in json.loads(path.read_text())["traceEvents"] if "dur" in event
+    ]
+    for name, calls, _, _ in rows:
+        assert traced.count(name.strip()) == 3 * float(calls), "calls are of one pass"
+    assert any("Backward" in name for name in traced)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("sanna",), "did you mean sana?"),
+        (("sana", "--tokens", "0"), "--tokens is 0"),
+        (("sana", "--output", "/dev/null/x.json"), "/dev/null/x.json cannot be written"),
+    ],
+)
+def test_a_profile_that_cannot_be_made_is_one_line(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    assert main(["profile", *words]) == 2
+    torch.set_num_threads(threads)
+    (told,) = capsys.readouterr().err.splitlines()
+    assert message in told
