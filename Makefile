@@ -24,13 +24,14 @@ SEEDS ?=
 SET ?=
 EXP ?=
 SEARCH ?=
+KIND ?=
 TRIALS ?=
 PORT ?= 5000
 FREE_GIB_NEEDED := 8
 
 # What a user types is never a part of a shell line: it reaches commands through the environment,
 # and taken as it stands, so that neither make nor the shell runs anything in it.
-TYPED := EXP SCALE CLUSTER SEEDS SET SEARCH TRIALS PORT PYTHON
+TYPED := EXP SCALE CLUSTER SEEDS SET SEARCH TRIALS KIND PORT PYTHON
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 
@@ -42,7 +43,7 @@ SPLIT_SET := words=(); if [ -n "$${SET// /}" ]; then \
 # Which trials: of ablations, and with where they run.
 TRIALS_OF = "$$EXP" --scale="$$SCALE" $${SEEDS:+--seeds="$$SEEDS"} "$${words[@]}"
 
-.PHONY: exp-is-named search-is-named help setup docs ablation search report config status cancel retry list ui test test-slow test-slurm test-all gpu-check check format clean
+.PHONY: exp-is-named search-is-named kind-is-named help setup docs ablation search benchmark report config status cancel retry list ui test test-slow test-slurm test-all gpu-check check format clean
 
 help: ## Show this list.
 	@echo "make ablation EXP=no_differential    train, measure and compare; then make report, make ui"
@@ -51,7 +52,7 @@ help: ## Show this list.
 		| awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 	@echo
 	@echo "Variables: EXP (which ablation), SCALE=$$SCALE, CLUSTER=$$CLUSTER, SEEDS (how many),"
-	@echo "SEARCH and TRIALS (which search, how many trials in all),"
+	@echo "SEARCH and TRIALS (which search, how many trials in all), KIND (which benchmark),"
 	@echo "SET=\"train.steps=50 ...\" (overrides), PORT=$$PORT (of make ui), PYTHON=$$PYTHON"
 
 setup: $(STAMP) ## Make the virtual environment .venv; does nothing when all is there.
@@ -82,6 +83,9 @@ ablation: exp-is-named $(STAMP) ## Run an ablation: make ablation EXP=no_differe
 search: search-is-named $(STAMP) ## Look for good values: make search SEARCH=dydila_factors TRIALS=30 [SCALE= SET=].
 	@$(SPLIT_SET) $(RUN) search "$$SEARCH" --trials="$$TRIALS" --scale="$$SCALE" --cluster="$$CLUSTER" "$${words[@]}"
 
+benchmark: kind-is-named $(STAMP) ## Measure speeds beside other tools': make benchmark KIND=attention [SET="--tokens 256"].
+	@$(SPLIT_SET) $(VENV)/bin/python -m benchmarks "$$KIND" "$${words[@]}"
+
 report: exp-is-named $(STAMP) ## Rebuild tables and figures from MLflow: make report EXP=no_differential [SCALE= SEEDS= SET=].
 	@$(SPLIT_SET) $(RUN) report $(TRIALS_OF)
 
@@ -100,6 +104,10 @@ retry: exp-is-named $(STAMP) ## Run the trials of an ablation again that failed.
 search-is-named:
 	@[ -n "$$SEARCH" ] && [ -n "$$TRIALS" ] || { echo "say which search and how many trials:" \
 		"make search SEARCH=dydila_factors TRIALS=30; make list shows all" >&2; exit 2; }
+
+kind-is-named:
+	@[ -n "$$KIND" ] || { echo "say which benchmark: make benchmark KIND=attention;" \
+		"attention, profile, data, evaluation, gpu-check and overhead are there" >&2; exit 2; }
 
 exp-is-named:
 	@[ -n "$$EXP" ] || { echo "say which ablation: make $(firstword $(MAKECMDGOALS))" \

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import COMMANDS
 from harness.machine.environment import ROOT
 
 STANDS_IN = """#!/bin/bash
@@ -18,7 +20,7 @@ exit 2
 
 GOALS = (
     *("--keep-going", "ablation", "search", "report", "config", "status", "cancel", "retry"),
-    *("list", "ui", "help"),
+    *("benchmark", "list", "ui", "help"),
 )
 
 
@@ -68,7 +70,7 @@ def test_the_words_of_set_are_overrides_and_quotes_hold_spaces_together(reposito
 )
 @pytest.mark.parametrize("place", ["arguments", "environment"])
 def test_nothing_that_is_typed_is_run(typed: str, place: str, repository: Path) -> None:
-    names = ("EXP", "SCALE", "CLUSTER", "SEEDS", "SET", "SEARCH", "TRIALS", "PORT")
+    names = ("EXP", "SCALE", "CLUSTER", "SEEDS", "SET", "SEARCH", "TRIALS", "KIND", "PORT")
     variables = dict.fromkeys(names, typed)
     if place == "arguments":
         make(repository, *GOALS, *(f"{name}={value}" for name, value in variables.items()))
@@ -104,3 +106,17 @@ def test_an_ablation_without_a_name_says_what_to_type(repository: Path) -> None:
     done = make(repository, "status")
     assert done.returncode == 2
     assert "make status EXP=no_differential" in done.stderr
+
+
+def test_a_benchmark_gets_the_words_of_set(repository: Path) -> None:
+    make(repository, "benchmark", "KIND=profile", "SET=sana --output '/my traces/sana.json'")
+    expected = ["-m", "benchmarks", "profile", "sana", "--output", "/my traces/sana.json"]
+    assert given(repository) == expected
+
+
+def test_a_benchmark_without_a_kind_says_which_there_are(repository: Path) -> None:
+    done = make(repository, "benchmark")
+    assert done.returncode == 2
+    told, _, kinds = done.stderr.splitlines()[0].partition("; ")
+    assert told.endswith("make benchmark KIND=attention")
+    assert set(re.findall(r"[\w-]+", kinds)) - {"and", "are", "there"} == {c.name for c in COMMANDS}
