@@ -24,11 +24,7 @@ _RELATIVE_REST = 2e-6
 
 
 def normalized_rows(weights: Tensor) -> Tensor:
-    """Rows divided by the sum of their absolute values; a row of zeros stays one.
-
-    Args:
-        weights: (..., N, N).
-    """
+    """(..., N, N) rows divided by the sum of their absolute values; a row of zeros stays one."""
     sums = weights.abs().sum(dim=-1, keepdim=True)
     return weights / sums.clamp_min(torch.finfo(weights.dtype).tiny)
 
@@ -39,16 +35,13 @@ def empty_rows(normalized: Tensor) -> Tensor:
 
 
 def row_entropy(normalized: Tensor) -> Tensor:
-    """The mean entropy of the rows' absolute values, divided by log N.
+    """The mean entropy of the normalized rows' absolute values, divided by log N.
 
     It is 1 where every token attends to all alike and 0 where it attends to one. Rows of zeros have
     no entropy and are left out.
 
-    Args:
-        normalized: (..., N, N), as `normalized_rows` gives it, N at least 2.
-
     Returns:
-        (...); NaN where all rows are zero, or a weight is not finite.
+        (..., N, N) to (...), N at least 2; NaN where all rows are zero, or a weight is not finite.
     """
     used = (normalized != 0).any(dim=-1)
     entropies = torch.special.entr(normalized.abs()).sum(dim=-1) / math.log(normalized.shape[-1])
@@ -61,11 +54,8 @@ def effective_rank(normalized: Tensor) -> Tensor:
     It is N where all directions count alike and 1 where every token gets the same.
     Source: Roy and Vetterli 2007.
 
-    Args:
-        normalized: (B, N, N), as `normalized_rows` gives it.
-
     Returns:
-        (B,); NaN where all rows are zero, or a weight is not finite.
+        Normalized rows (B, N, N) to (B,); NaN where all rows are zero, or a weight is not finite.
     """
     finite = normalized.isfinite().flatten(1).all(dim=1)
     if not finite.all():
@@ -77,16 +67,13 @@ def effective_rank(normalized: Tensor) -> Tensor:
 
 
 def token_similarity(outputs: Tensor) -> Tensor:
-    """The mean cosine similarity between two different tokens.
+    """The mean cosine similarity between two different tokens, such as of a head's `A v`.
 
     From the length of the sum of the N unit vectors, `|s|^2 = N + sum_(i != j) cos(i, j)`, so no
     N x N matrix is built. Tokens of zeros have no direction and are left out.
 
-    Args:
-        outputs: (..., N, d), such as a head's `A v`.
-
     Returns:
-        (...), in [-1, 1]; NaN where fewer than two tokens are left.
+        (..., N, d) to (...), in [-1, 1]; NaN where fewer than two tokens are left.
     """
     units = F.normalize(outputs.double(), dim=-1, eps=torch.finfo(torch.float64).tiny)
     count = (outputs != 0).any(dim=-1).sum(dim=-1).double()

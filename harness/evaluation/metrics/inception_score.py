@@ -21,16 +21,11 @@ class InceptionScore(NamedTuple):
 
 
 def inception_score(logits: Matrix, splits: int, seed: int) -> InceptionScore:
-    """`exp(E_x KL(p(y|x) | p(y)))` (Salimans et al. 2016), over random splits of the images.
+    """`exp(E_x KL(p(y|x) | p(y)))` (Salimans et al. 2016), over random splits of N images (N, K).
 
     In float64, as `exp(H(E p) - E H(p))`, which is the same and has no `log 0` where a class has no
     probability. The shuffle is torch-fidelity's, so the same seed gives the same splits there. The
     score grows with the images of a split, so only figures of equal counts compare.
-
-    Args:
-        logits: (N, K).
-        splits: at most N.
-        seed: of the shuffle.
 
     Raises:
         ValueError: more splits than images, for which torch-fidelity gives NaN; or a row that is

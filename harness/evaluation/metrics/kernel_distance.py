@@ -62,13 +62,13 @@ def kernel_distance(
     if subsets < 1 or size < 2:
         raise ValueError(f"{subsets} subsets of {size} images: at least 1 of 2 is needed")
     if size == len(a) == len(b):
-        return KernelDistance(_squared_discrepancy(_in_float64(a), _in_float64(b)), None, 1, size)
+        return KernelDistance(squared_discrepancy(a, b), None, 1, size)
     random = np.random.RandomState(seed)
     found = []
     for _ in range(subsets):
         rows_a = random.choice(len(a), size, replace=False)
         rows_b = random.choice(len(b), size, replace=False)
-        found.append(_squared_discrepancy(_in_float64(a[rows_a]), _in_float64(b[rows_b])))
+        found.append(squared_discrepancy(a[rows_a], b[rows_b]))
     return KernelDistance(float(np.mean(found)), float(np.std(found)), subsets, size)
 
 
@@ -76,32 +76,24 @@ def squared_discrepancy(features_a: Matrix, features_b: Matrix) -> float:
     """The unbiased squared discrepancy of all pairs of images at once, for sets of any sizes.
 
     There is no choice of subsets in it, so it scatters least about its expectation, which is that
-    of `kernel_distance`. The time grows with the square of the sets.
-
-    Args:
-        features_a: (N, D), N at least 2.
-        features_b: (M, D), M at least 2.
+    of `kernel_distance`. The time grows with the square of the sets, of at least 2 features each.
 
     Raises:
         ValueError: too few features, different widths or a row that is not finite.
     """
     _check(features_a, features_b)
-    return _squared_discrepancy(_in_float64(features_a), _in_float64(features_b))
+    a, b = (
+        torch.from_numpy(np.ascontiguousarray(features, dtype=np.float64))
+        for features in (features_a, features_b)
+    )
+    between = _kernel_sum(a, b) / (len(a) * len(b))
+    return _mean_of_pairs(a) + _mean_of_pairs(b) - 2 * between
 
 
 def _check(features_a: Matrix, features_b: Matrix) -> None:
     check_features(features_a, "features_a", least=2)
     check_features(features_b, "features_b", least=2)
     check_widths(features_a.shape[1], features_b.shape[1])
-
-
-def _in_float64(features: Matrix) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float64))
-
-
-def _squared_discrepancy(a: Tensor, b: Tensor) -> float:
-    between = _kernel_sum(a, b) / (len(a) * len(b))
-    return _mean_of_pairs(a) + _mean_of_pairs(b) - 2 * between
 
 
 def _mean_of_pairs(a: Tensor) -> float:

@@ -9,9 +9,7 @@ image (Naeem et al. 2020). Density can be above 1; the others lie in [0, 1].
 Distances are compared by block, with ties decided exactly. Squared distances come from one matrix
 product a block, `|x|^2 + |y|^2 - 2 x . y`, whose rounding would decide at random where a point lies
 exactly on a sphere, as copies of training images do. The few pairs that are closer to a sphere than
-the rounding are measured again, by differences.
-
-Features stay as they are given, in float32 as a rule, and are brought to float64 a block at a time.
+the rounding are measured again, by differences. Features are brought to float64 a block at a time.
 """
 
 from __future__ import annotations
@@ -32,14 +30,80 @@ ENTRIES_AT_ONCE = 2**22
 features of each side at 2,048 dimensions."""
 
 
+class NeighbourScores(NamedTuple):
+    """All of them; figures of other counts of images do not compare."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def neighbour_scores(
+    generated: Matrix,
+    real: Matrix,
+    *,
+    neighbours: int = 3,
+    density_neighbours: int = 5,
+    on_progress: ProgressListener = ignore_progress,
+) -> NeighbourScores:
+    """Compare generated images with real ones.
+
+    A ball holds its sphere: a point exactly as far as the k-th neighbour is inside, in all four
+    figures, as in the authors' code of precision and recall (that of density and coverage leaves it
+    out). So a set has precision, recall and coverage 1 to itself. An image is no neighbour of
+    itself; a copy of it is one.
+
+    Args:
+        generated: (N, D), N more than both numbers of neighbours.
+        real: (M, D), M more than both.
+        neighbours: k of precision and recall.
+        density_neighbours: k of density and coverage.
+        on_progress: told how many images' neighbours are known, and then how many generated images
+            are compared.
+
+    Raises:
+        ValueError: too few images, different widths or a row that is not finite.
+    """
+    least = max(neighbours, density_neighbours) + 1
+    around_real = Points(real, "real features", origin=None, least=least)
+    check_widths(generated.shape[-1], real.shape[1])
+    around_generated = Points(
+        generated, "generated features", origin=around_real.origin, least=least
+    )
+    orders = (neighbours, density_neighbours)
+    real_radii, density_radii = squared_radii(around_real, orders, on_progress=on_progress)
+    (generated_radii,) = squared_radii(around_generated, (neighbours,), on_progress=on_progress)
+
+    balls = 0
+    precise = torch.zeros(len(around_generated), dtype=torch.bool)
+    recalled = torch.zeros(len(around_real), dtype=torch.bool)
+    covered = torch.zeros_like(recalled)
+    for block in around_generated.blocks(around_real):
+        rows, columns = block.rows, block.columns
+        precise[rows] |= block.within(real_radii[columns]).any(dim=1)
+        recalled[columns] |= block.within(generated_radii[rows, None]).any(dim=0)
+        in_density_balls = block.within(density_radii[columns])
+        balls += int(in_density_balls.sum())
+        covered[columns] |= in_density_balls.any(dim=0)
+        if columns.stop == len(around_real):
+            on_progress(Progress("precision and recall", rows.stop, len(around_generated)))
+    return NeighbourScores(
+        precision=int(precise.sum()) / len(around_generated),
+        recall=int(recalled.sum()) / len(around_real),
+        density=balls / (density_neighbours * len(around_generated)),
+        coverage=int(covered.sum()) / len(around_real),
+    )
+
+
 class Points:
-    """(N, D) features with what their distances are computed from."""
+    """(N, D) features, which are not copied, with what their distances are computed from."""
 
     def __init__(self, features: Matrix, name: str, *, origin: Tensor | None, least: int) -> None:
-        """Take features, which are not copied.
+        """Take features.
 
         Args:
-            features: (N, D).
+            features: (N, D), N at least `least`.
             name: for messages.
             origin: (D,) float64, subtracted so that products are no larger than distances need;
                 their own mean where None. Distances are taken between points of one origin.
@@ -50,6 +114,7 @@ class Points:
         """
         check_features(features, name, least=least)
         self._features = features
+        self.dimensions = features.shape[1]
         if origin is None:
             sums = [self.exact(rows).sum(dim=0) for rows in self.slices()]
             origin = torch.stack(sums).sum(dim=0) / len(self)
@@ -60,11 +125,6 @@ class Points:
 
     def __len__(self) -> int:
         return len(self._features)
-
-    @property
-    def dimensions(self) -> int:
-        """D."""
-        return self._features.shape[1]
 
     def exact(self, rows: slice | Tensor) -> Tensor:
         """(B, D) float64, as they were given."""
@@ -119,21 +179,18 @@ class Block:
         at_once = max(1, ENTRIES_AT_ONCE // self.points.dimensions)
         for row, column in (part.unbind(dim=1) for part in unsure.split(at_once)):
             ours, theirs = row + self.rows.start, column + self.columns.start
-            exact = exact_distances(self.points, ours, self.others, theirs)
+            exact = _exact_distances(self.points, ours, self.others, theirs)
             inside[row, column] = exact <= radii[row, column]
         return inside
 
 
-def exact_distances(points: Points, rows: Tensor, others: Points, columns: Tensor) -> Tensor:
+def _exact_distances(points: Points, rows: Tensor, others: Points, columns: Tensor) -> Tensor:
     """(P,) squared distances of pairs, by differences."""
     return (points.exact(rows) - others.exact(columns)).square_().sum(dim=1)
 
 
 def squared_radii(
-    points: Points,
-    orders: Sequence[int],
-    *,
-    on_progress: ProgressListener = ignore_progress,
+    points: Points, orders: Sequence[int], *, on_progress: ProgressListener = ignore_progress
 ) -> tuple[Tensor, ...]:
     """Of each point, the squared distances to its neighbours of some orders.
 
@@ -163,20 +220,12 @@ def squared_radii(
         nearest.take(block.rows, block.columns, block.squared)
         if block.columns.stop == len(points):
             on_progress(Progress("neighbours", block.rows.stop, len(points)))
-    return tuple(
-        torch.cat(
-            [
-                exact_distances(
-                    points,
-                    torch.arange(rows.start, rows.stop),
-                    points,
-                    nearest.indices[rows, order - 1],
-                )
-                for rows in points.slices()
-            ]
-        )
-        for order in orders
-    )
+
+    def distances(rows: slice, order: int) -> Tensor:
+        own = torch.arange(rows.start, rows.stop)
+        return _exact_distances(points, own, points, nearest.indices[rows, order - 1])
+
+    return tuple(torch.cat([distances(rows, k) for rows in points.slices()]) for k in orders)
 
 
 class _Nearest:
@@ -196,71 +245,3 @@ class _Nearest:
         best = values.topk(order, dim=1, largest=False, sorted=True)
         self._squared[rows] = best.values
         self.indices[rows] = indices.gather(1, best.indices)
-
-
-class NeighbourScores(NamedTuple):
-    """All of them; figures of other counts of images do not compare."""
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-
-
-def neighbour_scores(
-    generated: Matrix,
-    real: Matrix,
-    *,
-    neighbours: int = 3,
-    density_neighbours: int = 5,
-    on_progress: ProgressListener = ignore_progress,
-) -> NeighbourScores:
-    """Compare generated images with real ones.
-
-    A ball holds its sphere: a point exactly as far as the k-th neighbour is inside, in all four
-    figures, as in the authors' code of precision and recall (that of density and coverage leaves it
-    out). So a set has precision, recall and coverage 1 to itself. An image is no neighbour of
-    itself; a copy of it is one. Distances are in float64, and they and the features in float64 are
-    held a block at a time.
-
-    Args:
-        generated: (N, D), N more than both numbers of neighbours.
-        real: (M, D), M more than both.
-        neighbours: k of precision and recall.
-        density_neighbours: k of density and coverage.
-        on_progress: told how many images' neighbours are known, and then how many generated images
-            are compared.
-
-    Raises:
-        ValueError: too few images, different widths or a row that is not finite.
-    """
-    least = max(neighbours, density_neighbours) + 1
-    around_real = Points(real, "real features", origin=None, least=least)
-    check_widths(generated.shape[-1], real.shape[1])
-    around_generated = Points(
-        generated, "generated features", origin=around_real.origin, least=least
-    )
-    real_radii, density_radii = squared_radii(
-        around_real, (neighbours, density_neighbours), on_progress=on_progress
-    )
-    (generated_radii,) = squared_radii(around_generated, (neighbours,), on_progress=on_progress)
-
-    balls = 0
-    precise = torch.zeros(len(around_generated), dtype=torch.bool)
-    recalled = torch.zeros(len(around_real), dtype=torch.bool)
-    covered = torch.zeros_like(recalled)
-    for block in around_generated.blocks(around_real):
-        rows, columns = block.rows, block.columns
-        precise[rows] |= block.within(real_radii[columns]).any(dim=1)
-        recalled[columns] |= block.within(generated_radii[rows, None]).any(dim=0)
-        in_density_balls = block.within(density_radii[columns])
-        balls += int(in_density_balls.sum())
-        covered[columns] |= in_density_balls.any(dim=0)
-        if columns.stop == len(around_real):
-            on_progress(Progress("precision and recall", rows.stop, len(around_generated)))
-    return NeighbourScores(
-        precision=int(precise.sum()) / len(around_generated),
-        recall=int(recalled.sum()) / len(around_real),
-        density=balls / (density_neighbours * len(around_generated)),
-        coverage=int(covered.sum()) / len(around_real),
-    )

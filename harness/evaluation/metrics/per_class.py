@@ -50,10 +50,10 @@ def per_class_frechet(
     one that is measured has, of each side; which ones is random but fixed.
 
     Args:
-        samples: (N, D) features.
-        sample_labels: (N,), the class of each.
-        reference: (M, D).
-        reference_labels: (M,).
+        samples: (N, D) features, of the classes `sample_labels` (N,).
+        sample_labels: one a sample.
+        reference: (M, D) features, of the classes `reference_labels` (M,).
+        reference_labels: one a real image.
         least: images that a class needs in both sets, at least 2.
         seed: of the choice.
 
@@ -62,11 +62,16 @@ def per_class_frechet(
     """
     if least < 2:
         raise ValueError(f"a distance needs at least 2 images a class, not {least}")
-    _check(samples, sample_labels, "samples")
-    _check(reference, reference_labels, "reference")
+    sides = (("samples", samples, sample_labels), ("reference", reference, reference_labels))
+    for side, features, labels in sides:
+        if labels.shape != features.shape[:1]:
+            raise ValueError(
+                f"labels {labels.shape} of {side} do not fit features {features.shape}"
+            )
+        check_features(features, f"{side} features", least=1)
     check_widths(samples.shape[1], reference.shape[1])
     places = {
-        int(one): (np.flatnonzero(sample_labels == one), np.flatnonzero(reference_labels == one))
+        int(one): [np.flatnonzero(labels == one) for _, _, labels in sides]
         for one in np.union1d(sample_labels, reference_labels)
     }
     left_out = {
@@ -74,25 +79,15 @@ def per_class_frechet(
         for one, (ours, real) in places.items()
         if min(len(ours), len(real)) < least
     }
-    kept = {one: sides for one, sides in places.items() if one not in left_out}
+    kept = {one: rows for one, rows in places.items() if one not in left_out}
     if not kept:
         return PerClassDistance({}, 0, 0, left_out)
-    sizes = [min(len(sides[side]) for sides in kept.values()) for side in (0, 1)]
-
-    def chosen(rows: NDArray[np.intp], size: int, one: int, side: str) -> NDArray[np.intp]:
-        order = torch.randperm(len(rows), generator=generator(f"per-class-{side}", seed, one))
-        return np.sort(rows[order[:size].numpy()])
-
+    sizes = [min(map(len, rows)) for rows in zip(*kept.values(), strict=True)]
     by_class = {}
-    for one, (ours, real) in kept.items():
-        by_class[one] = gaussian_distance(
-            fitted_gaussian(samples[chosen(ours, sizes[0], one, "samples")]),
-            fitted_gaussian(reference[chosen(real, sizes[1], one, "reference")]),
-        )
-    return PerClassDistance(by_class, sizes[0], sizes[1], left_out)
-
-
-def _check(features: NDArray[np.float32], labels: NDArray[np.integer], name: str) -> None:
-    if labels.shape != features.shape[:1]:
-        raise ValueError(f"labels {labels.shape} of {name} do not fit features {features.shape}")
-    check_features(features, f"{name} features", least=1)
+    for one, rows in kept.items():
+        parts = []
+        for (side, features, _), own, size in zip(sides, rows, sizes, strict=True):
+            order = torch.randperm(len(own), generator=generator(f"per-class-{side}", seed, one))
+            parts.append(fitted_gaussian(features[np.sort(own[order[:size].numpy()])]))
+        by_class[one] = gaussian_distance(*parts)
+    return PerClassDistance(by_class, *sizes, left_out)

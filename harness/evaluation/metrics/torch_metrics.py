@@ -39,7 +39,8 @@ Features = NDArray[np.float32]
 
 
 class FrechetDistanceMetric(Metric):
-    """The squared Frechet distance to a fixed Gaussian; FID on Inception features."""
+    """The squared Frechet distance to a fixed Gaussian of D dimensions, such as
+    `fitted_gaussian(real_features)`; FID on Inception features."""
 
     is_differentiable = False
     higher_is_better = False
@@ -48,15 +49,9 @@ class FrechetDistanceMetric(Metric):
     moments: Tensor
 
     def __init__(self, reference: Gaussian) -> None:
-        """Set up.
-
-        Args:
-            reference: of D dimensions, such as `fitted_gaussian(real_features)`.
-        """
         super().__init__()
         self.reference = reference
-        size = len(reference.mean)
-        empty = _packed(FeatureMoments(size))
+        empty = _packed(FeatureMoments(len(reference.mean)))
         self.add_state("moments", empty, dist_reduce_fx=_merged)
 
     @override
@@ -169,18 +164,12 @@ class _KeptRows(Metric):
 
 
 class KernelDistanceMetric(_KeptRows):
-    """The kernel distance to real images; KID on Inception features. It takes features."""
+    """The kernel distance to the features (M, D) of real images, averaged over random subsets; KID
+    on Inception features. It takes features."""
 
     higher_is_better = False
 
     def __init__(self, reference: Features, subsets: int = 100, subset_size: int = 1000) -> None:
-        """Set up.
-
-        Args:
-            reference: (M, D) features of real images.
-            subsets: random ones, whose mean is the value.
-            subset_size: images of each side in a subset, at most.
-        """
         super().__init__(reference.shape[1])
         self.reference, self.subsets, self.subset_size = reference, subsets, subset_size
 
@@ -192,18 +181,12 @@ class KernelDistanceMetric(_KeptRows):
 
 
 class InceptionScoreMetric(_KeptRows):
-    """The Inception score. It takes logits."""
+    """The Inception score, averaged over the splits that a shuffle of that seed gives. It takes
+    logits of a classifier."""
 
     higher_is_better = True
 
     def __init__(self, classes: int, splits: int = 10, seed: int = 0) -> None:
-        """Set up.
-
-        Args:
-            classes: of the classifier.
-            splits: whose scores are averaged.
-            seed: of the shuffle before the split.
-        """
         super().__init__(classes)
         self.splits, self.seed = splits, seed
 
@@ -213,29 +196,21 @@ class InceptionScoreMetric(_KeptRows):
 
 
 class NeighbourScoresMetric(_KeptRows):
-    """Precision, recall, density and coverage, in a dictionary. It takes features."""
+    """Precision and recall by k = `neighbours`, density and coverage by `density_neighbours`,
+    beside the features (M, D) of real images, in a dictionary. It takes features."""
 
     higher_is_better = True
 
     def __init__(
         self, reference: Features, neighbours: int = 3, density_neighbours: int = 5
     ) -> None:
-        """Set up.
-
-        Args:
-            reference: (M, D) features of real images.
-            neighbours: k of precision and recall.
-            density_neighbours: k of density and coverage.
-        """
         super().__init__(reference.shape[1])
         self.reference = reference
         self.neighbours, self.density_neighbours = neighbours, density_neighbours
 
     @override
     def _value(self, rows: Features) -> dict[str, float]:
+        near, dense = self.neighbours, self.density_neighbours
         return neighbour_scores(
-            rows,
-            self.reference,
-            neighbours=self.neighbours,
-            density_neighbours=self.density_neighbours,
+            rows, self.reference, neighbours=near, density_neighbours=dense
         )._asdict()
