@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,68 +59,69 @@ def matched_labels(samples: Path, reference: Path) -> ClassLabels:
 
     Args:
         samples: a folder of class folders, or an `.npz` with `arr_1`.
-        reference: the same; or a reference in ADM's layout that holds `arr_1` beside its images.
+        reference: such a folder or file, which may be a reference in ADM's layout.
 
     Raises:
         UserError: there are no labels, or the samples have a class that the reference lacks.
     """
     ours, real = read_labels(samples), read_labels(reference)
     if real.names is None and ours.names is None:
-        count = int(real.labels.max()) + 1
-        _check_within(ours, count, real.path)
-        names = tuple(str(label) for label in range(count))
-        return ClassLabels(names, ours.labels, real.labels, "")
-    if real.names is not None and ours.names is not None:
-        places = {_by_number(name): place for place, name in enumerate(real.names)}
-        unknown = sorted({name for name in ours.names if _by_number(name) not in places})
-        if unknown:
-            raise UserError(
-                f"{ours.path} has the class {unknown[0]!r}, which {real.path} lacks: expected its "
-                f"classes, {shown_names(list(real.names))}"
-            )
-        renumbered = np.array([places[_by_number(name)] for name in ours.names], dtype=np.int64)
-        pairs = [
-            f"{name} is {real.names[places[_by_number(name)]]}"
-            for name in ours.names
-            if name not in real.names
-        ]
-        mapping = f"class folders match by number: {shown_names(pairs)}" if pairs else ""
-        return ClassLabels(real.names, renumbered[ours.labels], real.labels, mapping)
-    named, numbered = (real, ours) if real.names is not None else (ours, real)
-    labels, mapping = _as_folders(numbered, named)
-    sides = (labels, named.labels) if numbered is ours else (named.labels, labels)
-    return ClassLabels(named.names or (), *sides, mapping)
+        names = tuple(map(str, range(int(real.labels.max()) + 1)))
+        labels, _ = _as_folders(ours, names, real.path)
+        return ClassLabels(names, labels, real.labels, "")
+    if ours.names is None:
+        names = real.names or ()
+        labels, mapping = _as_folders(ours, names, real.path)
+        return ClassLabels(names, labels, real.labels, mapping)
+    if real.names is None:
+        labels, mapping = _as_folders(real, ours.names, ours.path)
+        return ClassLabels(ours.names, ours.labels, labels, mapping)
+    places = _places(real.names)
+    unknown = sorted({name for name in ours.names if _by_number(name) not in places})
+    if unknown:
+        raise UserError(
+            f"{ours.path} has the class {unknown[0]!r}, which {real.path} lacks: expected its "
+            f"classes, {shown_names(list(real.names))}"
+        )
+    renumbered = [places[_by_number(name)] for name in ours.names]
+    pairs = [
+        f"{name} is {real.names[place]}"
+        for name, place in zip(ours.names, renumbered, strict=True)
+        if name not in real.names
+    ]
+    mapping = f"class folders match by number: {shown_names(pairs)}" if pairs else ""
+    labels = np.array(renumbered, dtype=np.int64)[ours.labels]
+    return ClassLabels(real.names, labels, real.labels, mapping)
 
 
 def _by_number(name: str) -> str | int:
     return int(name) if name.isascii() and name.isdigit() else name
 
 
-def _as_folders(numbered: Labelled, named: Labelled) -> tuple[NDArray[np.int64], str]:
+def _places(names: Sequence[str]) -> dict[str | int, int]:
+    return {_by_number(name): place for place, name in enumerate(names)}
+
+
+def _as_folders(
+    numbered: Labelled, names: Sequence[str], other: Path
+) -> tuple[NDArray[np.int64], str]:
     """Labels of an array as those of the folders of the other side, and which is which in words."""
-    folders = named.names or ()
-    place_of = {_by_number(name): place for place, name in enumerate(folders)}
     unique, inverse = np.unique(numbered.labels, return_inverse=True)
-    found = unique.tolist()
-    if not all(label in place_of for label in found):
-        _check_within(numbered, len(folders), named.path)
-        place_of = {place: place for place in range(len(folders))}
-    places = np.array([place_of[label] for label in found], dtype=np.int64)
-    pairs = [f"{label} is {folders[place_of[label]]}" for label in found]
-    return places[inverse], f"labels of {numbered.path}: {shown_names(pairs)}"
-
-
-def _check_within(labelled: Labelled, count: int, other: Path) -> None:
-    largest = int(labelled.labels.max())
-    if largest >= count:
-        raise UserError(
-            f"{labelled.path} has the label {largest}, but {other} has the classes 0 to "
-            f"{count - 1}: expected labels of the same classes"
-        )
+    found, places = unique.tolist(), _places(names)
+    if not all(label in places for label in found):
+        if found[-1] >= len(names):
+            raise UserError(
+                f"{numbered.path} has the label {found[-1]}, but {other} has the classes 0 to "
+                f"{len(names) - 1}: expected labels of the same classes"
+            )
+        places = {place: place for place in range(len(names))}
+    pairs = [f"{label} is {names[places[label]]}" for label in found]
+    labels = np.array([places[label] for label in found], dtype=np.int64)[inverse]
+    return labels, f"labels of {numbered.path}: {shown_names(pairs)}"
 
 
 def read_labels(path: Path) -> Labelled:
-    """The labels of one side.
+    """The labels of a folder of class folders, or of an `.npz` with `arr_1`.
 
     Raises:
         UserError: there are none.
@@ -131,7 +134,9 @@ def read_labels(path: Path) -> Labelled:
         labels = load_arrays(path, [_LABELS]).get(_LABELS)
         if labels is None:
             raise UserError(f"{path} holds no labels {_LABELS}: {_EXPECTED}")
-        images = _length(path, "arr_0")
+        images = None
+        with suppress(KeyError):
+            images = next(iter(array_shape(path, "arr_0")), None)
     are_integers = labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size > 0
     if not are_integers or labels.min() < 0 or labels.max() > _LARGEST:
         raise UserError(
@@ -165,12 +170,3 @@ def _folder_labels(folder: Path) -> Labelled:
             )
     places = {name: place for place, name in enumerate(names)}
     return Labelled(folder, names, np.array([places[part[0]] for part in parts], dtype=np.int64))
-
-
-def _length(path: Path, name: str) -> int | None:
-    """Rows of an array of an archive, from its header; None where there is no such array."""
-    try:
-        shape = array_shape(path, name)
-    except KeyError:
-        return None
-    return shape[0] if shape else None

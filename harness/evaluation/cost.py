@@ -38,16 +38,11 @@ class Cost:
 
 
 def model_cost(backbone: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> Cost:
-    """Count.
+    """Count a pass of images (1, C, H, W), timesteps (1,) and the last class as label (1,).
 
-    The pass runs on fake tensors, which have shapes and no values, so the largest network costs
-    neither time nor memory; the network itself is not moved and not changed. Attention by PyTorch's
-    fused kernels is counted as its two matrix products.
-
-    Args:
-        backbone: called with images (1, C, H, W), timesteps (1,) and labels (1,).
-        image_shape: C, H, W.
-        num_classes: the label told is the last class.
+    It runs on fake tensors, which have shapes and no values, so the largest network costs neither
+    time nor memory; the network itself is not moved and not changed. Attention by PyTorch's fused
+    kernels is counted as its two matrix products.
     """
     counter = FlopCounterMode(display=False)
     with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
@@ -102,10 +97,6 @@ def peak_tensor_bytes(work: Callable[[], object], device: torch.device) -> int:
     whatever its attention. What `work` is given, such as weights and inputs, does not count;
     gradients that it leaves do. On a GPU the allocator tells, scratch space of kernels included;
     elsewhere the storages of all tensors that operations return are followed until they are freed.
-
-    Args:
-        work: called once.
-        device: where its tensors are.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -167,18 +158,11 @@ Interval = tuple[int, float]
 
 
 def images_per_second(intervals: Sequence[Interval], warmup: int) -> float | None:
-    """Median images a second, after warm-up intervals.
+    """Median images a second after `warmup` intervals; None where there is no interval at all.
 
     The median, since a machine that others use stalls now and then. Where there are no more
     intervals than those of the warm-up, the last one alone counts: a run of one batch has a speed
     too, a somewhat low one.
-
-    Args:
-        intervals: in the order of time, each with at least one image and a positive duration.
-        warmup: how many of the first intervals do not count.
-
-    Returns:
-        None where there is no interval at all.
 
     Raises:
         ValueError: an interval without images or without duration.

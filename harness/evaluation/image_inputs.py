@@ -10,7 +10,7 @@ import hashlib
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,18 +68,14 @@ def reading_arrays(path: Path) -> Iterator[None]:
 
 
 class ArrayImages:
-    """Rows of an array, which is read as it is sliced."""
+    """Rows of an array of a file, which is read as it is sliced."""
 
     def __init__(self, path: Path, array: NDArray[Any] | StreamedArray, what: str) -> None:
-        """Check type and shape.
-
-        Args:
-            path: of the file, for messages.
-            array: (N, H, W), or (N, H, W, C) with 1, 3 or 4 channels, uint8.
-            what: the array in words, for messages.
+        """Take an array (N, H, W), or (N, H, W, C) with 1, 3 or 4 channels, uint8.
 
         Raises:
-            UserError: another type or shape; the message says how to convert it.
+            UserError: another type or shape; the message says how to convert it, and calls the
+                array `what`.
         """
         self.path = path
         self._array = array
@@ -92,8 +88,11 @@ class ArrayImages:
             shape = (*shape, 1)
         if len(shape) != 4 or shape[3] not in (1, 3, 4):
             raise UserError(f"{path}: {what} has the shape {array.shape}, {self._expected()}")
-        self.stored_channels = shape[3]
+        self._stored_channels = shape[3]
         self.shape = (*shape[:3], min(shape[3], 3))
+        self.grey = len(self) if shape[3] == 1 else 0
+        """How many of the images are grey."""
+        self.said = "the fourth channel is opacity, and left out" if shape[3] == 4 else ""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -105,8 +104,8 @@ class ArrayImages:
             raise UserError(
                 f"{self.path} is damaged or truncated ({error}): write or fetch it again"
             ) from error
-        part = part.reshape(len(part), *self.shape[1:3], self.stored_channels)
-        if self.stored_channels == 4:
+        part = part.reshape(len(part), *self.shape[1:3], self._stored_channels)
+        if self._stored_channels == 4:
             clear = np.flatnonzero((part[..., 3] != _OPAQUE).any(axis=(1, 2)))
             if len(clear):
                 first = rows.indices(len(self))[0] + int(clear[0])
@@ -115,6 +114,14 @@ class ArrayImages:
                     "and store three channels"
                 )
         return part[..., : self.shape[3]]
+
+    def count_classes(self) -> int | None:
+        """How many labels there are in `arr_1`; None where there is none."""
+        if self.path.suffix != ".npz":
+            return None
+        with reading_arrays(self.path):
+            labels = load_arrays(self.path, ["arr_1"]).get("arr_1")
+        return None if labels is None else len(np.unique(labels))
 
     def _expected(self) -> str:
         shape = self._array.shape
@@ -126,31 +133,26 @@ class ArrayImages:
 
     def _mend(self) -> str:
         """How to make uint8 of it, from what its values are."""
-        dtype = self._array.dtype
-        if dtype.kind in "iu":
+        kind = self._array.dtype.kind
+        if kind in "iu":
             return "x.astype(np.uint8), where all values are 0 to 255"
-        if dtype.kind != "f":
+        if kind != "f":
             return "images as numbers from 0 to 255"
         values = np.asarray(self._array[:_LOOKED_AT], dtype=np.float64)
         if not np.isfinite(values).all():
             bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
             return f"image {bad[0]} has pixels that are NaN or infinite, so find out why first"
         low, high = values.min(initial=0), values.max(initial=0)
+        found = f"the values {low:.3g} to {high:.3g}"
         if low < -_SLACK or (low < 0 and high > _SLACK):
             return (
-                f"the values {low:.3g} to {high:.3g} fit neither 0 to 1 nor -1 to 1: decode "
-                "latents, and undo a normalisation (x * std + mean), before they are stored"
+                f"{found} fit neither 0 to 1 nor -1 to 1: decode latents, and undo a normalisation "
+                "(x * std + mean), before they are stored"
             )
         if low < 0:
-            return (
-                f"the values {low:.3g} to {high:.3g} look like -1 to 1, so "
-                "(127.5 * x + 128).clip(0, 255).astype(np.uint8)"
-            )
+            return f"{found} look like -1 to 1, so (127.5 * x + 128).clip(0, 255).astype(np.uint8)"
         if high <= 1:
-            return (
-                f"the values {low:.3g} to {high:.3g} look like 0 to 1, so "
-                "(255 * x).round().astype(np.uint8)"
-            )
+            return f"{found} look like 0 to 1, so (255 * x).round().astype(np.uint8)"
         return "x.round().clip(0, 255).astype(np.uint8), where 255 is white"
 
 
@@ -208,16 +210,16 @@ class FolderImages:
         self.folder = folder
         found = find_images(folder)
         self.files = found.files
-        self.left_out = str(found.left_out)
+        self.said = str(found.left_out)
         """What the folder holds beside them, in words; empty where there is nothing else."""
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             headers = list(pool.map(_header, self.files))
-        sizes = Counter(size for size, _ in headers)
-        if len(sizes) > 1:
-            self._refuse_sizes([size for size, _ in headers], sizes)
+        sizes = [size for size, _ in headers]
+        if len(set(sizes)) > 1:
+            self._refuse_sizes(sizes)
         self.grey = sum(mode in _GREY for _, mode in headers)
         """How many of the images are grey."""
-        ((width, height), _) = headers[0]
+        width, height = sizes[0]
         channels = 1 if self.grey == len(self.files) else 3
         self.shape = (len(self.files), height, width, channels)
 
@@ -231,6 +233,11 @@ class FolderImages:
             for place, image in enumerate(pool.map(self._decoded, files)):
                 images[place] = image
         return images
+
+    def count_classes(self) -> int | None:
+        """How many class folders there are; None where an image lies in none."""
+        parts = [file.relative_to(self.folder).parts for file in self.files]
+        return len({part[0] for part in parts}) if all(len(part) > 1 for part in parts) else None
 
     def _decoded(self, path: Path) -> NDArray[np.uint8]:
         """(H, W, C)."""
@@ -248,8 +255,9 @@ class FolderImages:
             raise UserError(f"{path} has another size than its header had before")
         return pixels.reshape(self.shape[1:])
 
-    def _refuse_sizes(self, sizes: list[tuple[int, int]], counts: Counter[tuple[int, int]]) -> None:
+    def _refuse_sizes(self, sizes: list[tuple[int, int]]) -> None:
         """Name an image of the usual size and one of another."""
+        counts = Counter(sizes)
         usual = counts.most_common(1)[0][0]
         one = self.files[sizes.index(usual)]
         other = next(index for index, size in enumerate(sizes) if size != usual)
@@ -303,6 +311,29 @@ class ImageInput:
         return "x".join(map(str, self.images.shape[1:3]))
 
 
+def open_images(path: Path) -> ImageInput:
+    """See what images there are, without reading all of them.
+
+    Args:
+        path: a folder of image files, at any depth; an `.npz` with `arr_0`; or a `.npy`.
+
+    Raises:
+        UserError: nothing is there, it holds no images as they are expected, or fewer than two.
+    """
+    if not path.exists():
+        raise UserError(f"there is no {path}: expected a folder of images, an .npz or a .npy")
+    images: FolderImages | ArrayImages
+    images = FolderImages(path) if path.is_dir() else open_array_images(path)
+    if len(images) < _FEWEST:
+        raise UserError(f"{path} holds {len(images)} images, but at least {_FEWEST} are needed")
+    notes = [images.said] if images.said else []
+    if images.grey:
+        count = "all" if images.grey == len(images) else f"{images.grey:,} of {len(images):,}"
+        notes.append(f"{count} images are grey, shown as three equal channels")
+    told = tuple(f"{path}: {note}" for note in notes)
+    return ImageInput(images, str(path), told, images.count_classes())
+
+
 class HashedRows:
     """Images that are hashed on their way, each of them once or more, in whatever order."""
 
@@ -329,64 +360,19 @@ class HashedRows:
     def sha256(self, group: ProcessGroup = ALONE) -> str:
         """64 hex digits: the SHA-256 of the shape as text and of the SHA-256 of each image.
 
-        Args:
-            group: of processes that call this together, each of which read some of the images.
+        All processes of a group, each of which read some of the images, call this together.
 
         Raises:
             ValueError: not all images have been read.
         """
         own = np.flatnonzero(self._seen)
-        read = group.gather((own, self._digests[own]))
-        found = None if read is None else self._of_all(read)
-        return group.broadcast(found or "")
-
-    def _of_all(self, read: Sequence[tuple[NDArray[np.intp], NDArray[np.uint8]]]) -> str:
-        for rows, digests in read:
-            self._digests[rows], self._seen[rows] = digests, True
-        if not self._seen.all():
-            raise ValueError(f"{self._seen.sum()} of {len(self)} images have been read")
-        text = repr(tuple(self.shape)).encode()
-        return hashlib.sha256(text + self._digests.tobytes()).hexdigest()
-
-
-def open_images(path: Path) -> ImageInput:
-    """See what images there are, without reading all of them.
-
-    Args:
-        path: a folder of image files, at any depth; an `.npz` with `arr_0`; or a `.npy`.
-
-    Raises:
-        UserError: nothing is there, it holds no images as they are expected, or fewer than two.
-    """
-    if not path.exists():
-        raise UserError(f"there is no {path}: expected a folder of images, an .npz or a .npy")
-    images: FolderImages | ArrayImages
-    if path.is_dir():
-        images = FolderImages(path)
-        grey = images.grey
-    else:
-        images = open_array_images(path)
-        grey = len(images) if images.stored_channels == 1 else 0
-    if len(images) < _FEWEST:
-        raise UserError(f"{path} holds {len(images)} images, but at least {_FEWEST} are needed")
-    notes = []
-    if isinstance(images, FolderImages) and images.left_out:
-        notes.append(f"{path}: {images.left_out}")
-    if grey:
-        count = "all" if grey == len(images) else f"{grey:,} of {len(images):,}"
-        notes.append(f"{path}: {count} images are grey, shown as three equal channels")
-    if isinstance(images, ArrayImages) and images.stored_channels == 4:
-        notes.append(f"{path}: the fourth channel is opacity, and left out")
-    return ImageInput(images, str(path), tuple(notes), _count_classes(images))
-
-
-def _count_classes(images: FolderImages | ArrayImages) -> int | None:
-    """How many class folders, or labels in `arr_1`, there are; None where there are none."""
-    if isinstance(images, FolderImages):
-        parts = [file.relative_to(images.folder).parts for file in images.files]
-        return len({part[0] for part in parts}) if all(len(part) > 1 for part in parts) else None
-    if images.path.suffix != ".npz":
-        return None
-    with reading_arrays(images.path):
-        labels = load_arrays(images.path, ["arr_1"]).get("arr_1")
-    return None if labels is None else len(np.unique(labels))
+        gathered = group.gather((own, self._digests[own]))
+        found = ""
+        if gathered is not None:
+            for rows, digests in gathered:
+                self._digests[rows], self._seen[rows] = digests, True
+            if not self._seen.all():
+                raise ValueError(f"{self._seen.sum()} of {len(self)} images have been read")
+            text = repr(tuple(self.shape)).encode()
+            found = hashlib.sha256(text + self._digests.tobytes()).hexdigest()
+        return group.broadcast(found)

@@ -217,13 +217,7 @@ def measure_quality(
 def evaluate_samples(
     images: ImageRows, reference: Reference, extraction: Extraction, *, inception_splits: int
 ) -> Quality | None:
-    """Measure samples against real images.
-
-    Args:
-        images: (N, H, W, C) uint8 with 1 or 3 channels.
-        reference: features of real images, from the same extractor; needed on the leading process.
-        extraction: how; the leading process of its group does what follows the extraction.
-        inception_splits: at most N.
+    """Measure samples (N, H, W, C), at least as many as splits, against real images.
 
     Returns:
         None on a process that another one leads.
@@ -290,16 +284,8 @@ def measure_features(
     inception_splits: int,
     on_progress: ProgressListener = ignore_progress,
 ) -> Quality:
-    """Measure a trial's samples, with the identity that its figures have.
-
-    Args:
-        features: of at least two samples.
-        resolution: rows and columns of the samples.
-        reference: from the same extractor.
-        extractor: that features and reference are from.
-        inception_splits: of the Inception-style score.
-        on_progress: told how far precision and recall are.
-    """
+    """Measure a trial's samples, two or more of `resolution` (rows, columns), with the identity
+    that its figures have."""
     identity = quality_identity(len(features), resolution, reference, extractor, inception_splits)
     return measure_quality(
         features,

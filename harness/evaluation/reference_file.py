@@ -120,9 +120,8 @@ def read_reference(
     Args:
         path: of the `.npz`.
         extraction: how the samples are measured.
-        single_images: whether features of single images are needed, which an ADM file has to be
-            asked for: its images are then shown to the extractor, and the leading process alone has
-            the features.
+        single_images: whether features of single images are needed; the images of an ADM file are
+            shown to the extractor for them, which the leading process alone has then.
 
     Raises:
         UserError: it is missing, damaged, no reference, or from another extractor.
