@@ -76,9 +76,7 @@ _PANELS = {
     SIMILARITY: "token similarity",
 }
 
-_PANEL_SIZE = (2.6, 2.3)
-"""Inches."""
-
+_PANEL_INCHES = (2.6, 2.3)
 _DOTS_PER_INCH = 200
 
 _WEIGHTS_AT_ONCE = 2**24
@@ -184,16 +182,8 @@ def probe_trial(
     noise_levels: int,
     report: ProgressListener,
 ) -> tuple[ProbeRow, ...]:
-    """Probe a trained network on the held-out images that all trials are probed on.
-
-    Args:
-        network: with EMA weights, on the device to use.
-        config: of the trial.
-        data: what it was trained on.
-        images: how many held-out images.
-        noise_levels: how many timesteps.
-        report: told after each timestep.
-    """
+    """Probe a trained network, with EMA weights on the device to use, on the held-out images that
+    all trials are probed on; `report` is told after each of the noise levels."""
     shown = choose_probe_images(data.held_out, images)
     return probe_attention(network, build_objective(config.objective), shown, noise_levels, report)
 
@@ -267,15 +257,9 @@ def _router_rows(network: Backbone, parts: _Parts, noised: Noised) -> list[Probe
                 (DEAD_OPTIONS, float(health.dead), None),
                 *((SHARE, share, option) for option, share in enumerate(health.shares)),
             ]
+            router = name.removesuffix(".router")
             rows += [
-                ProbeRow(
-                    layer,
-                    timestep,
-                    metric,
-                    value,
-                    router=name.removesuffix(".router"),
-                    option=option,
-                )
+                ProbeRow(layer, timestep, metric, value, router=router, option=option)
                 for metric, value, option in found
             ]
     return rows
@@ -291,11 +275,7 @@ def probe_csv(rows: Sequence[ProbeRow]) -> str:
 
 
 def select(
-    rows: Sequence[ProbeRow],
-    metric: str,
-    *,
-    layer: int | None = None,
-    timestep: float | None = None,
+    rows: Sequence[ProbeRow], metric: str, layer: int | None = None, timestep: float | None = None
 ) -> list[float]:
     """The finite values of a metric; of all layers and timesteps where none is given."""
     return [
@@ -324,8 +304,10 @@ def timesteps(rows: Sequence[ProbeRow]) -> list[float]:
 
 
 def probe_png(rows: Sequence[ProbeRow]) -> bytes:
-    """Lines are means over the heads, bands their range; early timesteps are dark, late ones light;
-    of at least one row."""
+    """Lines are means over the heads, bands their range; early timesteps are dark, late ones light.
+
+    There must be a row.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -333,7 +315,7 @@ def probe_png(rows: Sequence[ProbeRow]) -> bytes:
     steps, places = timesteps(rows), layers(rows)
     colors = mpl.colormaps["viridis"]
     with mpl.rc_context({"font.size": 8, "axes.grid": True, "grid.alpha": 0.3}):
-        width, height = _PANEL_SIZE
+        width, height = _PANEL_INCHES
         figure = Figure(figsize=(width * len(_PANELS), height), layout="constrained")
         panels = zip(figure.subplots(1, len(_PANELS)), _PANELS.items(), strict=True)
         for axes, (metric, title) in panels:

@@ -39,9 +39,7 @@ KERNEL_IMAGES = 10_000
 """Images of each side that a trial compares in all pairs; of more, a fixed random choice."""
 
 NEIGHBOURS = 3
-
 DENSITY_NEIGHBOURS = 5
-
 MOST_NEIGHBOURHOODS = 10_000
 """Real images whose neighbourhoods count, as in ADM's evaluator; of more, a fixed random choice."""
 
@@ -146,8 +144,8 @@ def _score(compared: _Compared) -> dict[MetricKey, Figure]:
         raise _LeftOutError("the extractor has no classifier")
     if count < splits:
         raise _LeftOutError(f"{count} samples cannot be cut into {splits} splits")
-    found = inception_score(compared.features.logits, splits, SHUFFLE_SEED)
-    return {"is": Figure(found.mean, found.std, f"over {splits} splits")}
+    mean, std = inception_score(compared.features.logits, splits, SHUFFLE_SEED)
+    return {"is": Figure(mean, std, f"over {splits} splits")}
 
 
 def _neighbours(compared: _Compared) -> dict[MetricKey, Figure]:

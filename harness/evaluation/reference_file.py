@@ -1,15 +1,11 @@
 """References on disk: `.npz` files that pytorch-fid reads as well, and ADM's evaluator in part.
 
-`mu` and `sigma` are mean and covariance of the features, `mu_s` and `sigma_s` those of the spatial
-features where the extractor has them, and `provenance` is a JSON of all that they depend on. Single
-images, for KID, precision and recall, are there as `features` (M, D) float32; or, in ADM's own
-layout, as `arr_0` (M, H, W, 3) uint8, from which features are extracted when they are needed, and
-without which ADM's evaluator reads no file. The statistics are of all images, whatever M is. A file
-without provenance, such as ADM's, is taken for one of the standard Inception network, which is what
-the field means by it.
-
-A file is read only after all of it has been looked at, and written in memory that does not grow
-with the images.
+`mu` and `sigma` are mean and covariance of the features of all images, `mu_s` and `sigma_s` those
+of the spatial features where the extractor has them, and `provenance` is a JSON of all that they
+depend on. Single images, for KID, precision and recall, are there as `features` (M, D) float32; or,
+in ADM's own layout, as `arr_0` (M, H, W, 3) uint8, from which features are extracted when they are
+needed, and without which ADM's evaluator reads no file. A file without provenance, such as ADM's,
+is taken for one of the standard Inception network, which is what the field means by it.
 """
 
 from __future__ import annotations
@@ -65,9 +61,6 @@ PROVENANCE = "provenance"
 
 Layout = Literal["features", "adm"]
 
-SINGLE_IMAGES = 10_000
-"""As in ADM's reference files."""
-
 _SAME_MEAN = 1e-3
 """Of their size: what float32 and another order of summing can differ by, and more."""
 
@@ -100,11 +93,7 @@ def open_reference_images(path: Path) -> ImageInput | None:
 
 
 def reference_extractor(path: Path) -> str:
-    """The extractor of a reference, as configurations name it; Inception where nothing says so.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """The extractor of a reference, as configurations name it; Inception where nothing says so."""
     if not is_reference(path):
         return INCEPTION
     name = str(_read_provenance(path)["extractor"])
@@ -177,18 +166,12 @@ _STORED = TypeAdapter(_Provenance)
 
 
 def _members(path: Path) -> list[str]:
-    """The names of the arrays in an archive."""
     with zipfile.ZipFile(path) as archive:
         return sorted(name.removesuffix(".npy") for name in archive.namelist())
 
 
 def _read_provenance(path: Path) -> dict[str, Any]:
-    """Where a reference comes from; what is taken for granted of one that does not say it.
-
-    Raises:
-        UserError: the file is missing or damaged, or says it in another way than
-            `build_reference`.
-    """
+    """Where a reference comes from; what is taken for granted of one that does not say it."""
     if not path.exists():
         raise UserError(
             f"there is no reference {path}: make it with: python -m harness evaluate "
@@ -234,11 +217,7 @@ def _check_extractor(
 def _stored_gaussian(
     arrays: Mapping[str, NDArray[Any]], suffix: str, size: int, members: list[str]
 ) -> Gaussian:
-    """From `mu` and `sigma`, which are looked at whether they are used or not.
-
-    Raises:
-        ValueError: one is missing, or is not what a mean or a covariance is.
-    """
+    """From `mu` and `sigma`, which are looked at whether they are used or not."""
     found = []
     for name, shape in ((f"mu{suffix}", (size,)), (f"sigma{suffix}", (size, size))):
         array = arrays.get(name)
@@ -257,11 +236,7 @@ def _stored_gaussian(
 def _stored_features(
     arrays: Mapping[str, NDArray[Any]], images: int | None
 ) -> NDArray[np.float32] | None:
-    """The features of single images that belong to the means beside them.
-
-    Raises:
-        ValueError: they do not.
-    """
+    """The features of single images, which must belong to the mean beside them."""
     features = arrays.get("features")
     if features is None:
         return None
@@ -286,7 +261,7 @@ def build_reference(
     path: Path,
     *,
     layout: Layout = "features",
-    single_images: int = SINGLE_IMAGES,
+    single_images: int = 10_000,
 ) -> dict[str, Any]:
     """Write the file that `read_reference` reads, the same one by however many processes.
 
@@ -358,7 +333,7 @@ def build_reference(
 def _chosen_rows(
     batch: FeatureBatch, chosen: NDArray[np.int64], layout: Layout
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Those of the batch's images that are chosen, as they are stored."""
+    """As they are stored."""
     if layout == "features":
         first, last = np.searchsorted(chosen, (batch.rows.start, batch.rows.stop))
         return batch.features[chosen[first:last] - batch.rows.start]

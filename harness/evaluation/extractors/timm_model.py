@@ -49,10 +49,10 @@ class Extractor(FeatureExtractor):
     _std: Tensor
 
     def __init__(self, model: str, weights: Path, size: int | None = None) -> None:
-        """Build.
+        """Build a model of timm's, by its name with or without the tag of its training.
 
         Args:
-            model: timm's name, with or without the tag of its training.
+            model: the name.
             weights: the file.
             size: pixels a side of what the network sees; None takes the published choice where
                 there is one, else timm's.

@@ -36,15 +36,11 @@ ROWS_AT_ONCE = 1024
 
 
 def check_features(features: Matrix, name: str, *, least: int) -> None:
-    """See that features can be measured, without a copy of them.
-
-    Args:
-        features: (N, D), a row an image.
-        name: of the features, for the message.
-        least: images needed, N at the least.
+    """See that features (N, D) can be measured, without a copy of them.
 
     Raises:
-        ValueError: another shape, too few rows or one that is not finite, which is named.
+        ValueError: another shape, fewer rows than `least` or one that is not finite, which is
+            named.
     """
     if features.ndim != 2 or len(features) < least:
         raise ValueError(f"{name}: (N >= {least}, D) values are needed, not {features.shape}")
@@ -206,22 +202,14 @@ class FeatureMoments:
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """(D, D), unbiased.
-
-        Raises:
-            ValueError: fewer than two features.
-        """
+        """(D, D), unbiased; a ValueError of fewer than two features."""
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 features, not {self.count}")
         return self.scatter / (self.count - 1)
 
     @property
     def gaussian(self) -> Gaussian:
-        """With this mean and covariance.
-
-        Raises:
-            ValueError: fewer than two features.
-        """
+        """With this mean and covariance; a ValueError of fewer than two features."""
         return gaussian_of_moments(self.mean, self.covariance)
 
     def update(self, batch: Matrix) -> None:
@@ -237,11 +225,7 @@ class FeatureMoments:
             self._take_waiting()
 
     def merge(self, other: FeatureMoments) -> None:
-        """Take in what another one saw, which is left as it is.
-
-        Raises:
-            ValueError: another width.
-        """
+        """Take in what another one of this width saw, which is left as it is."""
         check_widths(len(self._mean), len(other.mean))
         self._take_waiting()
         self._add(other.count, other.mean, other.scatter)

@@ -82,7 +82,7 @@ def per_class_frechet(
     kept = {one: rows for one, rows in places.items() if one not in left_out}
     if not kept:
         return PerClassDistance({}, 0, 0, left_out)
-    sizes = [min(map(len, rows)) for rows in zip(*kept.values(), strict=True)]
+    ours, real = sizes = [min(map(len, rows)) for rows in zip(*kept.values(), strict=True)]
     by_class = {}
     for one, rows in kept.items():
         parts = []
@@ -90,4 +90,4 @@ def per_class_frechet(
             order = torch.randperm(len(own), generator=generator(f"per-class-{side}", seed, one))
             parts.append(fitted_gaussian(features[np.sort(own[order[:size].numpy()])]))
         by_class[one] = gaussian_distance(*parts)
-    return PerClassDistance(by_class, *sizes, left_out)
+    return PerClassDistance(by_class, ours, real, left_out)

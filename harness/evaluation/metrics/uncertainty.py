@@ -90,15 +90,7 @@ def frechet_uncertainty(
     resamples: int,
     on_progress: ProgressListener = ignore_progress,
 ) -> Uncertainty:
-    """Draw again, and extrapolate where that can be done.
-
-    Args:
-        samples: (N, D) features.
-        reference: what they are compared with.
-        reference_features: (M, D), of the same images or of some of them.
-        resamples: at least 2.
-        on_progress: told after each part and resample.
-    """
+    """Draw samples (N, D) again, and extrapolate where the reference's features (M, D) allow it."""
     interval = bootstrap_interval(samples, reference, resamples=resamples, on_progress=on_progress)
     extrapolation = None
     if reference_features is not None and _can_extrapolate(samples, reference_features):

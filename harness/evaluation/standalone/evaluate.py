@@ -86,16 +86,11 @@ class Evaluation:
 def run_evaluation(spec: EvaluateSpec, processes: int, watch: Watch) -> Evaluation | None:
     """Measure with several processes on this machine, or as the process that torchrun started.
 
-    Args:
-        spec: what to measure.
-        processes: to start; 1 works in this one.
-        watch: shows progress.
-
     Returns:
         None in a process that another one leads.
 
     Raises:
-        UserError: as `evaluate_images`.
+        UserError: images, reference or weights cannot be used, see `evaluate_images`.
         RankFailedError: a process crashed or was killed.
     """
     check_processes(processes)

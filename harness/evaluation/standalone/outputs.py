@@ -52,14 +52,7 @@ def measure_classes(
     least: int,
     reference_path: Path,
 ) -> NamedClasses:
-    """Measure all classes with enough images.
-
-    Args:
-        samples: (N, D) features.
-        reference: (M, D); None where the reference holds none.
-        labels: of both.
-        least: images a class needs on both sides.
-        reference_path: for messages.
+    """Measure all classes with at least `least` images on both sides, by features (N, D), (M, D).
 
     Raises:
         UserError: the labels are not those of the features.
@@ -133,13 +126,8 @@ def write_outputs(
 def evaluation_warnings(
     quality: Quality, provenance: Mapping[str, Any], classes: int | None = None
 ) -> list[str]:
-    """What a reader of the figures must know, a line each.
-
-    Args:
-        quality: the figures.
-        provenance: of the reference.
-        classes: how many the samples are of; None where they have no labels.
-    """
+    """What a reader of the figures must know, a line each, with the provenance of the reference and
+    the number of classes of the samples, if these have labels."""
     found = []
     theirs = provenance.get("classes")
     if None not in (classes, theirs) and classes != theirs:

@@ -46,11 +46,6 @@ class Built:
 def run_build(spec: BuildSpec, processes: int, on_progress: ProgressListener) -> Built | None:
     """Build with several processes on this machine, or as the process that torchrun started.
 
-    Args:
-        spec: what to build.
-        processes: to start; 1 works in this one.
-        on_progress: told after each batch.
-
     Returns:
         None in a process that another one leads.
 
@@ -92,11 +87,6 @@ def _build(spec: BuildSpec, group: ProcessGroup, on_progress: ProgressListener) 
 
 
 def _open_source_images(spec: BuildSpec) -> ImageInput:
-    """See which images there are.
-
-    Raises:
-        UserError: they are missing, or the arguments do not fit one another.
-    """
     source, resolution = spec.source, spec.resolution
     if (spec.manifest is None) != (resolution is None):
         raise UserError(

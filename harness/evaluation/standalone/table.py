@@ -63,13 +63,8 @@ def _empty_table(*columns: str) -> Table:
 def figure_rows(
     quality: Quality, uncertainty: Uncertainty | None, display: str
 ) -> list[tuple[str, str, str]]:
-    """Title, figure, and what it was taken over, a row a metric.
-
-    Args:
-        quality: the figures.
-        uncertainty: of the Frechet distance; its rows come below that one.
-        display: the extractor's name, which titles bear unless it is Inception.
-    """
+    """Title, figure, and what it was taken over, a row a metric; below the Frechet distance its
+    uncertainty. Titles bear the extractor's name `display` unless it is Inception."""
     extractor = str(quality.identity["extractor"])
     rows = []
     for metric in METRICS:
