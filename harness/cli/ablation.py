@@ -1,4 +1,4 @@
-"""Commands on ablations: `ablation`, `config`, `report`, `status`, `cancel` and `retry`."""
+"""Commands that run trials and look at them, those of ablations and those of searches."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from contextlib import suppress
 
 from harness.cli.options import (
     BAD_INPUT,
+    CLUSTER,
     DETACH,
+    EXPERIMENTS_DIR,
     FAILED,
+    RUNS_DIR,
+    SCALE,
     SELECTION,
     Commands,
     command,
     flag,
     load_selected_ablation,
     load_selection,
+    load_with_cluster,
+    option,
+    overrides,
 )
 
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -25,7 +32,7 @@ _WIDTH_WITHOUT_TERMINAL = 160
 
 def add(commands: Commands) -> None:
     """Add the commands."""
-    for each in (ablation, config, report, status, cancel, retry):
+    for each in (ablation, config, report, status, cancel, retry, search):
         each.add(commands)
 
 
@@ -185,3 +192,65 @@ def status(options: argparse.Namespace) -> int:
                 break
             time.sleep(_SECONDS_BETWEEN_LOOKS)
     return 0
+
+
+@command(
+    option("name", metavar="NAME", help="a file in experiments/search; see `list`"),
+    overrides("change a field of the base configuration, such as train.steps=200"),
+    option("--trials", type=int, required=True, metavar="N", help="trials of the study in all"),
+    option("--workers", type=int, metavar="N", help="trials at once; short for cluster.workers=N"),
+    option(
+        "--storage",
+        metavar="URL",
+        help="database of the study, such as postgresql://user@host/name "
+        "(default: a file in RUNS_DIR/searches)",
+    ),
+    SCALE,
+    CLUSTER,
+    DETACH,
+    RUNS_DIR,
+    EXPERIMENTS_DIR,
+)
+def search(options: argparse.Namespace) -> int:
+    """Look for good values of configuration fields with Optuna.
+
+    Each of its trials is one configuration, trained with every seed of the search; bad ones are
+    stopped early. --trials counts all trials of the study, so the same command goes on with what is
+    left, and a larger number goes on from there. Several of them may run at once on one study.
+
+    Example: python -m harness search dydila_factors --trials 30 train.steps=300
+    """
+    from harness.search.config import load_search
+
+    if options.workers is not None:
+        options.overrides = [*options.overrides, f"cluster.workers={options.workers}"]
+
+    loaded, cluster = load_with_cluster(
+        lambda: load_search(
+            options.name,
+            scale=options.scale,
+            overrides=options.overrides,
+            experiments_dir=options.experiments_dir,
+        ),
+        options,
+    )
+    # Optuna and the trials' libraries take seconds, which a mistake need not wait for.
+    from rich.console import Console
+
+    from harness.search.launch import run_search
+    from models.errors import Detached
+
+    try:
+        found = run_search(
+            loaded,
+            cluster,
+            trials=options.trials,
+            storage=options.storage,
+            runs_dir=options.runs_dir,
+            console=Console(),
+            detach=options.detach,
+        )
+    except Detached as left:
+        print(f"{left}. To watch them again, and for what they found, repeat the command.")
+        return 0 if left.by_signal is None else 128 + left.by_signal
+    return 0 if found else FAILED

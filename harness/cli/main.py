@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from harness.cli import ablation, data, evaluate, listing, search, trained
+from harness.cli import ablation, data, evaluate, listing, trained
 from harness.cli.options import BAD_INPUT, FAILED, INTERRUPTED, Parser
 from harness.machine.files import full_disk_as_user_error
 from harness.processes.jobs import RankFailedError
@@ -39,14 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Start with: python -m harness ablation no_differential",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (
-        ablation.add,
-        search.search.add,
-        listing.print_list.add,
-        data.add,
-        evaluate.add,
-        trained.add,
-    ):
+    for add in (ablation.add, listing.print_list.add, data.add, evaluate.add, trained.add):
         add(commands)
     return run_command(parser, words)
 

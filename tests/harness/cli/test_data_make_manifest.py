@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.cli.data_make_manifest import make_manifest
+from harness.cli.data import make_manifest
 from harness.cli.options import Parser
 from harness.data.class_lists import read_class_list
 from harness.data.manifest import Manifest, read_manifest
