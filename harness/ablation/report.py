@@ -17,6 +17,7 @@ from harness.tracking import runs
 from harness.tracking.publisher import publish_pending, wait_published
 from harness.tracking.store import Store, open_store
 from models.errors import UserError
+from reports.load import open_store as open_for_reading
 from reports.report import TABLE_MARKDOWN, Report, write_report
 
 _LONGEST_NAME = 200
@@ -32,8 +33,8 @@ def rebuild_report(
     was last at work.
 
     Raises:
-        UserError: MLflow has no run of this ablation at this scale, or none of these trials; a name
-            cannot be one.
+        UserError: MLflow does not answer, has no run of this ablation at this scale, or none of
+            these trials; a name cannot be one.
     """
     for what, name in (("ablation", ablation), ("scale", scale)):
         if not name or Path(name).name != name or len(name.encode()) > _LONGEST_NAME:
@@ -46,6 +47,10 @@ def rebuild_report(
     if store.database is not None and store.database.exists():
         # Where the repository was copied or moved, its artifacts are looked for here.
         store.client()
+    elif store.has_server:
+        # Silence is told once, and as what it is, before anything is sent.
+        with open_for_reading(store.uri, ablation, scale) as client:
+            client.search_experiments(max_results=1)
     recorded = runs.ablation_folders(runs_dir, scale, ablation)
     for each in recorded:
         runs.list_trials_again(each)

@@ -31,6 +31,7 @@ from harness.cluster.slurm.queue import (
     read_record,
 )
 from harness.config.load import Ablation
+from harness.config.yaml_source import shown_path
 from harness.data.datasets import bind_content
 from harness.machine.files import given_path
 from harness.processes.lock import describe_holder, is_locked
@@ -108,6 +109,8 @@ def state_of(result: Path, queue: Queue | None) -> TrialState:
     if (finished_result(result.parent) if is_trial else finished_floor(result)) is not None:
         return TrialState("done", status=status, job=job, requeues=requeues)
     phase, reason = _phase(result, status, record, outcome, queue)
+    if phase in ("stopped", "waiting") and result.exists():
+        reason = f"{shown_path(result)} is damaged: `ablation` measures again what it held"
     heard = None if record is None else _last_heard(record, outcome)
     if phase == "running" and heard is not None and status is not None and status.updated < heard:
         # What an earlier job left; this one has not come to the trial yet.

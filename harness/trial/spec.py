@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,14 @@ def _written(path: Path, fields: Sequence[str]) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (DamagedFileError, KeyError, TypeError):
-        _log.warning("%s is damaged; what it holds is measured again", path)
+        _warn_of_damage(path)
         return None
+
+
+@cache
+def _warn_of_damage(path: Path) -> None:
+    """Once for a file, however often a command looks at it."""
+    _log.warning("%s is damaged; what it holds is measured again", path)
 
 
 def floor_file(config: TrialConfig, references: Path) -> Path:

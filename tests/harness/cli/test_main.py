@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -153,3 +154,20 @@ def test_a_process_that_was_killed_is_one_line_and_exit_code_1(
     lose.add(parser.add_subparsers())
     assert run_command(parser, ["lose"]) == 1
     assert capsys.readouterr().err == "process 1 of 2 ended: killed by signal 9\n"
+
+
+@pytest.mark.parametrize("selection", [[], ["--seeds", "1"]])
+def test_a_report_from_a_server_that_does_not_answer_names_that_cause_alone(
+    selection: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harness: Call
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    runs = tmp_path / "runs"
+    done = harness(
+        "report", "no_differential", "--scale", "smoke", "--runs-dir", str(runs), *selection
+    )
+    assert (done.code, done.out) == (2, "")
+    (line,) = done.err.splitlines()
+    assert f"cannot read the MLflow store {uri}: Connection refused" in line

@@ -47,6 +47,24 @@ def rows(output: str) -> dict[str, str]:
     return {words[0]: " ".join(words[1:]) for words in lines}
 
 
+def test_status_names_a_damaged_result_and_warns_of_it_once(
+    results: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    damaged = results["dydila/seed0"]
+    damaged.write_text(FINISHED[: len(FINISHED) // 2])
+    write_status(damaged, "done")
+    for _ in range(2):
+        assert call("status", tmp_path) == 0
+        shown = capsys.readouterr().out
+        assert rows(shown)["dydila/seed0"].startswith("stopped")
+        # A long path goes over several lines of the table.
+        assert f"{damaged}isdamaged:" in "".join(shown.split())
+    assert caplog.text.count(f"{damaged} is damaged") == 1
+
+
 def test_status_shows_every_trial(
     results: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
