@@ -20,22 +20,17 @@ _MOST_CLASSES = 20
 def shown_classes(num_classes: int) -> tuple[int, ...]:
     """The labels of a grid's rows: all, or where there are many, some spread evenly."""
     spread = np.linspace(0, num_classes - 1, min(num_classes, _MOST_CLASSES))
-    return tuple(int(label) for label in spread.round())
+    return tuple(map(int, spread.round()))
 
 
 def class_grid(
     images: NDArray[np.uint8], labels: NDArray[np.int64], shown: Sequence[int], per_class: int
 ) -> NDArray[np.uint8]:
-    """The first images of each class, in the order of their indices.
-
-    Args:
-        images: (N, H, W, C).
-        labels: (N,).
-        shown: labels, a row each.
-        per_class: columns.
+    """The first of the images (N, H, W, C) of each class, in the order of their indices.
 
     Returns:
-        (rows, per_class, H, W, C); cells of classes with fewer images are mid-grey.
+        (rows, per_class, H, W, C), a row a label of `shown`; cells of classes with fewer images are
+        mid-grey.
     """
     grid = np.full((len(shown), per_class, *images.shape[1:]), _MISSING, dtype=np.uint8)
     for row, label in enumerate(shown):
@@ -45,12 +40,8 @@ def class_grid(
 
 
 def save_grid_png(path: Path, grid: NDArray[np.uint8]) -> None:
-    """Write a grid as a PNG, small images enlarged by a whole factor without smoothing.
-
-    Args:
-        path: of the PNG, written atomically.
-        grid: (rows, columns, H, W, C) uint8 with 1 or 3 channels.
-    """
+    """Write a grid (rows, columns, H, W, C) of 1 or 3 channels as a PNG, atomically, small images
+    enlarged by a whole factor without smoothing."""
     from PIL import Image
 
     height, width, channels = grid.shape[2:]

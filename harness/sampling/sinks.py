@@ -72,13 +72,10 @@ class FileSink:
 
 
 def save_samples(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-    """Write samples atomically: `arr_0`, images, and `arr_1`, labels.
+    """Write samples to an `.npz`, atomically: images as `arr_0` and labels (N,) as `arr_1`.
 
-    Args:
-        path: ends in `.npz`.
-        images: (N, H, W, C) with 3 channels, or 1 that is stored three times, since the evaluator
-            knows colour images only.
-        labels: (N,).
+    Images are (N, H, W, C) with 3 channels, or 1 that is stored three times, since ADM's evaluator
+    knows colour images only.
 
     Raises:
         ValueError: shapes or types are not these.

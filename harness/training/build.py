@@ -27,12 +27,9 @@ def match_parameters(config: BackboneConfig, reference: str) -> BackboneConfig:
     parts get the same number of further channels inside. FLOPs then differ the other way: a table
     shows both.
 
-    Args:
-        config: of the network to widen.
-        reference: an attention variant; its fields have their defaults.
-
     Returns:
-        The configuration with another `mlp_ratio`, or an equal one where nothing is missing.
+        The configuration with another `mlp_ratio`, or an equal one where nothing is missing. The
+        reference is an attention variant, whose fields have their defaults.
 
     Raises:
         UserError: the reference does not fit the network, the network has more parameters already,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from harness.machine.files import atomic_path, file_digest, remove_leftovers, write_text
 from harness.processes.progress import ProgressListener, ignore_progress, warn
 from harness.processes.signals import StopRequest
+from harness.training.export import shape_difference
 from harness.training.pace import record
 from harness.vocabulary.names import BALANCE_LOSS, GRADIENT_NORM, TRAIN_LOSS
 from models.errors import Preempted, UserError
 
 _KEPT = 2
+_REMEDY = (
+    "remove it, and the same command goes on from the checkpoint before it, or from the beginning"
+)
 _NAME = re.compile(r"step-(\d{8})\.ckpt")
 
 
@@ -28,12 +33,10 @@ class WriteInPlace(TorchCheckpointIO):
 
     Lightning itself writes to the system's temporary folder and moves the file: that folder may be
     too small, a move to another disk is a second copy, and a killed process leaves its file there.
-
-    Args:
-        shapes: of all that the module to be trained keeps, by their names.
     """
 
     def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
+        """`shapes` are those of all that the module to be trained keeps, by their names."""
         super().__init__()
         self._shapes = shapes
 
@@ -48,27 +51,15 @@ class WriteInPlace(TorchCheckpointIO):
         """Raises a UserError where the file holds code, or weights of another network."""
         try:
             checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
-            found = {name: part.shape for name, part in checkpoint["state_dict"].items()}
+            wrong = shape_difference(checkpoint["state_dict"], self._shapes)
         except (pickle.UnpicklingError, KeyError, AttributeError, TypeError, EOFError) as error:
-            why = "holds other things than weights and is not opened"
-            raise UserError(_refused(path, why)) from error
-        for name in sorted(found.keys() ^ self._shapes.keys()):
-            whose = "it has" if name in found else "it lacks"
-            raise UserError(_refused(path, f"is of another network: {whose} {name}"))
-        for name, shape in found.items():
-            if shape != self._shapes[name]:
-                sizes = f"{name} is {tuple(shape)}, not {tuple(self._shapes[name])}"
-                raise UserError(_refused(path, f"is of another network: {sizes}"))
+            raise UserError(f"{path} holds other things than weights: {_REMEDY}") from error
+        if wrong:
+            raise UserError(f"{path} is of another network: {wrong}: {_REMEDY}")
         return checkpoint
 
 
-def _refused(path: str | Path, why: str) -> str:
-    return (
-        f"{path} {why}: remove it, and the same command goes on from the checkpoint before it, or "
-        "from the beginning"
-    )
-
-
+@dataclass(eq=False)
 class Checkpoints(pl.Callback):
     """Saves every `every` steps, after the last one and where a stop is asked for; keeps two.
 
@@ -76,20 +67,15 @@ class Checkpoints(pl.Callback):
     stop after the same step: whether one of them was asked is settled by one small reduction a
     step. The last step is left to end the training. Belongs behind all callbacks that record a
     step, so that what resumes has recorded as much as one that never stopped.
-
-    Args:
-        folder: of this trial's checkpoints alone.
-        every: steps between two checkpoints.
-        log_every: steps between two for which losses are recorded.
-        stop: what the signals set.
     """
 
-    def __init__(self, folder: Path, every: int, log_every: int, stop: StopRequest) -> None:
-        self.folder = folder
-        self.every = every
-        self.log_every = log_every
-        self.stop = stop
-        self._last_saved = -1
+    folder: Path
+    """Of this trial's checkpoints alone."""
+    every: int
+    log_every: int
+    """Steps between two for which losses are recorded."""
+    stop: StopRequest
+    _last_saved: int = -1
 
     def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
         if trainer.is_global_zero:

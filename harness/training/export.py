@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
+from torch import Tensor
 
 from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
@@ -115,6 +116,16 @@ def read_description(folder: Path) -> Description:
             "`python -m harness export RUN OUT` writes one"
         )
     return read_json(path, Description, remedy="export the network again to another folder")
+
+
+def shape_difference(found: Mapping[str, Tensor], expected: Mapping[str, Shape]) -> str | None:
+    """The first name or shape of tensors that is not the expected one, in words."""
+    for name in sorted(found.keys() ^ expected.keys()):
+        return f"it {'also has' if name in found else 'lacks'} {name}"
+    for name, tensor in found.items():
+        if tensor.shape != expected[name]:
+            return f"{name} is {_shown(tensor.shape)}, not {_shown(expected[name])}"
+    return None
 
 
 def _check_shapes(folder: Path, found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:

@@ -141,23 +141,16 @@ class ConnectedGroup(ClusterEnvironment):
 
     To Lightning, each process is a node of its own. So it takes the one device that it is told,
     whatever numbers the devices of the others have, and it neither starts processes nor looks for a
-    scheduler: those are not its business.
+    scheduler.
     """
+
+    creates_processes_externally = True
+    # Whoever connects the processes asks for these, and they are connected.
+    main_address = ""
+    main_port = 0
 
     def __init__(self, group: ProcessGroup) -> None:
         self.group = group
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return True
-
-    @property
-    def main_address(self) -> str:
-        raise RuntimeError("the processes are connected already")
-
-    @property
-    def main_port(self) -> int:
-        raise RuntimeError("the processes are connected already")
 
     @staticmethod
     def detect() -> bool:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,6 +25,7 @@ def record(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None
         logger.log_metrics(dict(metrics), step=step)
 
 
+@dataclass(eq=False)
 class Pace(pl.Callback):
     """Measures the seconds of each step and reports progress.
 
@@ -31,21 +33,19 @@ class Pace(pl.Callback):
     of a process are left out. On a GPU, where a step returns before it is done, reading the loss
     each step keeps the clock honest. `restart` belongs at the end of the trainer's callbacks, so
     that validation and checkpoints between two steps do not count.
-
-    Args:
-        batch_size: images a step, over all processes.
-        listener: is told after every step.
-        log_every: steps between two logged figures.
     """
 
-    def __init__(self, batch_size: int, listener: ProgressListener, log_every: int) -> None:
-        self.batch_size = batch_size
-        self.listener = listener
-        self.log_every = log_every
-        self.durations: deque[float] = deque(maxlen=_WINDOW)
+    batch_size: int
+    """Images a step, over all processes."""
+    listener: ProgressListener
+    log_every: int
+    """Steps between two logged figures."""
+    durations: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    _steps_in_process: int = 0
+    _started: float = 0.0
+
+    def __post_init__(self) -> None:
         self.restart = LambdaCallback(on_train_batch_end=self._start_clock)
-        self._steps_in_process = 0
-        self._started = 0.0
 
     @property
     def images_per_second(self) -> float | None:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.machine.files import atomic_path
-from harness.training.export import export_model, load_exported
+from harness.training.export import export_model, load_exported, shape_difference
 from models.attention.base import ValueConvolutionConfig
 from models.attention.softmax import Config as SoftmaxConfig
 from models.backbone import BACKBONE_SIZES, Backbone, BackboneConfig
@@ -73,11 +73,8 @@ def dit_network(published: Mapping[str, Tensor], heads: int | None) -> Backbone:
     for name, tensor in published.items():
         dense = tensor.layout is torch.strided and tensor.device.type == "cpu"
         # A small file may claim a huge expanded tensor.
-        if not (
-            dense
-            and tensor.is_floating_point()
-            and tensor.untyped_storage().nbytes() >= tensor.nbytes
-        ):
+        whole = dense and tensor.untyped_storage().nbytes() >= tensor.nbytes
+        if not (whole and tensor.is_floating_point()):
             raise UserError(f"{name} is no dense tensor of floating-point numbers")
         if broken := int((~tensor.isfinite()).sum()):
             raise UserError(
@@ -85,24 +82,14 @@ def dit_network(published: Mapping[str, Tensor], heads: int | None) -> Backbone:
                 "diverged, or the file is damaged; take another checkpoint"
             )
     config = _config(published, heads)
-    names = _names(config.depth)
-    for problem, keys in (
-        ("lacks", {*names, _POSITIONS} - published.keys()),
-        ("also has", published.keys() - {*names, _POSITIONS}),
-    ):
-        if keys:
-            raise UserError(f"{_NOT_DIT}: it {problem} {', '.join(sorted(keys)[:5])}")
+    names, positions = _names(config.depth), position_embedding(config.width, config.grid)[None]
     # Without memory, since sizes that do not fit together may be large.
     with torch.device("meta"):
         own = Backbone(config, seed=0).state_dict()
-    positions = position_embedding(config.width, config.grid)[None]
     shapes = {theirs: own[ours].shape for theirs, ours in names.items()}
-    for name, shape in {**shapes, _POSITIONS: positions.shape}.items():
-        found = published[name].shape
-        if found != shape:
-            raise UserError(
-                f"{_NOT_DIT}: expected {name} of shape {tuple(shape)}, not {tuple(found)}"
-            )
+    shapes[_POSITIONS] = positions.shape
+    if wrong := shape_difference(published, shapes):
+        raise UserError(f"{_NOT_DIT}: {wrong}")
     stored = published[_POSITIONS]
     # Rounded to the type that they are stored in.
     rounding = max(1e-5, torch.finfo(stored.dtype).eps)
@@ -272,13 +259,20 @@ def _config(state: Mapping[str, Tensor], heads: int | None) -> BackboneConfig:
             f"but final_layer.linear.weight makes {predicted}"
         )
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    sizes = {(size.width, size.depth): size.heads for size in BACKBONE_SIZES.values()}
+    heads = sizes.get((width, depth)) if heads is None else heads
+    if heads is None:
+        raise UserError(
+            f"a checkpoint does not say how many heads its attention has, and a width of {width} "
+            f"with {depth} blocks is none of DiT's sizes: name them with --heads"
+        )
     try:
         return BackboneConfig(
             image_shape=(channels, side * patch, side * patch),
             num_classes=rows - 1,
             depth=depth,
             width=width,
-            heads=_heads(width, depth) if heads is None else heads,
+            heads=heads,
             patch_size=patch,
             feedforward="mlp",
             mlp_ratio=hidden / width,
@@ -300,13 +294,3 @@ def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int
         found = "is missing" if tensor is None else f"has {tensor.dim()}"
         raise UserError(f"{_NOT_DIT}: expected {name} with {dimensions} dimensions, but it {found}")
     return tuple(tensor.shape)
-
-
-def _heads(width: int, depth: int) -> int:
-    for size in BACKBONE_SIZES.values():
-        if (size.width, size.depth) == (width, depth):
-            return size.heads
-    raise UserError(
-        f"a checkpoint does not say how many heads its attention has, and a width of {width} with "
-        f"{depth} blocks is none of DiT's sizes: name them with --heads"
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -34,6 +35,7 @@ _FIGURES: dict[str, Callable[[RouterHealth], float]] = {
 }
 
 
+@dataclass(eq=False)
 class RoutingLog(pl.Callback):
     """Logs every `every` steps, and of the last step, what the routers did with that step's batch
     and what the learned exponents and lambdas are after it.
@@ -43,11 +45,10 @@ class RoutingLog(pl.Callback):
     to: those steps are run by the code that it was compiled from, which rounds otherwise.
     """
 
-    def __init__(self, every: int, compiled: bool = False) -> None:
-        self.every = every
-        self._compiled = compiled
-        self._recorder: RoutingRecorder | None = None
-        self._listening = ExitStack()
+    every: int
+    compiled: bool = False
+    _recorder: RoutingRecorder | None = None
+    _listening: ExitStack = field(default_factory=ExitStack)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
@@ -55,7 +56,7 @@ class RoutingLog(pl.Callback):
         assert isinstance(pl_module, DiffusionModule)
         step = trainer.global_step + 1
         if step % self.every == 0 or step == trainer.max_steps:
-            if self._compiled:
+            if self.compiled:
                 # Compiled code does not see hooks that come later.
                 self._listening.enter_context(torch.compiler.set_stance("force_eager"))
             self._recorder = self._listening.enter_context(RoutingRecorder(pl_module.backbone))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,12 @@ def shown(steps: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(steps)))
 
 
+@dataclass(eq=False)
 class SkippedSteps(pl.Callback):
-    """Tells the module which steps to leave out, the checkpoints and the logger which were.
+    """Tells the module which steps to leave out, the checkpoints and the logger which were."""
 
-    Args:
-        steps: to leave out; those that the checkpoint names come to them.
-    """
-
-    def __init__(self, steps: frozenset[int]) -> None:
-        self.steps = steps
+    steps: frozenset[int]
+    """To leave out; those that the checkpoint names come to them."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)

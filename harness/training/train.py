@@ -15,23 +15,13 @@ from harness.config.schema import TrialConfig
 from harness.config.sections import Weights
 from harness.data.batches import TrainingData
 from harness.data.images import DataSet
-from harness.machine.files import (
-    DamagedFileError,
-    atomic_path,
-    file_digest,
-    read_json,
-    write_json,
-)
+from harness.machine.files import DamagedFileError, atomic_path, file_digest, read_json, write_json
 from harness.processes.group import ProcessGroup, current_group, lost_touch_as_user_error
 from harness.processes.progress import ProgressListener, warn
 from harness.processes.signals import StopRequest
 from harness.training.build import build_backbone, build_module, check_batch
-from harness.training.checkpoints import (
-    Checkpoints,
-    WriteInPlace,
-    resumable_checkpoint,
-    step_of,
-)
+from harness.training.checkpoints import Checkpoints, WriteInPlace, resumable_checkpoint, step_of
+from harness.training.export import weight_shapes
 from harness.training.hardware import (
     ConnectedGroup,
     Precision,
@@ -51,9 +41,10 @@ from harness.training.validation import (
     ValidationFigures,
     held_out_loss,
 )
+from harness.vocabulary.names import ARTIFACT_CONFIG
 from models.backbone import Backbone
 from models.diffusion_module import NonFiniteLossError
-from models.errors import UserError
+from models.errors import UserError, one_line
 
 _SUMMARY = "trained.json"
 EMA_WEIGHTS = "ema.safetensors"
@@ -97,28 +88,13 @@ def finished_training(folder: Path) -> TrainingSummary | None:
     return summary
 
 
-def load_trained(
-    folder: Path,
-    config: TrialConfig,
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-    weights: Weights = "last",
-) -> Backbone:
-    """The network with the EMA weights that training left in a folder, in evaluation mode.
+def load_trained(folder: Path, config: TrialConfig, weights: Weights = "last") -> Backbone:
+    """The network with the EMA weights that training left in a folder, on the CPU and in evaluation
+    mode. No data set is needed.
 
     Raises:
-        UserError: the best weights are asked for, but none were kept.
-    """
-    backbone = build_backbone(config, image_shape, num_classes)
-    load_model(backbone, weights_file(folder, weights))
-    return backbone.eval()
-
-
-def weights_file(folder: Path, weights: Weights) -> Path:
-    """Where training left these EMA weights.
-
-    Raises:
-        UserError: the best weights are asked for, but none were kept.
+        UserError: the best weights are asked for, but none were kept; or the weights do not fit the
+            configuration.
     """
     path = folder / {"last": EMA_WEIGHTS, "best": BEST_WEIGHTS}[weights]
     if weights == "best" and not path.is_file():
@@ -126,7 +102,18 @@ def weights_file(folder: Path, weights: Weights) -> Path:
             f"{folder} holds no best weights: train.best_by was null, or no validation gave a "
             "finite value; take the last weights"
         )
-    return path
+    shapes = weight_shapes(path)
+    try:
+        channels = shapes["patch_embedding.projection.weight"][1]
+        num_classes = shapes["label_embedding.table.weight"][0] - 1
+        side = config.data.side
+        backbone = build_backbone(config, (channels, side, side), num_classes)
+        load_model(backbone, path)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"{folder}: its weights do not fit its {ARTIFACT_CONFIG}: {one_line(error, most=300)}"
+        ) from error
+    return backbone.eval()
 
 
 @dataclass(frozen=True)

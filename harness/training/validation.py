@@ -45,6 +45,7 @@ def read_best(folder: Path) -> Best | None:
     return read_json(path, Best) if path.exists() else None
 
 
+@dataclass(eq=False)
 class BestWeights(pl.Callback):
     """Writes `best.safetensors` and `best.json` whenever a validation gives a better value.
 
@@ -52,15 +53,13 @@ class BestWeights(pl.Callback):
     was best then: the weights of steps that came after it belong to a training that never was,
     where a machine does not repeat itself bit by bit. Of equal values the earlier one stays; one
     that is not finite is never the best. On several processes the leading one alone keeps weights.
-
     """
 
-    def __init__(self, folder: Path, metric: JudgedBy) -> None:
-        self.folder = folder
-        self.metric = metric
-        self.best: Best | None = None
-        self._weights: Tensor | None = None
-        """The bytes of `best.safetensors`, (size,) uint8."""
+    folder: Path
+    metric: JudgedBy
+    best: Best | None = None
+    _weights: Tensor | None = None
+    """The bytes of `best.safetensors`, (size,) uint8."""
 
     def offer(self, step: int, figures: Mapping[JudgedBy, float], network: Backbone) -> None:
         """Keep the EMA weights after a step if they are the best so far; the figures, of one
@@ -165,24 +164,20 @@ Measure = Callable[[Backbone, int], ValidationFigures]
 no random stream that training draws from."""
 
 
+@dataclass(eq=False)
 class Validation(pl.Callback):
     """Measures the EMA weights every `every` steps and after the last one.
 
     It belongs before the checkpoints in the list of callbacks: the checkpoint of a step is then
     written once it was validated, and a run that was killed during a validation resumes before it.
-
-    Args:
-        measure: gives the figures.
-        every: steps between two validations.
-        best: is offered the weights; None keeps the last ones alone.
     """
 
-    def __init__(self, measure: Measure, every: int, best: BestWeights | None) -> None:
-        self.measure = measure
-        self.every = every
-        self.best = best
-        self.latest: ValidationFigures | None = None
-        """Of the last validation in this process."""
+    measure: Measure
+    every: int
+    best: BestWeights | None
+    """Is offered the weights; None keeps the last ones alone."""
+    latest: ValidationFigures | None = None
+    """Of the last validation in this process."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object

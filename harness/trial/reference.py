@@ -41,14 +41,8 @@ def load_extraction(
 def real_features(
     pictures: Pictures, count: int | None, extraction: Extraction, references: Path
 ) -> Reference:
-    """Features of real images, from the cache that all trials share where they are in it.
-
-    Args:
-        pictures: to choose from.
-        count: how many, a fixed random choice; None takes all.
-        extraction: how features are extracted.
-        references: the folder of the cache.
-    """
+    """Features of real images, from the cache in `references` that all trials share where they are
+    in it: of a fixed random choice of `count` pictures, or of all for None."""
     if count is not None and count < len(pictures.labels):
         order = torch.randperm(len(pictures.labels), generator=generator("reference-images"))
         pictures = pictures.subset(order[:count].sort().values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,35 +92,21 @@ def run_trial(
     # Not by `choose_device`, which would take memory of the first GPU in every process.
     cuda = spec.config["train"]["device"] != "cpu" and torch.cuda.is_available()
     stop = stop or StopRequest()
-    with Meeting(place_from_environment(), stop=stop) as meeting:
-        if meeting.leads:
-            return _lead(spec, meeting, cuda, report, stop, on_metrics)
-        group = meeting.begin(cuda)
-        result = group.broadcast(finished_result(folder))
-        if result is None:
-            TrialStages(spec, ignore_progress, stop).follow()
-        return result or {}
-
-
-def _lead(
-    spec: TrialSpec,
-    meeting: Meeting,
-    cuda: bool,
-    report: ProgressListener,
-    stop: StopRequest,
-    on_metrics: MetricsListener | None,
-) -> dict[str, Any]:
-    folder = Path(spec.folder)
+    full_disk = partial(full_disk_as_user_error, f"the trial {folder}")
 
     def waiting(text: str) -> None:
         report(Progress("wait", 0, 1, text))
 
-    disk = f"the trial {folder}"
-    with full_disk_as_user_error(disk), trial_lock(folder, waiting, stop):
-        group = meeting.begin(cuda)
-        # Another command may have finished it while this one waited.
-        result = group.broadcast(finished_result(folder))
-        if result is not None:
-            return result
-        with recorded_status(folder, report) as recorded, full_disk_as_user_error(disk):
-            return TrialStages(spec, recorded, stop).lead(on_metrics)
+    with Meeting(place_from_environment(), stop=stop) as meeting:
+        if not meeting.leads:
+            result = meeting.begin(cuda).broadcast(finished_result(folder))
+            if result is None:
+                TrialStages(spec, ignore_progress, stop).follow()
+            return result or {}
+        with full_disk(), trial_lock(folder, waiting, stop):
+            # Another command may have finished it while this one waited.
+            result = meeting.begin(cuda).broadcast(finished_result(folder))
+            if result is not None:
+                return result
+            with recorded_status(folder, report) as recorded, full_disk():
+                return TrialStages(spec, recorded, stop).lead(on_metrics)

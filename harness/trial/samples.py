@@ -64,15 +64,8 @@ def trial_samples(
     report: ProgressListener,
     group: ProcessGroup,
 ) -> TrialSamples:
-    """The samples of a trial, drawn now or before, by all processes of a group.
-
-    Args:
-        network: with trained weights, on the device where to draw.
-        config: of the trial.
-        spec: says where the trial lives.
-        report: told after each batch.
-        group: of processes that call this together; the leading one writes.
-    """
+    """The samples of a trial, drawn now or before, by all processes of a group, with a network that
+    has its trained weights; the leading one writes."""
     folder = Path(spec.folder)
     path, cost = folder / SAMPLES, folder / _COST
     # Others than the leading one do not even look: NFS would remember that there was no file.
@@ -188,31 +181,24 @@ class ValidationSamples:
         except NonFiniteSamplesError:
             return self._figures({"fd": math.nan, "kd": math.nan})
         self._save_grid(samples.images, samples.labels, step)
-        return self._figures(self._measure(samples.images, listen))
-
-    def _measure(
-        self, images: NDArray[np.uint8], on_progress: ProgressListener
-    ) -> dict[MetricKey, float]:
         extraction, reference = self._measuring
         quality = measure_features(
-            extract_features(images, replace(extraction, on_progress=on_progress)),
-            images.shape[1:3],
+            extract_features(samples.images, replace(extraction, on_progress=listen)),
+            samples.images.shape[1:3],
             reference,
             extraction.extractor,
             inception_splits=self.config.evaluate.inception_splits,
         )
-        figures = quality.values()
-        wanted = self.config.train.best_by
+        figures, wanted = quality.values(), self.config.train.best_by
         if wanted in BY_KEY and wanted not in figures:
             why = quality.left_out[BY_KEY[wanted].measurement]
             raise UserError(f"train.best_by={wanted} cannot be measured: {why}")
-        return figures
+        return self._figures(figures)
 
     def _figures(self, by_metric: Mapping[MetricKey, float]) -> ValidationFigures:
-        extractor = self._measuring[0].extractor
-        count = self.config.train.validation_samples
+        extractor, count = self._measuring[0].extractor.name, self.config.train.validation_samples
         logged = {
-            names.on_validation_samples(BY_KEY[metric].recorded(extractor.name), count): value
+            names.on_validation_samples(BY_KEY[metric].recorded(extractor), count): value
             for metric, value in by_metric.items()
         }
         return ValidationFigures(logged, by_metric)

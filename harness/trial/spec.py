@@ -21,11 +21,10 @@ from harness.config.trial_hash import HASH_VERSION
 from harness.machine.files import DamagedFileError, read_json
 from harness.vocabulary.names import short_hash
 
-_log = logging.getLogger(__name__)
-
 RESULT = "result.json"
 FLOOR = "real against real"
 """What the scores of held-out real images are shown as, beside the keys of trials."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,26 +77,22 @@ def finished_result(folder: Path) -> dict[str, Any] | None:
 
 
 def finished_floor(path: Path) -> dict[str, Any] | None:
-    """The scores of real images against real ones, or None where they have to be measured.
-
-    Args:
-        path: as `floor_file` gives it.
-    """
+    """What `floor_file` holds, or None where it has to be measured."""
     return _written(path, ("metrics", "identity"))
 
 
 def _written(path: Path, fields: Sequence[str]) -> dict[str, Any] | None:
     """A map of maps in a file, or None where it is not there or, with a warning, damaged."""
     try:
-        found: dict[str, dict[str, Any]] = read_json(path, dict)
-        if all(isinstance(found[field], dict) for field in fields):
+        found: dict[str, Any] = read_json(path, dict)
+        if all(isinstance(found.get(field), dict) for field in fields):
             return found
-        raise TypeError
     except FileNotFoundError:
         return None
-    except (DamagedFileError, KeyError, TypeError):
-        _warn_of_damage(path)
-        return None
+    except DamagedFileError:
+        pass
+    _warn_of_damage(path)
+    return None
 
 
 @cache

@@ -77,13 +77,7 @@ class _Measured:
 
 
 class TrialStages:
-    """The stages of one trial, its lock being held.
-
-    Args:
-        spec: what to run.
-        report: told how far each stage is.
-        stop: looked at between steps and batches.
-    """
+    """The stages of one trial, its lock being held; stops between steps and batches."""
 
     def __init__(self, spec: TrialSpec, report: ProgressListener, stop: StopRequest) -> None:
         self.spec = spec
@@ -98,16 +92,11 @@ class TrialStages:
     def lead(self, on_metrics: MetricsListener | None) -> dict[str, Any]:
         """What the process that leads does: its part of the stages, and all that is written down.
 
-        Args:
-            on_metrics: told what training records.
-
         Returns:
             The result, as in `result.json`.
 
         Raises:
-            UserError: the loss stops being finite, data or hardware do not fit the configuration,
-                or the disk is full.
-            Preempted: a stop was requested.
+            UserError, Preempted: as `run_trial`.
         """
         for stem in _LARGE_FILES:
             remove_leftovers(self.folder, stem)
@@ -167,10 +156,8 @@ class TrialStages:
     def _measured(self, logger: Logger, on_grid: Callable[[Path, str], object]) -> _Measured:
         """Train, sample and measure, all processes together.
 
-        Args:
-            logger: of the training.
-            on_grid: told, where this process leads, of a grid of validation samples and of where it
-                goes within the run's artifacts.
+        The leading one tells `on_grid` of each grid of validation samples, and of where it goes
+        within the run's artifacts.
         """
         # Missing weights should not be found after hours of training.
         check_extractor(*extractor_files(self.config))
@@ -193,9 +180,8 @@ class TrialStages:
             measure,
             self.stop,
         ).run()
-        shape, classes = data.train.shape, len(data.train.class_names)
-        weights = self.config.sample.weights
-        network = load_trained(self.folder, self.config, shape, classes, weights).to(self.device)
+        network = load_trained(self.folder, self.config, self.config.sample.weights)
+        network = network.to(self.device)
         samples = trial_samples(network, self.config, self.spec, self.report, self.group)
         extraction = self._extraction()
         quality = evaluate_samples(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,11 @@ from harness.evaluation.probe import (
 from harness.machine.place import choose_device
 from harness.processes.progress import ignore_progress
 from harness.tracking.publisher import find_trial
-from harness.training.export import export_model, weight_shapes
-from harness.training.train import finished_training, load_trained, weights_file
+from harness.training.export import export_model
+from harness.training.train import finished_training, load_trained
 from harness.vocabulary import names
 from models.backbone import Backbone
-from models.errors import UserError, one_line
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _IMAGES = 8
 """Where the trial itself was not probed."""
+_CHOICES = "tokens a choice (%)"
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,7 @@ def load_trained_trial(run: str, runs_dir: Path, weights: Weights | None = None)
             "ablation's command, which goes on where it stopped"
         )
     weights = weights or config.sample.weights
-    shapes = weight_shapes(weights_file(folder, weights))
-    try:
-        channels = shapes["patch_embedding.projection.weight"][1]
-        num_classes = shapes["label_embedding.table.weight"][0] - 1
-        side = config.data.side
-        network = load_trained(folder, config, (channels, side, side), num_classes, weights)
-    except (KeyError, RuntimeError) as error:
-        raise UserError(
-            f"{folder}: its weights do not fit its {names.ARTIFACT_CONFIG}: "
-            f"{one_line(error, most=300)}"
-        ) from error
-    return TrainedTrial(folder, config, weights, network)
+    return TrainedTrial(folder, config, weights, load_trained(folder, config, weights))
 
 
 def export_run(run: str, runs_dir: Path, out: Path, weights: Weights | None = None) -> None:
@@ -110,19 +101,13 @@ def probe_run(
     console: Console,
     weights: Weights | None = None,
 ) -> None:
-    """Probe the EMA weights, print a table a layer, and write all rows and a figure.
+    """Probe the weights of a trial, named as for `load_trained_trial`, on held-out images at some
+    noise levels; print a row a layer, and write all rows and a figure.
 
-    Probed as the trial itself was, the files are `attention_probe.csv` and `.png` in the trial's
-    folder; otherwise they bear the number of images and timesteps, and which weights, so that what
-    MLflow has been sent is not replaced by something else.
-
-    Args:
-        run: a trial's folder, also relative to `runs_dir`, or its run id in MLflow.
-        runs_dir: where trials are.
-        images: held-out images; None takes as many as the trial did.
-        noise_levels: timesteps; None takes as many as a trial does.
-        console: is printed on.
-        weights: which ones; None takes those that the trial's samples are drawn from.
+    None takes as many images and noise levels as the trial did. Probed as the trial itself was, the
+    files are `attention_probe.csv` and `.png` in the trial's folder; otherwise they bear the number
+    of images and timesteps, and which weights, so that what MLflow has been sent is not replaced by
+    something else.
 
     Raises:
         UserError: the trial cannot be loaded, or the numbers do not fit.
@@ -153,17 +138,16 @@ def probe_run(
     written = write_probe(rows, folder, name)
     shown = ", ".join(f"{timestep:.0f}" for timestep in timesteps(rows))
     tokens = network.config.grid[0] * network.config.grid[1]
-    console.print(
+    say = partial(console.print, highlight=False, markup=False)
+    say(
         f"{folder.parent.name} seed {config.seed}: {tokens} tokens, {images} held-out images, "
-        f"timesteps {shown}, {trial.weights} weights",
-        highlight=False,
-        markup=False,
+        f"timesteps {shown}, {trial.weights} weights"
     )
-    console.print(_head_table(rows))
+    say(_head_table(rows))
     if any(row.router is not None for row in rows):
-        console.print(_router_table(rows))
+        say(_router_table(rows))
     for file in written:
-        console.print(str(file), highlight=False, markup=False, soft_wrap=True)
+        say(str(file), soft_wrap=True)
 
 
 def _check(number: int, option: str, most: int, what: str) -> None:
@@ -178,19 +162,15 @@ def _head_table(rows: Sequence[ProbeRow]) -> Table:
         "effective rank": (EFFECTIVE_RANK, 2),
         "token similarity": (SIMILARITY, 3),
     }
-    table = _table("Attention, mean over heads and timesteps", ["layer", *columns])
-
-    def add(shown: str, layer: int | None) -> None:
+    table = _table("Attention, mean over heads and timesteps", "layer", *columns)
+    for layer in (*layers(rows), None):
+        if layer is None:
+            table.add_section()
         means = (
             f"{mean(select(rows, metric, layer=layer)):.{decimals}f}"
             for metric, decimals in columns.values()
         )
-        table.add_row(shown, *means)
-
-    for layer in layers(rows):
-        add(str(layer), layer)
-    table.add_section()
-    add("all", None)
+        table.add_row("all" if layer is None else str(layer), *means)
     return table
 
 
@@ -198,30 +178,27 @@ def _router_table(rows: Sequence[ProbeRow]) -> Table:
     """A row a layer and router: means over timesteps, and shares of tokens."""
     table = _table(
         "Routers, mean over timesteps",
-        ["layer", "router", "usage entropy", "token entropy", "dead", "tokens a choice (%)"],
+        *("layer", "router", "usage entropy", "token entropy", "dead", _CHOICES),
     )
-    for layer in layers(rows):
-        for router in dict.fromkeys(row.router for row in rows if row.router is not None):
-            mine = [row for row in rows if (row.layer, row.router) == (layer, router)]
-            if not mine:
-                continue
-            options = sorted({row.option for row in mine if row.option is not None})
-            shares = (
-                mean(select([row for row in mine if row.option == option], SHARE))
-                for option in options
-            )
-            table.add_row(
-                str(layer),
-                router,
-                f"{mean(select(mine, ROUTING_ENTROPY)):.3f}",
-                f"{mean(select(mine, ROUTING_TOKEN_ENTROPY)):.3f}",
-                f"{mean(select(mine, DEAD_OPTIONS)):.1f}",
-                " ".join(f"{100 * share:.0f}" for share in shares),
-            )
+    routers = dict.fromkeys((row.layer, row.router) for row in rows if row.router is not None)
+    for layer, router in sorted(routers, key=lambda pair: pair[0]):
+        mine = [row for row in rows if (row.layer, row.router) == (layer, router)]
+        options = sorted({row.option for row in mine if row.option is not None})
+        shares = (
+            mean(select([row for row in mine if row.option == option], SHARE)) for option in options
+        )
+        table.add_row(
+            str(layer),
+            router,
+            f"{mean(select(mine, ROUTING_ENTROPY)):.3f}",
+            f"{mean(select(mine, ROUTING_TOKEN_ENTROPY)):.3f}",
+            f"{mean(select(mine, DEAD_OPTIONS)):.1f}",
+            " ".join(f"{100 * share:.0f}" for share in shares),
+        )
     return table
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def _table(title: str, *columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -229,6 +206,6 @@ def _table(title: str, columns: Sequence[str]) -> Table:
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
     for column in columns:
-        words = column in ("router", "tokens a choice (%)")
+        words = column in ("router", _CHOICES)
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     return table

@@ -11,16 +11,11 @@ from models.errors import UserError
 from models.objectives.base import ObjectiveConfig
 
 
-def sampler_names() -> tuple[str, ...]:
-    """The names of all samplers, sorted."""
-    return tuple(sorted(name for module in _modules() for name in module.NAMES))
-
-
 def build_sampler(name: str, steps: int, objective: ObjectiveConfig) -> Sampler:
     """Set up one sampler for one batch.
 
     Args:
-        name: one of `sampler_names`.
+        name: of a sampler.
         steps: intervals between noise and image.
         objective: what the network was trained for, with its noise schedule.
 

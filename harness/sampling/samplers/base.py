@@ -56,23 +56,18 @@ class Scheduler(Protocol):
     """What `DeterministicSampler` needs of a scheduler of diffusers."""
 
     @property
-    def timesteps(self) -> Tensor:
-        """(E,)."""
+    def timesteps(self) -> Tensor: ...
 
     def set_begin_index(self, begin_index: int) -> None:
         """Say which evaluation is the first, instead of looking its timestep up."""
 
-    def step(self, prediction: Any, timestep: Any, images: Any, *, return_dict: bool) -> Any:
-        """Move images on by one evaluation."""
+    def step(self, prediction: Any, timestep: Any, images: Any, *, return_dict: bool) -> Any: ...
 
 
 @final
 class DeterministicSampler(Sampler):
-    """Follows a scheduler of diffusers that adds no noise; a predicted variance is left aside.
-
-    Args:
-        scheduler: with its timesteps set.
-    """
+    """Follows a scheduler of diffusers that adds no noise and has its timesteps set; a predicted
+    variance is left aside."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         scheduler.set_begin_index(0)

@@ -17,7 +17,7 @@ The predicted image is never clipped on the way, as in DiT: latents have no fixe
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import final
+from typing import Any, final
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -34,11 +34,7 @@ OBJECTIVE = "ddpm"
 
 
 def build(name: str, steps: int, objective: Config) -> Sampler:
-    """The sampler of a name, one of `NAMES`.
-
-    Raises:
-        UserError: more steps than the schedule has.
-    """
+    """The sampler of a name; raises a UserError where the schedule has fewer steps."""
     if steps > objective.steps:
         raise UserError(
             f"sample.steps is {steps}, but objective.steps is {objective.steps}: "
@@ -56,13 +52,7 @@ class AncestralSampler(Sampler):
 
     def __init__(self, steps: int, objective: Config) -> None:
         self._scheduler = DDPMScheduler(
-            num_train_timesteps=objective.steps,
-            beta_start=objective.beta_start,
-            beta_end=objective.beta_end,
-            beta_schedule="linear",
-            prediction_type="epsilon",
-            variance_type="learned_range",
-            clip_sample=False,
+            **_schedule(objective), variance_type="learned_range", clip_sample=False
         )
         self._scheduler.set_timesteps(timesteps=respaced_timesteps(steps, objective.steps))
         self.timesteps = self._scheduler.timesteps.float()
@@ -80,14 +70,20 @@ class AncestralSampler(Sampler):
         return moved
 
 
+def _schedule(objective: Config) -> dict[str, Any]:
+    return {
+        "num_train_timesteps": objective.steps,
+        "beta_start": objective.beta_start,
+        "beta_end": objective.beta_end,
+        "beta_schedule": "linear",
+        "prediction_type": "epsilon",
+    }
+
+
 def _solver(steps: int, objective: Config, order: int) -> DPMSolverMultistepScheduler:
     """DPM-Solver++ on the probability-flow ODE, which ends at the clean image."""
     scheduler: DPMSolverMultistepScheduler = DPMSolverMultistepScheduler(
-        num_train_timesteps=objective.steps,
-        beta_start=objective.beta_start,
-        beta_end=objective.beta_end,
-        beta_schedule="linear",
-        prediction_type="epsilon",
+        **_schedule(objective),
         algorithm_type="dpmsolver++",
         solver_order=order,
         final_sigmas_type="zero",
@@ -97,30 +93,22 @@ def _solver(steps: int, objective: Config, order: int) -> DPMSolverMultistepSche
 
 
 def trailing_timesteps(steps: int, schedule: int) -> list[int]:
-    """Timesteps spaced evenly and ending one interval before the image: 999, 979, ..., 19 for 50
-    of 1000. The first is the noisiest, as pure noise demands.
+    """As many timesteps, spaced evenly and ending one interval before the image: 999, 979, ..., 19
+    for 50 of a schedule of 1000. The first is the noisiest, as pure noise demands.
 
     Source: Lin et al. 2023, "Common diffusion noise schedules and sample steps are flawed",
     table 2.
-
-    Args:
-        steps: how many, at most `schedule`.
-        schedule: training steps of the noise schedule.
     """
     # Rounded in whole numbers, halves up, so that no step is lost or doubled.
     return [(2 * schedule * (steps - index) + steps) // (2 * steps) - 1 for index in range(steps)]
 
 
 def respaced_timesteps(steps: int, schedule: int) -> list[int]:
-    """Timesteps spaced evenly from the noisiest to 0, both included: 999, 995, ..., 4, 0.
+    """As many timesteps, spaced evenly from the noisiest to 0, both included: 999, 995, ..., 4, 0.
 
     They are those of ADM and DiT, whose strides add up in floating point and are rounded half to
     even. Only where there is a single one do these take 0, from which nothing can be drawn, and we
     the noisiest. Source: Nichol and Dhariwal 2021, section 4; DiT's public code.
-
-    Args:
-        steps: how many, at most `schedule`.
-        schedule: training steps of the noise schedule.
     """
     if steps == 1:
         return [schedule - 1]

@@ -16,9 +16,7 @@ import numpy as np
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-from diffusers.schedulers.scheduling_flow_match_heun_discrete import (
-    FlowMatchHeunDiscreteScheduler,
-)
+from diffusers.schedulers.scheduling_flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
 
 from harness.sampling.samplers.base import DeterministicSampler, Sampler
 from models.errors import UserError
@@ -30,11 +28,7 @@ FEWEST_STEPS = {"flow_heun": 3}
 
 
 def build(name: str, steps: int, _objective: Config) -> Sampler:
-    """The sampler of a name, one of `NAMES`.
-
-    Raises:
-        UserError: fewer steps than the method needs.
-    """
+    """The sampler of a name; raises a UserError for fewer steps than the method needs."""
     if steps < FEWEST_STEPS.get(name, 1):
         raise UserError(
             f"sample.sampler {name} needs {FEWEST_STEPS[name]} steps or more, not {steps}"

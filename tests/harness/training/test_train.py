@@ -77,7 +77,7 @@ def test_saved_weights_are_the_average_that_was_validated(
     config = trial_config("dydila", "train.steps=6", "train.batch_size=16")
     run(config, tmp_path)
     data = load_data_set(config.data)
-    network = load_trained(tmp_path, config, data.train.shape, 10)
+    network = load_trained(tmp_path, config)
     objective = build_module(config, data.train.shape, 10).objective
     loss = held_out_loss(network, objective, data.held_out, 7, torch.device("cpu"))
     assert loss == pytest.approx(

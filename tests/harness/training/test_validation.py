@@ -107,10 +107,10 @@ def test_the_best_weights_are_those_of_a_training_that_ends_at_the_best_step(
     run(shortened(config, STEPS), tmp_path / "plain", None)
     last = (tmp_path / "whole" / "ema.safetensors").read_bytes()
     assert last == (tmp_path / "plain" / "ema.safetensors").read_bytes()
-    network = load_trained(tmp_path / "whole", config, (1, 8, 8), 10, "best")
+    network = load_trained(tmp_path / "whole", config, "best")
     assert torch.equal(network.final_layer.linear.bias, measure.seen[6])
     with pytest.raises(UserError, match=r"holds no best weights: train\.best_by was null"):
-        load_trained(tmp_path / "plain", config, (1, 8, 8), 10, "best")
+        load_trained(tmp_path / "plain", config, "best")
 
 
 def test_a_training_cut_off_in_a_validation_repeats_that_one_alone(

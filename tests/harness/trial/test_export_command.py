@@ -82,7 +82,7 @@ def test_an_exported_trial_predicts_what_the_trained_one_does(
     out = tmp_path / "out"
     assert main(["export", TRIAL, str(out), "--runs-dir", str(runs)]) == 0
     assert capsys.readouterr().out.strip() == str(out)
-    trained, loaded = load_trained(runs / TRIAL, config, (1, 8, 8), 10), load_exported(out)
+    trained, loaded = load_trained(runs / TRIAL, config), load_exported(out)
     assert loaded.config == trained.config
     assert loaded.config.mlp_ratio > config.model.mlp_ratio
     images = torch.randn(3, 1, 8, 8)

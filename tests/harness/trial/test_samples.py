@@ -209,7 +209,7 @@ def test_samples_that_are_not_finite_are_never_the_best_and_do_not_stop_training
     noted = "harness.non_finite." + on_validation_samples("fd_efficientnet_lite0", COUNT)
     assert tags[noted].startswith("nan at step 2")
     with pytest.raises(UserError, match="no validation gave a finite value"):
-        load_trained(tmp_path, config, (1, 8, 8), 10, "best")
+        load_trained(tmp_path, config, "best")
 
 
 def test_a_metric_that_the_reference_cannot_give_is_told(
