@@ -1,7 +1,7 @@
 """Sets of images with labels: what a network sees of them, and how they look.
 
 A network sees pixels as numbers in [-1, 1], or latents of an autoencoder. Metrics and people see
-the 256 levels of a pixel. Where both are the same images, a `PixelSet` is both.
+the 256 levels of a pixel: those of `Pictures`.
 """
 
 from __future__ import annotations
@@ -27,35 +27,6 @@ NoiseOf = Callable[[int], torch.Generator]
 
 KEPT_IN_MEMORY = 512 * 2**20
 """Bytes. Decoded images up to here are kept, so that a small data set is decoded once."""
-
-
-class Pictures(ABC):
-    """Images as one looks at them."""
-
-    labels: Tensor
-    """(N,) int64."""
-    class_names: tuple[str, ...]
-
-    @property
-    @abstractmethod
-    def picture_shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of an image."""
-
-    @abstractmethod
-    def pixels(self, index: Tensor) -> Tensor:
-        """Images of `index` (B,) int64 as (B, C, H, W) uint8, a copy that the caller may change.
-
-        Raises:
-            UserError: an image is missing or is not the one it should be.
-        """
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Hex digits; equal only for equal images in equal order."""
-
-    @abstractmethod
-    def subset(self, index: Tensor) -> Pictures:
-        """Some of the images, in the order of `index` (M,)."""
 
 
 class ImageSet(ABC):
@@ -125,12 +96,23 @@ def to_uint8(images: Tensor) -> Tensor:
     return (127.5 * images + 128.0).clamp(0, 255).to(torch.uint8)
 
 
-class PixelSet(ImageSet, Pictures):
-    """A set that is its own pictures; whoever keeps them says how they are read."""
+class Pictures(ImageSet):
+    """Images that a network sees as people do; a subclass says how they are read."""
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.picture_shape
+    @abstractmethod
+    def pixels(self, index: Tensor) -> Tensor:
+        """Images of `index` (B,) int64 as (B, C, H, W) uint8, a copy that the caller may change.
+
+        Raises:
+            UserError: an image is missing or is not the one it should be.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hex digits; equal only for equal images in equal order."""
+
+    @abstractmethod
+    def subset(self, index: Tensor) -> Pictures: ...
 
     @property
     def pictures(self) -> Pictures:
@@ -142,12 +124,9 @@ class PixelSet(ImageSet, Pictures):
             images[flips] = images[flips].flip(-1)
         return to_network(images)
 
-    @abstractmethod
-    def subset(self, index: Tensor) -> PixelSet: ...
-
 
 @dataclass(frozen=True)
-class LabelledImages(PixelSet):
+class LabelledImages(Pictures):
     """Images in memory; the network sees their pixels."""
 
     images: Tensor
@@ -157,7 +136,7 @@ class LabelledImages(PixelSet):
     class_names: tuple[str, ...]
 
     @property
-    def picture_shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, int, int]:
         _, channels, rows, columns = self.images.shape
         return channels, rows, columns
 
@@ -184,7 +163,7 @@ def _labelled_rows(
     return chosen, labels[chosen], tuple(item.name for item in manifest.classes)
 
 
-class EncodedImages(PixelSet):
+class EncodedImages(Pictures):
     """Colour images of a manifest, cropped and resized to a square when they are asked for.
 
     Args:
@@ -212,7 +191,7 @@ class EncodedImages(PixelSet):
         self.rows, self.labels, self.class_names = _labelled_rows(manifest, rows)
 
     @property
-    def picture_shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, int, int]:
         return 3, self.resolution, self.resolution
 
     def pixels(self, index: Tensor) -> Tensor:

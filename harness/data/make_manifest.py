@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness.data.decoding import UnreadableImageError, decode_image
 from harness.data.manifest import LeftOut, Manifest, ManifestClass, ManifestImage, ranked
@@ -56,20 +56,18 @@ def make_manifest(
             image cannot be read; or the disk fails, or a file is forbidden.
     """
     chosen = _chosen_classes(source, class_ids, classes, seed)
-    queues = _queues(source, chosen, per_class, seed)
+    draws = _draws(source, chosen, per_class, seed)
     readings: dict[str, _Reading] = {}
-    while batch := [entry for queue in queues for entry in queue.take(per_class)]:
+    while batch := [entry for ids in draws for entry in _next_to_read(ids, readings, per_class)]:
         total = len(readings) + len(batch)
         for entry, reading in zip(batch, read_each(_read, source, batch, processes), strict=True):
             readings[entry] = reading
             on_progress(Progress("read", len(readings), total))
-        for queue in queues:
-            queue.kept += [entry for entry in queue.opened if readings[entry].problem is None]
         if strict:
             _refuse_unreadable(source, readings)
-    for queue in queues:
-        bad = _unreadable(readings, queue.ids)
-        _check_enough(source, queue.class_id, len(queue.kept), per_class, bad)
+    kept = [_readable(ids, readings) for ids in draws]
+    for class_id, ids, own in zip(chosen, draws, kept, strict=True):
+        _check_enough(source, class_id, len(own), per_class, _unreadable(ids, readings))
     return Manifest(
         name=name,
         seed=None if classes is None and per_class is None else seed,
@@ -77,10 +75,10 @@ def make_manifest(
         classes=tuple(ManifestClass(item, names.get(item, item)) for item in chosen),
         images=tuple(
             ManifestImage(entry, label, readings[entry].size, readings[entry].sha256)
-            for label, queue in enumerate(queues)
-            for entry in sorted(queue.kept)
+            for label, own in enumerate(kept)
+            for entry in sorted(own)
         ),
-        left_out=tuple(_unreadable(readings, sorted(readings))),
+        left_out=tuple(_unreadable(sorted(readings), readings)),
     )
 
 
@@ -110,23 +108,23 @@ def _read(source: Source, entry_id: str) -> _Reading:
     return _Reading(len(content), hashlib.sha256(content).hexdigest(), problem)
 
 
-@dataclass
-class _Queue:
-    """The images of a class, in the order in which they are taken."""
+def _readable(ids: Iterable[str], readings: Mapping[str, _Reading]) -> list[str]:
+    """Those of the images that were read and can be used."""
+    return [entry for entry in ids if entry in readings and readings[entry].problem is None]
 
-    class_id: str
-    ids: Sequence[str]
-    kept: list[str] = field(default_factory=list)
-    opened: Sequence[str] = ()
-    """Those that were taken last."""
-    taken: int = 0
 
-    def take(self, per_class: int | None) -> Sequence[str]:
-        """The next images to read: as many as are missing, all if no number is asked for."""
-        missing = len(self.ids) if per_class is None else per_class - len(self.kept)
-        self.opened = self.ids[self.taken : self.taken + missing]
-        self.taken += len(self.opened)
-        return self.opened
+def _unreadable(ids: Iterable[str], readings: Mapping[str, _Reading]) -> list[LeftOut]:
+    """Those of the images that were read and cannot be used."""
+    problems = ((entry, readings[entry].problem) for entry in ids if entry in readings)
+    return [LeftOut(entry, problem) for entry, problem in problems if problem is not None]
+
+
+def _next_to_read(
+    ids: Sequence[str], readings: Mapping[str, _Reading], per_class: int | None
+) -> list[str]:
+    """Of a class's images: as many as are missing, all if no number is asked for."""
+    unread = [entry for entry in ids if entry not in readings]
+    return unread if per_class is None else unread[: per_class - len(_readable(ids, readings))]
 
 
 def _chosen_classes(
@@ -156,10 +154,10 @@ def _chosen_classes(
     return class_ids
 
 
-def _queues(
+def _draws(
     source: Source, chosen: Sequence[str], per_class: int | None, seed: int
-) -> list[_Queue]:
-    """One for each chosen class, which holds enough images."""
+) -> list[list[str]]:
+    """The images of each chosen class, in the order in which they are taken."""
     found: dict[str, list[str]] = {class_id: [] for class_id in chosen}
     for entry in source.entries():
         class_id = source.class_ids[entry.label]
@@ -167,10 +165,7 @@ def _queues(
             found[class_id].append(entry.id)
     for class_id, ids in found.items():
         _check_enough(source, class_id, len(ids), per_class)
-    return [
-        _Queue(class_id, ids if per_class is None else ranked(str(seed), ids))
-        for class_id, ids in found.items()
-    ]
+    return [ids if per_class is None else ranked(str(seed), ids) for ids in found.values()]
 
 
 def _check_enough(
@@ -189,14 +184,8 @@ def _check_enough(
     )
 
 
-def _unreadable(readings: Mapping[str, _Reading], ids: Iterable[str]) -> list[LeftOut]:
-    """Those of the images that were read and cannot be used."""
-    problems = ((entry, readings[entry].problem) for entry in ids if entry in readings)
-    return [LeftOut(entry, problem) for entry, problem in problems if problem is not None]
-
-
 def _refuse_unreadable(source: Source, readings: Mapping[str, _Reading]) -> None:
-    bad = [f"{each.id} ({each.reason})" for each in _unreadable(readings, sorted(readings))]
+    bad = [f"{each.id} ({each.reason})" for each in _unreadable(sorted(readings), readings)]
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise UserError(

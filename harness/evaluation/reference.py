@@ -48,7 +48,7 @@ class PictureRows(ImageRows):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        channels, rows, columns = self.pictures.picture_shape
+        channels, rows, columns = self.pictures.shape
         return len(self), rows, columns, channels
 
     def __len__(self) -> int:

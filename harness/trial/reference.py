@@ -73,7 +73,7 @@ def measure_floor(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
     held_out, evaluate = data.held_out.pictures, config.evaluate
     floor = real_against_real(
         real_features(held_out, evaluate.samples, extraction, references),
-        held_out.picture_shape[1:],
+        held_out.shape[1:],
         real_features(data.train.pictures, evaluate.reference_images, extraction, references),
         extraction.extractor,
         samples=evaluate.samples,

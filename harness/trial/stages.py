@@ -207,7 +207,7 @@ class TrialStages:
             metrics |= probe_metrics(rows)
             files += write_probe(rows, self.folder, names.ARTIFACT_PROBE)
         identity = {**measured_identity(quality), **sampling_facts(self.config)}
-        _, height, width = data.train.pictures.picture_shape
+        _, height, width = data.train.pictures.shape
         tags = {
             names.TAG_DATA: f"{data.title}, {height}x{width}",
             names.TAG_PRECISION: shown_precision(trained.precision, self.config),

@@ -74,13 +74,19 @@ class EncodeSpec:
 
     source: str
     out: str
+    """A folder; empty, new, or begun with the same manifest, autoencoder, resolution and dtype."""
     autoencoder: str
     manifest: str
     resolution: int
+    """Pixels a side."""
     dtype: StorageType
+    """That mean and log-variance, or the latent, are stored in."""
     batch_size: int
+    """Images encoded at once."""
     images_per_shard: int
+    """About how many, of a new cache; one that was begun keeps its own."""
     loaders: int
+    """Threads that read and decode images ahead of the autoencoder."""
     device: str
     """auto, cpu or cuda."""
 
@@ -96,15 +102,10 @@ class Encoded:
 
 
 def run_encode(spec: EncodeSpec, processes: int, on_progress: ProgressListener) -> Encoded:
-    """Encode until all images are there.
-
-    Args:
-        spec: what to encode.
-        processes: on this machine, GPUs in turn; 1 works in this one.
-        on_progress: told the images that are done.
+    """Encode until all images are there, in so many processes on this machine, GPUs in turn.
 
     Raises:
-        UserError: as `encode`; or a process ended and left the cache incomplete.
+        UserError: what `encode` refuses; or a process ended and left the cache incomplete.
     """
     if processes == 1:
         return _encode(spec, on_progress)
@@ -150,63 +151,41 @@ def encode_part(payload: Mapping[str, Any], report: ProgressListener, stop: Stop
 
 def _encode(spec: EncodeSpec, on_progress: ProgressListener) -> Encoded:
     manifest = read_manifest(Path(spec.manifest))
-    return encode(
-        open_source(Path(spec.source)),
-        manifest,
-        load_autoencoder(spec.autoencoder, choose_device(spec.device)),
-        Path(spec.out),
-        resolution=spec.resolution,
-        images_per_shard=spec.images_per_shard,
-        dtype=spec.dtype,
-        batch_size=spec.batch_size,
-        loaders=spec.loaders,
-        on_progress=on_progress,
-    )
+    source = open_source(Path(spec.source))
+    autoencoder = load_autoencoder(spec.autoencoder, choose_device(spec.device))
+    return encode(source, manifest, autoencoder, spec, on_progress)
 
 
 def encode(
     source: Source,
     manifest: Manifest,
     autoencoder: Autoencoder,
-    folder: Path,
-    *,
-    resolution: int,
-    images_per_shard: int = 512,
-    dtype: StorageType = "float16",
-    batch_size: int = 32,
-    loaders: int = 4,
+    spec: EncodeSpec,
     on_progress: ProgressListener = ignore_progress,
 ) -> Encoded:
     """Encode all images and their mirror images, going on where earlier calls stopped.
 
     Args:
-        source: of the images.
-        manifest: which of them.
-        autoencoder: that encodes.
-        folder: of the cache; empty, new, or begun with the same manifest, autoencoder, resolution,
-            decoding and dtype.
-        resolution: pixels a side.
-        images_per_shard: about how many, of a new cache; one that was begun keeps its own.
-        dtype: that mean and log-variance, or the latent, are stored in.
-        batch_size: images encoded at once.
-        loaders: threads that read and decode images ahead of the autoencoder.
+        source: of the images, as `spec` names it, opened.
+        manifest: which of them, read.
+        autoencoder: that encodes, loaded.
+        spec: the folder, and how to encode.
         on_progress: told the images that are done, by all processes, and the number of all.
 
     Raises:
         UserError: the folder holds something else or cannot be written to; an image is missing, is
             not that of the manifest or cannot be decoded; or a latent is not finite or too large
-            for `dtype`.
+            for the type it is stored in.
     """
     began = time.perf_counter()
-    wanted = describe(manifest, autoencoder, resolution, dtype, images_per_shard)
+    folder = Path(spec.out)
+    wanted = describe(manifest, autoencoder, spec)
     check_sizes(manifest, source)
     try:
         with full_disk_as_user_error(f"the latents in {folder}"):
             cache = begin_cache(folder, wanted, manifest, on_progress)
-            with ThreadPoolExecutor(loaders) as pool:
-                ahead = batch_size + loaders
-                encoder = _Encoder(source, cache, autoencoder, batch_size, pool, ahead, on_progress)
-                images = encoder.run()
+            with ThreadPoolExecutor(spec.loaders) as pool:
+                images = _Encoder(source, cache, autoencoder, spec, pool, on_progress).run()
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({one_line(error)}): name a folder that can be written to"
@@ -214,28 +193,22 @@ def encode(
     return Encoded(cache, images, time.perf_counter() - began)
 
 
-def describe(
-    manifest: Manifest,
-    autoencoder: LatentSpace,
-    resolution: int,
-    dtype: StorageType,
-    images_per_shard: int,
-) -> CacheDescription:
+def describe(manifest: Manifest, autoencoder: LatentSpace, spec: EncodeSpec) -> CacheDescription:
     """What a new cache says of itself.
 
     Raises:
         UserError: the resolution does not fit the autoencoder.
     """
-    autoencoder.latent_shape(resolution)
+    autoencoder.latent_shape(spec.resolution)
     ids = [image.id for image in manifest.images]
     facts = {field.name: getattr(autoencoder, field.name) for field in fields(LatentSpace)}
     return CacheDescription(
         manifest_name=manifest.name,
         manifest_hash=manifest.hash,
-        resolution=resolution,
+        resolution=spec.resolution,
         decoding=DECODING,
-        dtype=dtype,
-        shard_sizes=Sharding(ids, math.ceil(len(ids) / images_per_shard)).sizes,
+        dtype=spec.dtype,
+        shard_sizes=Sharding(ids, math.ceil(len(ids) / spec.images_per_shard)).sizes,
         autoencoder=LatentSpace(**facts),
     )
 
@@ -281,11 +254,9 @@ class _Encoder:
     source: Source
     cache: LatentCache
     autoencoder: Autoencoder
-    batch_size: int
+    spec: EncodeSpec
     pool: ThreadPoolExecutor
     """Reads and decodes images."""
-    ahead: int
-    """Images that are read and not yet encoded, at most."""
     on_progress: ProgressListener
 
     @property
@@ -327,9 +298,10 @@ class _Encoder:
         images = [cache.manifest.images[row] for row in cache.sharding.rows[number]]
         shape = cache.space.moments_shape(cache.resolution)
         moments = torch.empty((len(images), 2, *shape), dtype=STORAGE[cache.description.dtype])
-        pixels = _ahead(self.pool, self._read, images, self.ahead)
-        for start in range(0, len(images), self.batch_size):
-            part = images[start : start + self.batch_size]
+        batch_size = self.spec.batch_size
+        pixels = _ahead(self.pool, self._read, images, batch_size + self.spec.loaders)
+        for start in range(0, len(images), batch_size):
+            part = images[start : start + batch_size]
             batch = torch.from_numpy(np.stack([next(pixels) for _ in part]))
             # (B, H, W, 3) -> (B, 3, H, W)
             batch = batch.permute(0, 3, 1, 2).contiguous()
@@ -344,12 +316,13 @@ class _Encoder:
 
     def _moments(self, batch: Tensor, images: list[ManifestImage], dtype: torch.dtype) -> Tensor:
         """(B, C', h, w) in the type of the cache, of (B, 3, H, W)."""
-        filled = torch.cat([batch, batch[-1:].expand(self.batch_size - len(batch), -1, -1, -1)])
+        size = self.spec.batch_size
+        filled = torch.cat([batch, batch[-1:].expand(size - len(batch), -1, -1, -1)])
         try:
             moments = self.autoencoder.encode(filled)[: len(batch)].cpu()
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise UserError(
-                f"the memory does not hold a batch of {self.batch_size} images of "
+                f"the memory does not hold a batch of {size} images of "
                 f"{self.cache.resolution} pixels a side: encode with a smaller --batch-size"
             ) from error
         stored = moments.to(dtype)

@@ -28,6 +28,7 @@ from harness.data.latents.shard import write_shard
 from harness.processes.progress import ignore_progress
 from harness.processes.signals import StopRequest
 from models.errors import Preempted, UserError
+from tests.support.latents import encode_spec
 from tests.support.processes.lock_holder import flocked
 
 IMAGES = 60
@@ -52,7 +53,9 @@ def build(tmp_path: Path, images_in_memory: Callable[..., Any]) -> Callable[...,
         dtype: Any = "float16", name: str = "latents", space: LatentSpace = SPACE
     ) -> LatentCache:
         manifest = images_in_memory(IMAGES).manifest()
-        wanted = describe(manifest, space, resolution=6, dtype=dtype, images_per_shard=20)
+        wanted = describe(
+            manifest, space, encode_spec(tmp_path, resolution=6, dtype=dtype, images_per_shard=20)
+        )
         cache = begin_cache(tmp_path / name, wanted, manifest)
         for number, rows in enumerate(cache.sharding.rows):
             moments = torch.stack([stored(int(row)) for row in rows]).to(getattr(torch, dtype))
@@ -70,7 +73,9 @@ def test_a_wait_for_the_process_that_begins_a_cache_ends_when_a_stop_is_requeste
     tmp_path: Path, images_in_memory: Callable[..., Any]
 ) -> None:
     manifest = images_in_memory(IMAGES).manifest()
-    wanted = describe(manifest, SPACE, resolution=6, dtype="float16", images_per_shard=20)
+    wanted = describe(
+        manifest, SPACE, encode_spec(tmp_path, resolution=6, dtype="float16", images_per_shard=20)
+    )
     stop = StopRequest()
     threading.Timer(0.2, stop.request, ["SIGTERM"]).start()
     with (
@@ -135,7 +140,7 @@ def test_identity_changes_with_everything_that_changes_a_latent(
     def identity(images: int = 3, space: LatentSpace = SPACE, **changed: Any) -> str:
         facts = {"resolution": 6, "dtype": "float16", "images_per_shard": 2}
         manifest = images_in_memory(images).manifest()
-        return describe(manifest, space, **{**facts, **changed}).identity
+        return describe(manifest, space, encode_spec(Path(), **{**facts, **changed})).identity
 
     changed = [
         identity(),
@@ -184,7 +189,11 @@ def test_a_row_is_read_without_its_shard(
 ) -> None:
     space = LatentSpace("a" * 64, "AutoencoderKL", 8, 2, 1.0, 0.0, stochastic=True)
     manifest = images_in_memory(100).manifest()
-    wanted = describe(manifest, space, resolution=128, dtype="float32", images_per_shard=100)
+    wanted = describe(
+        manifest,
+        space,
+        encode_spec(tmp_path, resolution=128, dtype="float32", images_per_shard=100),
+    )
     cache = begin_cache(tmp_path / "large", wanted, manifest)
     moments = torch.zeros(100, 2, *space.moments_shape(128))
     write_shard(shard(cache, 0), cache.shard_facts(0), moments)

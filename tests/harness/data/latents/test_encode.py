@@ -19,15 +19,21 @@ from harness.data.latents import encode as module
 from harness.data.latents.autoencoder import load_autoencoder
 from harness.data.latents.cache import LatentCache, open_cache
 from harness.data.latents.encode import encode
-from harness.processes.progress import Progress
+from harness.processes.progress import Progress, ProgressListener, ignore_progress
 from models.errors import UserError
+from tests.support.latents import encode_spec
 
 Build = Callable[..., Any]
 
 
-def encoded(source: Any, autoencoder: Any, folder: Path, **options: Any) -> LatentCache:
-    arguments = {"resolution": 8, "images_per_shard": 10, "batch_size": 4, "loaders": 2}
-    encode(source, source.manifest(), autoencoder, folder, **{**arguments, **options})
+def encoded(
+    source: Any,
+    autoencoder: Any,
+    folder: Path,
+    on_progress: ProgressListener = ignore_progress,
+    **options: Any,
+) -> LatentCache:
+    encode(source, source.manifest(), autoencoder, encode_spec(folder, **options), on_progress)
     return open_cache(folder)
 
 
@@ -312,7 +318,7 @@ def test_another_image_of_the_same_size_is_named(
     changed[-1] ^= 1
     source.files["b/000010.png"] = bytes(changed)
     with pytest.raises(UserError) as raised:
-        encode(source, manifest, linear_autoencoder(), tmp_path, resolution=8)
+        encode(source, manifest, linear_autoencoder(), encode_spec(tmp_path))
     found = hashlib.sha256(bytes(changed)).hexdigest()
     for part in ("b/000010.png in memory is not the image", "memory/v1", found[:12]):
         assert part in str(raised.value)
@@ -329,7 +335,7 @@ def test_a_source_without_the_images_is_refused_before_anything_is_written(
     else:
         source.files["b/000010.png"] += b"\0"
     with pytest.raises(UserError, match="b/000010.png"):
-        encode(source, manifest, linear_autoencoder(), tmp_path / "new", resolution=8)
+        encode(source, manifest, linear_autoencoder(), encode_spec(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
     assert source.reads == []
 
@@ -342,7 +348,7 @@ def test_an_image_that_vanishes_under_way_is_named(
     del source.files["b/000010.png"]
     source.entries = lambda: entries
     with pytest.raises(UserError, match=r"memory lacks b/000010.png"):
-        encode(source, manifest, linear_autoencoder(), tmp_path, resolution=8)
+        encode(source, manifest, linear_autoencoder(), encode_spec(tmp_path))
 
 
 def test_an_image_that_cannot_be_decoded_is_named(

@@ -33,6 +33,7 @@ from harness.data.latents.encode import encode
 from harness.data.manifest import Manifest, ManifestClass, ManifestImage
 from harness.processes.progress import Progress, ignore_progress
 from models.errors import UserError
+from tests.support.latents import encode_spec
 
 Build = Callable[..., Any]
 
@@ -65,16 +66,8 @@ def undisturbed(
 
 def run(source: Any, autoencoder: Any, folder: Path) -> int:
     """How many images this call encoded."""
-    return encode(
-        source,
-        source.manifest(),
-        autoencoder,
-        folder,
-        resolution=8,
-        images_per_shard=30,
-        batch_size=8,
-        loaders=2,
-    ).images
+    spec = encode_spec(folder, images_per_shard=30, batch_size=8)
+    return encode(source, source.manifest(), autoencoder, spec).images
 
 
 def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
@@ -272,16 +265,9 @@ def test_a_hundred_thousand_images_are_each_encoded_once(
     many = manifest()
 
     def encode_all(on_progress: Callable[[Progress], None]) -> None:
-        encode(
-            source,
-            many,
-            autoencoder,
-            tmp_path,
-            resolution=4,
-            batch_size=256,
-            dtype="float32",
-            on_progress=on_progress,
-        )
+        numbers = {"resolution": 4, "batch_size": 256, "images_per_shard": 512, "loaders": 4}
+        spec = encode_spec(tmp_path, dtype="float32", **numbers)
+        encode(source, many, autoencoder, spec, on_progress)
 
     def stop(progress: Progress) -> None:
         if len(list(tmp_path.glob("shard-*"))) == 50:
