@@ -44,6 +44,7 @@ class DrawOrder:
     horizontal_flip: bool
 
 
+@dataclass(frozen=True, eq=False)
 class BatchOrder(Sampler[list[Draw]]):
     """The batches of steps `start` to `stop`; a process of several gets its part of each.
 
@@ -51,14 +52,11 @@ class BatchOrder(Sampler[list[Draw]]):
     a resume.
     """
 
-    def __init__(
-        self, order: DrawOrder, start: int, stop: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.order = order
-        self.start = start
-        self.stop = stop
-        self.rank = rank
-        self.world_size = world_size
+    order: DrawOrder
+    start: int
+    stop: int
+    rank: int = 0
+    world_size: int = 1
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = self.order
@@ -78,12 +76,12 @@ class BatchOrder(Sampler[list[Draw]]):
             yield draws
 
 
+@dataclass(frozen=True, eq=False)
 class DrawnImages(Dataset[Batch]):
     """Images by draw, a whole batch at once; `seed` is of latents, sampled anew at every draw."""
 
-    def __init__(self, source: ImageSet, seed: int) -> None:
-        self.source = source
-        self.seed = seed
+    source: ImageSet
+    seed: int
 
     def __getitem__(self, draw: Draw) -> Batch:
         return self.__getitems__([draw])

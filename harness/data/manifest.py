@@ -13,7 +13,7 @@ import hashlib
 import json
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,6 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 
 from harness.machine.files import read_json, write_text
 from models.errors import UserError
-
-FORMAT: Literal[1] = 1
-"""The version of the file; raise it when a key changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +77,7 @@ class Manifest:
     @cached_property
     def hash(self) -> str:
         """SHA-256, 64 hex digits, over a canonical JSON of all fields."""
-        facts = {**_head(self), **{key: list(rows) for key, rows in _tables(self)}}
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(_facts(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -96,6 +92,7 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal[1]
+    """Another number when a key changes."""
     hash: StrictStr
     name: StrictStr
     seed: StrictInt | None
@@ -112,11 +109,13 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         ValueError: the manifest contradicts itself, so that `read_manifest` would refuse it.
     """
     _check(manifest)
-    head = {"format": FORMAT, "hash": manifest.hash, **_head(manifest)}
-    parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
-    for key, rows in _tables(manifest):
-        lines = ",".join("\n" + json.dumps(row, separators=(",", ":")) for row in rows)
-        parts.append(f"{json.dumps(key)}: [{lines}\n]")
+    parts = []
+    for key, value in {"format": 1, "hash": manifest.hash, **_facts(manifest)}.items():
+        text = json.dumps(value)
+        if isinstance(value, list):
+            lines = (json.dumps(row, separators=(",", ":")) for row in value)
+            text = "[" + ",".join(f"\n{line}" for line in lines) + "\n]"
+        parts.append(f"{json.dumps(key)}: {text}")
     write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
 
@@ -161,14 +160,15 @@ def first_mistake(error: ValidationError) -> str:
     return f"{where}{found}: {first['msg']}"
 
 
-def _head(manifest: Manifest) -> dict[str, str | int | None]:
-    return {"name": manifest.name, "seed": manifest.seed, "per_class": manifest.per_class}
-
-
-def _tables(manifest: Manifest) -> Iterator[tuple[str, Iterable[list[str | int]]]]:
-    yield "classes", ([item.id, item.name] for item in manifest.classes)
-    yield "left_out", ([item.id, item.reason] for item in manifest.left_out)
-    yield "images", ([item.id, item.label, item.size, item.sha256] for item in manifest.images)
+def _facts(manifest: Manifest) -> dict[str, str | int | list[list[str | int]] | None]:
+    return {
+        "name": manifest.name,
+        "seed": manifest.seed,
+        "per_class": manifest.per_class,
+        "classes": [[item.id, item.name] for item in manifest.classes],
+        "left_out": [[item.id, item.reason] for item in manifest.left_out],
+        "images": [[item.id, item.label, item.size, item.sha256] for item in manifest.images],
+    }
 
 
 def _check(manifest: Manifest) -> None:

@@ -25,16 +25,17 @@ def open_source(path: Path) -> Source:
         UserError: nothing is there, or nothing of a known kind, or things of several kinds.
     """
     kinds = _kinds()
+    expected = f"expected {'; '.join(kind.EXPECTED for kind in kinds)}"
     try:
         if not path.exists():
-            raise UserError(f"there is no {path}: {_expected(kinds)}")
+            raise UserError(f"there is no {path}: {expected}")
         claims: list[Recognised] = [*filter(None, (kind.recognise(path) for kind in kinds))]
         chosen = [claim for claim in claims if claim.sure] or claims
         if len(chosen) > 1:
             there = " and ".join(claim.what for claim in chosen)
             raise UserError(f"{path} holds {there}: name the one or the other")
         if not chosen:
-            raise _unknown(path, kinds)
+            raise _unknown(path, expected)
         return chosen[0].open()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
@@ -47,17 +48,12 @@ def _kinds() -> list[ModuleType]:
     return [module for module in modules if "recognise" in vars(module)]
 
 
-def _expected(kinds: list[ModuleType]) -> str:
-    return f"expected {'; '.join(kind.EXPECTED for kind in kinds)}"
-
-
-def _unknown(path: Path, kinds: list[ModuleType]) -> UserError:
+def _unknown(path: Path, expected: str) -> UserError:
     """What is there instead of images."""
     if path.is_dir():
         there = shorten([file.name for file in path.iterdir()])
         left_out = str(walk_images(path).left_out)
-        more = f"; {left_out}" if left_out else ""
-        return UserError(f"{path} holds {there}: {_expected(kinds)}{more}")
+        return UserError(f"{path} holds {there}: {expected}{'; ' if left_out else ''}{left_out}")
     header = beginning(path)
     for magic, name in _COMPRESSED.items():
         if header.startswith(magic):
@@ -65,4 +61,4 @@ def _unknown(path: Path, kinds: list[ModuleType]) -> UserError:
                 f"{path} is compressed with {name}, so that no image can be read alone: decompress "
                 "it, as images gain nothing by it"
             )
-    return UserError(f"{path} is a file of another kind: {_expected(kinds)}")
+    return UserError(f"{path} is a file of another kind: {expected}")

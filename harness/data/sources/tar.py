@@ -1,11 +1,16 @@
-"""Uncompressed tars: one of class folders, and ImageNet's own of one tar a class.
+"""Uncompressed tars: of class folders, ImageNet's own of one tar a class, and WebDataset shards.
 
 Nothing is unpacked: the headers alone are read, by `tarfile`, and images then where they stand.
 `tarfile` takes a damaged header for the end of an archive, so where it stops is looked at here.
+
+In WebDataset shards the files of a sample share all up to the first dot: `key.jpg` stands beside
+`key.cls`, a number or name of a class, or `key.json` with a "label" or "class". A `classes.txt`
+beside the shards names the classes, one a line.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,18 +25,23 @@ from harness.data.sources.base import (
     Source,
     beginning,
     read_range,
+    shorten,
     visible_files,
 )
 from harness.data.sources.class_folders import FoundFile, index_class_folders
+from harness.data.sources.labels import LabelledEntry, StoredLabel, index_labelled, training_files
+from harness.data.walk import visible_parts
 from models.errors import UserError
 
-EXPECTED = "images as CLASS/IMAGE in an uncompressed tar, or ImageNet's ILSVRC2012_img_train.tar"
-SUFFIX = ".tar"
+_SHARDS = "WebDataset shards with labels (KEY.jpg and KEY.cls or KEY.json)"
+EXPECTED = (
+    "images as CLASS/IMAGE in an uncompressed tar, or ImageNet's ILSVRC2012_img_train.tar; "
+    f"{_SHARDS}"
+)
+_SUFFIX = ".tar"
 
-SAMPLE_IMAGES = ("jpg", "png", "jpeg", "webp")
-"""What the image of a labelled sample may end in."""
-SAMPLE_LABELS = ("cls", "json")
-"""What the label beside it may end in."""
+_IMAGES, _LABELS = ("jpg", "png", "jpeg", "webp"), ("cls", "json")
+"""What the image of a labelled sample may end in, and the label beside it."""
 
 _LOOKED_AT = 64
 """Files at the beginning of a tar that tell its kind."""
@@ -39,18 +49,32 @@ _LOOKED_AT = 64
 _LONGEST_READ = 2**20
 """Bytes. A header claims any length; none that means something is as long."""
 
+_LARGEST_LABEL = 2**20
+"""Bytes of a file that labels an image."""
+
 
 def recognise(path: Path) -> Recognised | None:
-    """A tar, or a folder with a single one, that holds no labelled samples."""
-    found = visible_files(path, SUFFIX) if path.is_dir() else [path]
-    if len(found) != 1 or not is_tar(beginning(found[0])):
+    """A tar, or a folder with one or with several, which then are shards."""
+    tars = visible_files(path, _SUFFIX) if path.is_dir() else [path]
+    if not tars or (not path.is_dir() and not is_tar(beginning(path))):
         return None
-    names = first_files(found[0])
-    if has_samples(names):
-        return None
-    inner = any(name.endswith(SUFFIX) for name in names)
-    kind = ImageNetTarSource if inner else ClassTarSource
-    return Recognised("1 tars", lambda: kind(found[0]))
+    return Recognised(f"{len(tars)} tars", lambda: _opened(path, tars))
+
+
+def _opened(path: Path, tars: list[Path]) -> Source:
+    names = _first_files(tars[0])
+    if len(tars) == 1 and not _has_samples(names):
+        inner = any(name.endswith(_SUFFIX) for name in names)
+        return (ImageNetTarSource if inner else ClassTarSource)(tars[0])
+    shards = training_files(path, tars) if path.is_dir() else tuple(tars)
+    for shard in shards:
+        names = _first_files(shard)
+        if not _has_samples(names):
+            raise UserError(
+                f"{path} holds tars, but {shard.name} begins with {shorten(names)}: expected "
+                f"{_SHARDS}"
+            )
+    return WebDatasetSource(path, shards)
 
 
 def is_tar(block: bytes) -> bool:
@@ -62,20 +86,20 @@ def is_tar(block: bytes) -> bool:
     return True
 
 
-def first_files(path: Path) -> list[str]:
+def _first_files(path: Path) -> list[str]:
     """Names of the first files of a tar, or a UserError if it is damaged."""
     files = (member.name for member in tar_members(path) if not member.is_folder)
     return list(islice(files, _LOOKED_AT))
 
 
-def has_samples(names: Iterable[str]) -> bool:
+def _has_samples(names: Iterable[str]) -> bool:
     """Whether some images among files in a tar have a label beside them."""
-    split = [key_and_part(name) for name in names]
-    labelled = {key for key, part in split if part in SAMPLE_LABELS}
-    return any(key in labelled and part in SAMPLE_IMAGES for key, part in split)
+    split = [_key_and_part(name) for name in names]
+    labelled = {key for key, part in split if part in _LABELS}
+    return any(key in labelled and part in _IMAGES for key, part in split)
 
 
-def key_and_part(name: str) -> tuple[str, str]:
+def _key_and_part(name: str) -> tuple[str, str]:
     """`a/b.seg.png` is the part `seg.png` of the sample `a/b`."""
     folder, slash, base = name.removeprefix("./").rpartition("/")
     key, _, part = base.partition(".")
@@ -193,7 +217,7 @@ class ImageNetTarSource(ClassTarSource):
         class_ids = []
         for outer in tar_members(self.path):
             name = PurePosixPath(outer.name)
-            if outer.is_folder or name.suffix != SUFFIX or name.name.startswith("."):
+            if outer.is_folder or name.suffix != _SUFFIX or name.name.startswith("."):
                 continue
             class_ids.append(name.stem)
             files += (
@@ -202,3 +226,81 @@ class ImageNetTarSource(ClassTarSource):
                 if not image.is_folder
             )
         return index_class_folders(self, files, class_ids)
+
+
+class WebDatasetSource(Source):
+    """Shards in random access: ids are `SHARD/key`."""
+
+    def __init__(self, path: Path, shards: tuple[Path, ...]) -> None:
+        super().__init__(path)
+        self.shards = shards
+
+    def _list(self) -> EntryIndex:
+        found = []
+        for number, shard in enumerate(self.shards):
+            for key, image, label in _samples(shard):
+                entry_id = f"{shard.name.removesuffix(_SUFFIX)}/{key}"
+                place = (number, image.offset)
+                found.append(LabelledEntry(entry_id, label, image.size, place))
+        if not found:
+            raise UserError(f"{self.path} holds no image: expected {' or '.join(_IMAGES)} files")
+        return index_labelled(self, _class_names(self.shards[0].parent / "classes.txt"), found)
+
+    def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
+        number, offset = place
+        return read_range(self.shards[number], offset, entry.size)
+
+
+def _samples(shard: Path) -> Iterator[tuple[str, TarMember, StoredLabel]]:
+    """Key, image and label of all samples of a shard."""
+    samples: dict[str, dict[str, TarMember]] = {}
+    for member in tar_members(shard):
+        if member.is_folder or visible_parts(member.name) is None:
+            continue
+        key, part = _key_and_part(member.name)
+        if part in samples.setdefault(key, {}):
+            raise UserError(f"{shard} holds {key}.{part} twice: write each sample once")
+        samples[key][part] = member
+    for key, parts in samples.items():
+        images = [parts[part] for part in _IMAGES if part in parts]
+        texts = [part for part in _LABELS if part in parts]
+        if len(images) == 1 and texts:
+            yield key, images[0], _label(shard, key, texts[0], parts[texts[0]])
+        elif images or texts:
+            there = ", ".join(f"{key}.{part}" for part in parts)
+            raise UserError(
+                f"{shard}: the sample {key} is {there}, but expected one image "
+                f"({', '.join(_IMAGES)}) and a label ({' or '.join(_LABELS)})"
+            )
+
+
+def _label(shard: Path, key: str, part: str, member: TarMember) -> StoredLabel:
+    value: object = None
+    if member.size <= _LARGEST_LABEL:
+        try:
+            value = text = read_range(shard, member.offset, member.size).decode().strip()
+            if part == "json":
+                stored = json.loads(text)
+                value = next((stored[key] for key in ("label", "class") if key in stored), None)
+            if isinstance(value, str) and value.removeprefix("-").isdecimal():
+                value = int(value)
+        except (ValueError, TypeError, RecursionError):
+            value = None
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise UserError(
+            f"{shard}: {key}.{part} holds no label: expected a number or name of a class"
+            + (', as "label" or "class"' if part == "json" else "")
+        )
+    return value
+
+
+def _class_names(path: Path) -> tuple[str, ...] | None:
+    if not path.is_file():
+        return None
+    try:
+        names = tuple(line.strip() for line in path.read_text("utf-8").strip().splitlines())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: write one class name a line") from error
+    if not all(names):
+        raise UserError(f"{path} has an empty line: expected one class name a line")
+    return names
