@@ -213,10 +213,11 @@ def _class_table(described: Description) -> Table:
     for column in ("label", "class", "name", "images", "bytes"):
         words = column in ("class", "name")
         table.add_column(column, justify="left" if words else "right", overflow="fold")
-    for label, item in enumerate(described.classes):
+    classes = zip(described.manifest.classes, described.image_bytes, strict=True)
+    for label, (item, sizes) in enumerate(classes):
         # The user's own names are no markup.
         names = (Text(item.id), Text(item.name))
-        table.add_row(str(label), *names, f"{item.images:,}", f"{item.size:,}")
+        table.add_row(str(label), *names, f"{len(sizes):,}", f"{sum(sizes):,}")
     return table
 
 
@@ -224,10 +225,10 @@ def _lines(described: Description) -> list[str]:
     from statistics import median
 
     manifest = described.manifest
-    counts = [item.images for item in described.classes]
+    counts = list(map(len, described.image_bytes))
     lines = [
         f"{manifest.name}: {sum(counts):,} images of {len(counts):,} classes, "
-        f"{sum(item.size for item in described.classes):,} bytes",
+        f"{sum(map(sum, described.image_bytes)):,} bytes",
         f"images a class: {min(counts):,} to {max(counts):,}, median {median(counts):,.10g}",
     ]
     sizes = described.image_sizes

@@ -86,11 +86,8 @@ def decode_image(content: bytes, resolution: int) -> NDArray[np.uint8]:
 
 
 def image_size(content: bytes) -> tuple[int, int]:
-    """Width and height as seen upright, from the header alone.
-
-    Raises:
-        UnreadableImageError: the reason.
-    """
+    """Width and height as seen upright, from the header alone. UnreadableImageError says why if it
+    cannot be read."""
     with opened_image(content) as image:
         width, height = image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
@@ -179,11 +176,8 @@ def _cropped(image: Image.Image, resolution: int) -> NDArray[np.uint8]:
 def read_checked_image(
     source: Source, manifest: Manifest, image: ManifestImage, resolution: int
 ) -> NDArray[np.uint8]:
-    """One image of the manifest, read, compared with it and decoded to RGB, (R, R, 3).
-
-    Raises:
-        UserError: the source lacks it, has another size or content there, or it cannot be decoded.
-    """
+    """One image of the manifest, read, compared with it and decoded to RGB, (R, R, 3). Raises a
+    UserError if the source lacks it, has another size or content there, or it cannot be decoded."""
     try:
         content = source.read(image.id)
     except KeyError:

@@ -24,7 +24,6 @@ from harness.data.sources.base import Source
 
 NoiseOf = Callable[[int], torch.Generator]
 """The random stream of a row of a batch; only sets whose inputs are random draw from it."""
-
 KEPT_IN_MEMORY = 512 * 2**20
 """Bytes. Decoded images up to here are kept, so that a small data set is decoded once."""
 
@@ -48,15 +47,12 @@ class ImageSet(ABC):
 
     @abstractmethod
     def inputs(self, index: Tensor, flips: Tensor, noise_of: NoiseOf) -> Tensor:
-        """What the network sees of some of the images.
+        """What the network sees of some of the images, (B, C, H, W) float32, about unit scale.
 
         Args:
             index: (B,) int64.
             flips: (B,) bool, which of them are mirrored left to right.
             noise_of: the stream that a row's latent is sampled with.
-
-        Returns:
-            (B, C, H, W) float32, about unit scale.
 
         Raises:
             UserError: an image or latent is missing or damaged.
@@ -102,10 +98,7 @@ class Pictures(ImageSet):
     @abstractmethod
     def pixels(self, index: Tensor) -> Tensor:
         """Images of `index` (B,) int64 as (B, C, H, W) uint8, a copy that the caller may change.
-
-        Raises:
-            UserError: an image is missing or is not the one it should be.
-        """
+        Raises a UserError if an image is missing or is not the one it should be."""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -164,15 +157,8 @@ def _labelled_rows(
 
 
 class EncodedImages(Pictures):
-    """Colour images of a manifest, cropped and resized to a square when they are asked for.
-
-    Args:
-        source: of the encoded files, which are checked against the manifest as they are read.
-        manifest: which of them, and what they must contain.
-        resolution: pixels a side.
-        rows: of the manifest, (N,); None takes all.
-        kept_in_memory: bytes up to which all decoded images are kept.
-    """
+    """Colour images of a manifest, or of `rows` of it, (N,), cropped and resized to a square when
+    they are asked for, and then kept if all fit into so many bytes of memory."""
 
     def __init__(
         self,
@@ -236,13 +222,10 @@ class EncodedImages(Pictures):
 
 
 class LatentImages(ImageSet):
-    """Rows of a latent cache, sampled anew each time they are asked for.
+    """Latents of a complete cache, or of `rows` of it, (N,), sampled anew at each request.
 
-    Args:
-        cache: complete.
-        open_pictures: gives the images that the cache was made from, all of its manifest; called
-            only when images are looked at or measured.
-        rows: of the manifest, (N,); None takes all.
+    `open_pictures` gives the images that the cache was made from, all of its manifest; it is called
+    only when images are looked at or measured.
     """
 
     def __init__(

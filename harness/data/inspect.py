@@ -16,17 +16,6 @@ from models.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class ClassCount:
-    """What a class holds."""
-
-    id: str
-    name: str
-    images: int
-    size: int
-    """Bytes of all of them."""
-
-
-@dataclass(frozen=True, slots=True)
 class ImageSizes:
     """Width and height in pixels of some images, ordered by their area."""
 
@@ -42,31 +31,20 @@ class Description:
     """What a manifest holds."""
 
     manifest: Manifest
-    classes: tuple[ClassCount, ...]
-    """By label."""
+    image_bytes: tuple[tuple[int, ...], ...]
+    """By label, the bytes of each image."""
     image_sizes: ImageSizes | None
     """None without a source."""
 
 
 def describe(manifest: Manifest, source: Source | None, sampled: int = 1000) -> Description:
-    """Count what the manifest holds, and look at the sizes of some images of the source, if given.
-
-    At most `sampled` images, 1 or more, are looked at, the same ones each time.
-
-    Raises:
-        UserError: one of them cannot be read.
-    """
+    """Count what the manifest holds, and look at the sizes of some images of the source, if given:
+    at most `sampled`, the same ones each time. Raises a UserError if one cannot be read."""
     sizes: list[list[int]] = [[] for _ in manifest.classes]
     for image in manifest.images:
         sizes[image.label].append(image.size)
-    return Description(
-        manifest,
-        classes=tuple(
-            ClassCount(item.id, item.name, len(own), sum(own))
-            for item, own in zip(manifest.classes, sizes, strict=True)
-        ),
-        image_sizes=None if source is None else _image_sizes(manifest, source, sampled),
-    )
+    looked_at = None if source is None else _image_sizes(manifest, source, sampled)
+    return Description(manifest, tuple(map(tuple, sizes)), looked_at)
 
 
 def _image_sizes(manifest: Manifest, source: Source, sampled: int) -> ImageSizes:
@@ -97,10 +75,8 @@ def contact_sheet(
 ) -> None:
     """Draw the sheet as a PNG, which is written atomically; equal input gives equal pixels.
 
-    It has `classes` rows at most, and `images` images a row, the same ones each time.
-
-    Raises:
-        UserError: an image is not the manifest's.
+    It has `classes` rows at most, and `images` images a row, the same ones each time. Raises a
+    UserError if an image is not the manifest's.
     """
     rows = _rows(manifest, classes, images)
     step = _SIDE + _GAP

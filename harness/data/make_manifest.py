@@ -16,7 +16,6 @@ from models.errors import UserError, one_line
 
 _RESOLUTION = 256
 """Pixels a side that images are decoded to; any shows whether they can be decoded."""
-
 _SHOWN = 5
 """Unreadable images that an error names."""
 

@@ -27,26 +27,22 @@ from models.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class ManifestClass:
-    """A class of images."""
+    """A class of images: the source's name of it, such as a folder's, which in ImageNet is the
+    WordNet id; and a name for people, which is the id if there is no other."""
 
     id: str
-    """The source's name of it: a folder's name, which in ImageNet is the WordNet id."""
     name: str
-    """For people; the id once more if there is no other."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestImage:
-    """An encoded image file."""
+    """An encoded image file: the source's name of it, the index of its class, its bytes, and 64 hex
+    digits over them."""
 
     id: str
-    """The source's name of it."""
     label: int
-    """Index into the manifest's classes."""
     size: int
-    """Bytes."""
     sha256: str
-    """64 hex digits over the encoded file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +99,8 @@ class _File(BaseModel):
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the file atomically; equal manifests give equal bytes.
-
-    Raises:
-        ValueError: the manifest contradicts itself, so that `read_manifest` would refuse it.
-    """
+    """Write the file atomically; equal manifests give equal bytes. Raises a ValueError if its rows
+    do not fit one another."""
     _check(manifest)
     parts = []
     for key, value in {"format": 1, "hash": manifest.hash, **_facts(manifest)}.items():
@@ -120,11 +113,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read the file and check it against its hash.
-
-    Raises:
-        UserError: it is missing, is no manifest, contradicts itself, or was changed.
-    """
+    """Read the file and check it against its hash. Raises a UserError if it is missing, is no
+    manifest, contradicts itself, or was changed."""
     make = f"make it again with: python -m harness data make-manifest SOURCE {path}"
     try:
         stored = _File.model_validate(read_json(path, dict, remedy=make))

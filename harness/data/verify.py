@@ -81,11 +81,8 @@ def _work_on(ids: Sequence[str]) -> list[Any]:
 
 
 def check_sizes(manifest: Manifest, source: Source) -> None:
-    """See that every image is there with its size, without reading one.
-
-    Raises:
-        UserError: the first image that differs, and how many more do.
-    """
+    """See that every image is there with its size, without reading one. Raises a UserError
+    with the first image that differs, and how many more do."""
     _refuse(manifest, source, _differing_sizes(manifest, source))
 
 
@@ -94,10 +91,8 @@ def check_contents(
 ) -> None:
     """Read every image of the manifest, in so many processes, and compare its SHA-256.
 
-    Further images of the source do not matter.
-
-    Raises:
-        UserError: the first image that differs, and how many more do.
+    Further images of the source do not matter. Raises a UserError with the first image that
+    differs, and how many more do.
     """
     problems = _differing_sizes(manifest, source)
     images = [image for image in manifest.images if image.id not in problems]

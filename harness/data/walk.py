@@ -1,12 +1,11 @@
 """Which files are images and of which class: one rule for folders and archives, for all commands.
 
-A file is an image by its suffix. Which suffixes count does not depend on how Pillow was built, so
-that a folder has the same images everywhere. Hidden files and folders (`.ipynb_checkpoints`) and
-those that macOS adds (`__MACOSX`) are left out. Links are followed.
+A file is an image by its suffix, whatever Pillow can read here, so that a folder has the same
+images everywhere. Hidden files and folders (`.ipynb_checkpoints`) and those that macOS adds
+(`__MACOSX`) are left out. Links are followed.
 
-What is left out is counted, so that nobody measures or trains on a part without being told. What
-cannot be looked at is refused: a folder without permission or a link to nothing may hold any number
-of images.
+What is left out is counted, so that nobody measures or trains on a part without being told. A
+folder without permission or a link to nothing is refused: it may hold any number of images.
 """
 
 from __future__ import annotations
@@ -115,11 +114,8 @@ class ImageWalk:
 
 
 def walk_images(root: Path) -> ImageWalk:
-    """Find all images below a folder; there may be none.
-
-    Raises:
-        UserError: a folder cannot be listed, or a link leads nowhere.
-    """
+    """Find all images below a folder; there may be none. Raises a UserError if a folder cannot be
+    listed, or a link leads nowhere."""
     left_out = LeftOut()
     there = list(_visible(root, left_out))
     found = [(name, size) for name, size in there if size is not None]
@@ -135,10 +131,7 @@ def walk_images(root: Path) -> ImageWalk:
 
 def first_image(root: Path) -> str | None:
     """The path from a folder to some image below it, found without listing all; None without one.
-
-    Raises:
-        UserError: a folder cannot be listed, or a link leads nowhere, and no image is met before.
-    """
+    Raises a UserError if a folder cannot be listed, or a link leads nowhere, before one is met."""
     return next((name for name, size in _visible(root, LeftOut()) if size is not None), None)
 
 

@@ -24,11 +24,8 @@ def class_list_names() -> tuple[str, ...]:
 
 
 def read_class_list(name: str) -> tuple[ManifestClass, ...]:
-    """A list that comes with the harness, in label order.
-
-    Raises:
-        UserError: there is none of that name.
-    """
+    """A list that comes with the harness, in label order. Raises a UserError if there is none of
+    that name."""
     names = class_list_names()
     if name not in names:
         nearest = nearest_name(name, names)
@@ -38,11 +35,8 @@ def read_class_list(name: str) -> tuple[ManifestClass, ...]:
 
 
 def read_class_file(path: Path) -> tuple[ManifestClass, ...]:
-    """A list that somebody wrote, in label order.
-
-    Raises:
-        UserError: it is missing, is not text, is empty or names a class twice.
-    """
+    """A list that somebody wrote, in label order. Raises a UserError if it is missing, is not text,
+    is empty or names a class twice."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -35,9 +35,8 @@ Decoder = Callable[[Tensor], Tensor]
 def data_content(config: DataConfig) -> str | None:
     """The hash of a data set, once it is seen to be there; asked before any process is started.
 
-    Raises:
-        UserError: it is missing, does not fit the configuration, or is not the one that
-            `data.content` asks for.
+    Raises a UserError if it is missing, does not fit the configuration, or is not the one that
+    `data.content` asks for.
     """
     module = _module(config)
     module.check(config)
@@ -45,12 +44,8 @@ def data_content(config: DataConfig) -> str | None:
 
 
 def load_data_set(config: DataConfig) -> DataSet:
-    """Read the data set that a configuration names.
-
-    Raises:
-        UserError: it is missing, does not fit the configuration, or is not the one that
-            `data.content` asks for.
-    """
+    """Read the data set that a configuration names. Raises a UserError if it is missing, does not
+    fit the configuration, or is not the one that `data.content` asks for."""
     module = _module(config)
     if config.content is not None:
         _met_content(module, config)
@@ -75,20 +70,14 @@ def _met_content(module: ModuleType, config: DataConfig) -> str | None:
 
 
 def bind_content(ablation: Ablation) -> Ablation:
-    """Fill in `data.content` of every trial from what its paths name.
-
-    Raises:
-        UserError: the data are missing, or are not those of a content that was written down.
-    """
+    """Fill in `data.content` of every trial from what its paths name. Raises a UserError if data
+    are missing, or are not those of a content that was written down."""
     return ablation.with_content(cache(data_content))
 
 
 def load_decoder(config: DataConfig, device: torch.device) -> Decoder:
-    """The decoder of a data set: rounding, if the network sees pixels.
-
-    Raises:
-        UserError: the autoencoder is missing, or is not the one that the latents come from.
-    """
+    """The decoder of a data set: rounding, if the network sees pixels. Raises a UserError if the
+    autoencoder is missing, or is not the one that the latents come from."""
     if config.latents is None:
         return to_uint8
     from harness.data.latents.autoencoder import load_autoencoder

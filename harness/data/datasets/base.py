@@ -17,11 +17,8 @@ from models.randomness import generator
 
 
 def check_side(config: DataConfig, side: int, images: str) -> None:
-    """See that the configuration asks for the one resolution that some images have.
-
-    Raises:
-        UserError: it asks for another.
-    """
+    """See that the configuration asks for the one resolution that some images have. Raises a
+    UserError if it asks for another."""
     if config.resolution != side:
         raise UserError(
             f"data.resolution is {config.resolution}, but {images} are {side}x{side} pixels: "
@@ -30,11 +27,8 @@ def check_side(config: DataConfig, side: int, images: str) -> None:
 
 
 def check_held_out(count: int, total: int) -> None:
-    """See that two images are left to train on: samples are compared with their covariance.
-
-    Raises:
-        UserError: `count` of `total` images held out leave fewer.
-    """
+    """See that two images are left to train on: samples are compared with their covariance. Raises
+    a UserError if holding out `count` of `total` images leaves fewer."""
     if count > total - 2:
         raise UserError(
             f"data.held_out is {count}, but there are only {total} images, and 2 must be left for "
@@ -44,10 +38,7 @@ def check_held_out(count: int, total: int) -> None:
 
 def hold_out(images: ImageSet, count: int, title: str) -> DataSet:
     """Split a data set that has no split of its own, as evenly as the sizes of classes allow.
-
-    Raises:
-        UserError: too few images would be left for training.
-    """
+    Raises a UserError if too few images would be left for training."""
     labels = images.labels
     total = len(labels)
     check_held_out(count, total)

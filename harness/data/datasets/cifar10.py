@@ -27,7 +27,6 @@ from models.errors import UserError, one_line
 ENVIRONMENT = "HARNESS_CIFAR10"
 FOLDER = "cifar-10-batches-py"
 BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
-
 _SIDE = 32
 _ORIGINALS = 50_000
 """Training images in the original files."""
@@ -45,15 +44,10 @@ _GET_IT = (
 
 
 def check(config: DataConfig) -> None:
-    """See that the images are there, without opening one.
-
-    Raises:
-        UserError: they are not, are not those of CIFAR-10's classes, or are too few; or the
-            configuration asks for another resolution.
-    """
+    """See that the images are there, without opening one. Raises a UserError if they are not, are
+    of other classes or too few, or if the configuration asks for another resolution."""
     check_side(config, _SIDE, "the images of CIFAR-10")
-    path = _named(config.path)
-    batches = _batches_folder(path)
+    path, batches = _found(config)
     if batches is None:
         check_held_out(config.held_out, len(_class_folders(path).entries()))
     else:
@@ -63,10 +57,9 @@ def check(config: DataConfig) -> None:
 
 def content(config: DataConfig) -> str:
     """A hash of the files that hold the images, whichever way they are laid out."""
-    path = _named(config.path)
+    path, batches = _found(config)
     if path.is_file():
         return hash_of_files([("", path)])
-    batches = _batches_folder(path)
     names, folder = (walk_images(path).names, path) if batches is None else (BATCHES, batches)
     return hash_of_files((name, folder / name) for name in names)
 
@@ -75,24 +68,19 @@ def load(config: DataConfig) -> DataSet:
     """The training images, some of them held out, drawn evenly from the classes.
 
     They are read from `data.path` or, if that is null, from the environment variable
-    HARNESS_CIFAR10. Decoding the images of a zip takes about ten seconds.
-
-    Raises:
-        UserError: the images are not there, are not those of CIFAR-10's classes, cannot be read, or
-            are too few; or the configuration asks for another resolution.
+    HARNESS_CIFAR10. Decoding the images of a zip takes about ten seconds. Raises a UserError as
+    `check` does, or if an image cannot be read.
     """
     check(config)
-    path = _named(config.path)
-    batches = _batches_folder(path)
-    if batches is None:
-        found = read_class_folders(_class_folders(path), _SIDE)
-    else:
-        found = read_batches(batches)
-    return hold_out(found, config.held_out, "CIFAR-10")
+    path, batches = _found(config)
+    images = read_batches(batches) if batches else read_class_folders(_class_folders(path), _SIDE)
+    return hold_out(images, config.held_out, "CIFAR-10")
 
 
-def _named(path: str | None) -> Path:
-    given, key = (path, "data.path") if path else (os.environ.get(ENVIRONMENT), ENVIRONMENT)
+def _found(config: DataConfig) -> tuple[Path, Path | None]:
+    """What is named, and the folder with torchvision's files, if it is one or holds one."""
+    key = "data.path" if config.path else ENVIRONMENT
+    given = config.path or os.environ.get(ENVIRONMENT)
     if not given:
         raise UserError(
             f"CIFAR-10 is not there: data.path is null and {ENVIRONMENT} is not set; {_GET_IT}"
@@ -100,13 +88,8 @@ def _named(path: str | None) -> Path:
     source = given_path(given, key)
     if not source.exists():
         raise UserError(f"CIFAR-10 is not there: {key} names {source}; {_GET_IT}")
-    return source
-
-
-def _batches_folder(source: Path) -> Path | None:
-    """The folder with torchvision's files, if this is one or holds one."""
     folders = (source / FOLDER, source)
-    return next((folder for folder in folders if (folder / BATCHES[0]).is_file()), None)
+    return source, next((folder for folder in folders if (folder / BATCHES[0]).is_file()), None)
 
 
 def _class_folders(path: Path) -> Source:
@@ -126,11 +109,8 @@ def _class_folders(path: Path) -> Source:
 
 
 def check_originals(folder: Path) -> None:
-    """See that the files beside `data_batch_1` are CIFAR-10's own, by their MD5.
-
-    Raises:
-        UserError: a file is missing, or is not the original.
-    """
+    """See that the files beside `data_batch_1` are CIFAR-10's own, by their MD5. Raises a UserError
+    if a file is missing, or is not the original."""
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
 
@@ -150,9 +130,6 @@ def read_batches(folder: Path) -> LabelledImages:
     """The training images of the original files beside `data_batch_1`, in the order of the files.
 
     They are pickles, which could run any code, and are opened only if they are the originals.
-
-    Raises:
-        UserError: a file is missing, or is not the original.
     """
     from torchvision.datasets import CIFAR10
 
@@ -180,9 +157,7 @@ def open_class_folders(path: Path) -> Source:
 def read_class_folders(source: Source, side: int) -> LabelledImages:
     """Read square images, all of `side` pixels a side, as RGB; transparency is dropped.
 
-    Raises:
-        UserError: there are none, or some lie in no class folder; or some cannot be read or have
-            another size, with the first of them and the number of all.
+    Raises a UserError with the first of those that cannot be read or have another size.
     """
     entries = source.entries()
     pixels = np.empty((len(entries), side, side, 3), dtype=np.uint8)

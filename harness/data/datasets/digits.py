@@ -15,11 +15,8 @@ from harness.data.images import DataSet, LabelledImages
 
 
 def check(config: DataConfig) -> None:
-    """See that the configuration fits the digits, which are always there.
-
-    Raises:
-        UserError: it asks for another resolution, or for more held-out images than there are.
-    """
+    """See that the configuration fits the digits, which are always there. Raises a UserError if it
+    asks for another resolution, or for more held-out images than there are."""
     check_side(config, 8, "the digits")
     check_held_out(config.held_out, 1797)
 
@@ -29,11 +26,8 @@ def content(config: DataConfig) -> None:
 
 
 def load(config: DataConfig) -> DataSet:
-    """The digits, held-out images drawn evenly from the classes.
-
-    Raises:
-        UserError: it asks for another resolution, or for more held-out images than there are.
-    """
+    """The digits, held-out images drawn evenly from the classes. Raises a UserError if it asks for
+    another resolution, or for more held-out images than there are."""
     from sklearn.datasets import load_digits
 
     check(config)

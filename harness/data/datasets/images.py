@@ -26,10 +26,8 @@ _ENCODE = "python -m harness data encode IMAGES LATENTS --manifest MANIFEST --au
 def check(config: DataConfig) -> None:
     """See that images, manifest and latents are there and fit one another and the configuration.
 
-    Sizes of all images are compared with the manifest; contents are when an image is read.
-
-    Raises:
-        UserError: something is missing or does not fit.
+    Sizes of all images are compared with the manifest; contents are when an image is read. Raises a
+    UserError if something is missing or does not fit.
     """
     images = _named(config.path, "data.path", "the images", "a folder, archive or shards")
     cache = _cache(config)
@@ -51,9 +49,7 @@ def load(config: DataConfig) -> DataSet:
     """The images of the manifest, some of them held out, drawn evenly from the classes.
 
     With latents, images are looked at only when they are measured, and their sizes compared then.
-
-    Raises:
-        UserError: something is missing or does not fit, or too few images would be left.
+    Raises a UserError if something is missing or does not fit, or too few images would be left.
     """
     images = _named(config.path, "data.path", "the images", "a folder, archive or shards")
     cache = _cache(config)

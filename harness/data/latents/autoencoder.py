@@ -20,7 +20,6 @@ from harness.machine.files import given_path, read_json
 from models.errors import UserError, one_line
 
 CONFIG = "config.json"
-
 _WEIGHTS = "diffusion_pytorch_model"
 
 _DOWNLOADED = (
@@ -68,27 +67,17 @@ class Autoencoder(LatentSpace):
     device: torch.device
 
     def encode(self, images: Tensor) -> Tensor:
-        """What is to know of the latents of images, unscaled.
-
-        Args:
-            images: (B, 3, H, W) uint8, on any device.
-
-        Returns:
-            (B, C', h, w) float32: mean and log-variance if it is stochastic, or the latent.
-        """
+        """Of images (B, 3, H, W) uint8, on any device, the mean and log-variance, or the latent if
+        it is not stochastic, (B, C', h, w) float32, unscaled."""
         with _exact_arithmetic():
             encoded = self.network.encode(to_network(images.to(self.device)))
         return _KINDS[self.class_name].moments(encoded)
 
     def decode(self, latents: Tensor, batch_size: int = 16) -> Tensor:
-        """Images, (B, 3, H, W) uint8, of latents as a network sees them.
+        """Images, (B, 3, H, W) uint8, of latents (B, C, h, w) as a network sees them.
 
-        Args:
-            latents: (B, C, h, w), scaled and shifted, on any device.
-            batch_size: images decoded at once, whatever B is, so that memory is bounded.
-
-        Raises:
-            UserError: a pixel is not finite.
+        Only `batch_size` of them are decoded at once, so that memory is bounded. Raises a UserError
+        if a pixel is not finite.
         """
         return torch.cat([self._decode(part) for part in latents.split(batch_size)])
 
@@ -116,10 +105,8 @@ def _exact_arithmetic() -> Iterator[None]:
 def load_autoencoder(name: str, device: torch.device | str) -> Autoencoder:
     """A pretrained autoencoder in evaluation mode. Nothing in its files is executed.
 
-    Args:
-        name: a folder in diffusers' layout; or `OWNER/NAME` on the hub, with `/FOLDER` behind it
-            if the repository holds more than the autoencoder.
-        device: where it computes.
+    `name` is a folder in diffusers' layout; or `OWNER/NAME` on the hub, with `/FOLDER` behind it
+    if the repository holds more than the autoencoder.
 
     Raises:
         UserError: it is not there, is of a class that is not known, or its weights are damaged,
@@ -156,10 +143,18 @@ def load_autoencoder(name: str, device: torch.device | str) -> Autoencoder:
             "download or copy it again"
         )
     network = network.float().eval().requires_grad_(False)
-    facts = _facts(network.config, kind, folder)
-    identity = _identity(described, network.state_dict())
+    config = network.config
+    _check_config(config, folder)
     return Autoencoder(
-        identity, class_name, *facts, kind.stochastic, network.to(device), torch.device(device)
+        identity=_identity(described, network.state_dict()),
+        class_name=class_name,
+        latent_channels=config["latent_channels"],
+        downsampling=2 ** (len(config[kind.blocks]) - 1),
+        scaling_factor=float(config["scaling_factor"]),
+        shift_factor=float(config.get("shift_factor") or 0.0),
+        stochastic=kind.stochastic,
+        network=network.to(device),
+        device=torch.device(device),
     )
 
 
@@ -228,8 +223,8 @@ def _reason(error: Exception) -> str:
     return one_line(error, most=300)
 
 
-def _facts(config: Mapping[str, Any], kind: _Kind, folder: Path) -> tuple[int, int, float, float]:
-    """Channels, downsampling, scaling and shift; defaults of the class are filled in."""
+def _check_config(config: Mapping[str, Any], folder: Path) -> None:
+    """See that latents can be scaled; defaults of the class are filled in."""
     for key in ("latents_mean", "latents_std"):
         if config.get(key) is not None:
             raise UserError(
@@ -241,9 +236,6 @@ def _facts(config: Mapping[str, Any], kind: _Kind, folder: Path) -> tuple[int, i
     scaling = config["scaling_factor"]
     if not isinstance(scaling, int | float) or not 0 < scaling < float("inf"):
         raise UserError(f"{folder / CONFIG} has scaling_factor {scaling}: expected above 0")
-    downsampling = 2 ** (len(config[kind.blocks]) - 1)
-    shift = config.get("shift_factor")
-    return config["latent_channels"], downsampling, float(scaling), float(shift or 0.0)
 
 
 def _identity(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
@@ -30,7 +29,6 @@ DESCRIPTION, MANIFEST = "cache.json", "manifest.json"
 StorageType: TypeAlias = Literal["float16", "float32"]
 
 STORAGE: dict[StorageType, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
-
 GREATEST_RESOLUTION = 8192
 """Pixels a side: whatever is larger is a slip, and would ask for more memory than there is."""
 
@@ -58,11 +56,8 @@ class LatentSpace:
     """Whether it gives mean and log-variance of a latent, or the latent itself."""
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
-        """C, h and w of the latent of a square image.
-
-        Raises:
-            UserError: the side is not a multiple of the downsampling, or is too large.
-        """
+        """C, h and w of the latent of a square image. Raises a UserError if the side is not a
+        multiple of the downsampling, or is too large."""
         if not 1 <= resolution <= GREATEST_RESOLUTION or resolution % self.downsampling:
             raise UserError(
                 f"the resolution is {resolution}, but this {self.class_name} needs a multiple of "
@@ -72,11 +67,8 @@ class LatentSpace:
         return self.latent_channels, side, side
 
     def moments_shape(self, resolution: int) -> tuple[int, int, int]:
-        """C', h and w of what is encoded: C' is 2C if the autoencoder is stochastic, else C.
-
-        Raises:
-            UserError: the side is not a multiple of the downsampling, or is too large.
-        """
+        """C', h and w of what is encoded: C' is 2C if the autoencoder is stochastic, else C. Raises
+        a UserError if the side is not a multiple of the downsampling, or is too large."""
         channels, rows, columns = self.latent_shape(resolution)
         return channels * (2 if self.stochastic else 1), rows, columns
 
@@ -122,22 +114,13 @@ class CacheDescription(BaseModel):
     @property
     def identity(self) -> str:
         """SHA-256 of everything that can change a latent, in hex."""
-        facts = (
-            self.format,
-            self.manifest_hash,
-            self.resolution,
-            self.decoding,
-            self.dtype,
-            asdict(self.autoencoder),
-        )
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        made = (self.format, self.manifest_hash, self.resolution, self.decoding, self.dtype)
+        text = json.dumps((*made, asdict(self.autoencoder)), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def check_same(self, wanted: CacheDescription, folder: Path) -> None:
         """See that latents made as `wanted` belong into this cache. Shards may be of any size.
-
-        Raises:
-            UserError: they do not, with both values of each difference.
-        """
+        Raises a UserError if they do not, with both values of each difference."""
         ours, theirs = (
             {
                 "the manifest": facts.manifest_hash,
@@ -148,12 +131,11 @@ class CacheDescription(BaseModel):
             }
             for facts in (self, wanted)
         )
-        differences = [
+        if differences := [
             f"{name} {_shown(ours[name])} instead of {_shown(theirs[name])}"
             for name in ours
             if ours[name] != theirs[name]
-        ]
-        if differences:
+        ]:
             raise UserError(
                 f"{folder} holds latents of {', '.join(differences)}: name an empty folder, or "
                 "encode as they were begun"
@@ -161,11 +143,8 @@ class CacheDescription(BaseModel):
 
 
 def read_description(folder: Path) -> CacheDescription:
-    """The description in the folder of a cache.
-
-    Raises:
-        UserError: there is none, or it is damaged or of another format.
-    """
+    """The description in the folder of a cache. Raises a UserError if there is none, or it is
+    damaged or of another format."""
     path = folder / DESCRIPTION
     if not path.is_file():
         raise UserError(
@@ -189,28 +168,21 @@ def _shown(value: object) -> str:
 
 
 class Sharding:
-    """Images in shards, by their ids alone: the order in which they are listed does not matter.
+    """N images in shards, by their ids alone: the order in which they are listed does not matter.
 
-    Args:
-        ids: of N images, by row of the manifest.
-        shards: how many.
+    Attributes:
+        shard: of each row of the manifest, (N,).
+        place: of each row within its shard, (N,).
+        sizes: images in each shard.
+        rows: in each shard, sorted by id.
     """
-
-    sizes: tuple[int, ...]
-    """Images in each shard."""
-    rows: tuple[NDArray[np.int64], ...]
-    """The rows in each shard, sorted by id."""
-    shard: NDArray[np.int64]
-    """The shard of each row, (N,)."""
-    place: NDArray[np.int64]
-    """The place of each row within its shard, (N,)."""
 
     def __init__(self, ids: Sequence[str], shards: int) -> None:
         numbers = [_shard_of(image_id, shards) for image_id in ids]
         by_shard = sorted(range(len(ids)), key=lambda row: (numbers[row], ids[row]))
         order = np.array(by_shard, dtype=np.int64)
         self.shard = np.array(numbers, dtype=np.int64)
-        self.sizes = tuple(np.bincount(self.shard, minlength=shards).tolist())
+        self.sizes: tuple[int, ...] = tuple(np.bincount(self.shard, minlength=shards).tolist())
         self.rows = tuple(np.split(order, np.cumsum(self.sizes)[:-1]))
         self.place = np.empty_like(self.shard)
         self.place[order] = np.concatenate([np.arange(size) for size in self.sizes])
@@ -222,13 +194,10 @@ def _shard_of(image_id: str, shards: int) -> int:
 
 
 class LatentCache:
-    """Latents of the images of a manifest, and of their mirror images.
+    """Latents of the images of a manifest, by its rows, and of their mirror images.
 
-    Rows are those of the manifest. Shards are opened when they are needed, in each process for
-    itself: it can be pickled, and forked at any time.
-
-    Raises:
-        UserError: the description's shards are not those of the manifest.
+    Shards are opened when they are needed, in each process for itself: it can be pickled, and
+    forked at any time. Raises a UserError if the shards are not those of the manifest.
     """
 
     def __init__(self, folder: Path, description: CacheDescription, manifest: Manifest) -> None:
@@ -254,12 +223,10 @@ class LatentCache:
 
     @property
     def space(self) -> LatentSpace:
-        """What the autoencoder says of its latents."""
         return self.description.autoencoder
 
     @property
     def resolution(self) -> int:
-        """Pixels a side of the images."""
         return self.description.resolution
 
     @property
@@ -275,13 +242,8 @@ class LatentCache:
         return tuple(number for number, size in sizes if size and shard_name(number) not in present)
 
     def moments(self, row: int, mirrored: bool) -> Tensor:
-        """What is stored of an image or of its mirror image, (C', h, w) float32, unscaled.
-
-        It is mean and log-variance if the autoencoder is stochastic, or else the latent.
-
-        Raises:
-            UserError: its shard is missing, damaged or of something else.
-        """
+        """What is stored of an image or of its mirror image, (C', h, w) float32, unscaled: mean and
+        log-variance, or the latent. Raises a UserError if its shard is missing or damaged."""
         shard = self.open_shard(int(self.sharding.shard[row]))
         return shard.moments(int(self.sharding.place[row]), mirrored)
 
@@ -292,11 +254,8 @@ class LatentCache:
         return ShardFacts(ids, self.space.identity, self.description.manifest_hash, self.identity)
 
     def open_shard(self, number: int) -> Shard:
-        """A shard, opened once and checked then.
-
-        Raises:
-            UserError: it is missing, cut short, or not what it should be.
-        """
+        """A shard, opened once and checked then. Raises a UserError if it is missing, cut short, or
+        not what it should be."""
         if number not in self._open:
             self._open[number] = Shard(
                 self.folder / shard_name(number),
@@ -308,11 +267,8 @@ class LatentCache:
 
 
 def open_cache(folder: Path) -> LatentCache:
-    """The cache in a folder, complete or not.
-
-    Raises:
-        UserError: there is none, or its description and its manifest do not fit.
-    """
+    """The cache in a folder, complete or not. Raises a UserError if there is none, or if its
+    description and its manifest do not fit."""
     description = read_description(folder)
     manifest = read_manifest(folder / MANIFEST)
     if manifest.hash != description.manifest_hash:

@@ -62,9 +62,7 @@ from models.errors import UserError, one_line
 LOCKS = ".locks"
 """A folder with a file for each shard that was worked on; the kernel frees a lock whose holder
 dies, and the files stay, as removing one could let two processes hold the same lock."""
-
 _POLL_SECONDS = 0.5
-
 _WORKER = "harness.data.latents.encode:encode_part"
 
 
@@ -165,12 +163,8 @@ def encode(
 ) -> Encoded:
     """Encode all images and their mirror images, going on where earlier calls stopped.
 
-    Args:
-        source: of the images, as `spec` names it, opened.
-        manifest: which of them, read.
-        autoencoder: that encodes, loaded.
-        spec: the folder, and how to encode.
-        on_progress: told the images that are done, by all processes, and the number of all.
+    Source, manifest and autoencoder are those that `spec` names, opened; `on_progress` is told the
+    images that are done, by all processes, and the number of all.
 
     Raises:
         UserError: the folder holds something else or cannot be written to; an image is missing, is
@@ -194,11 +188,8 @@ def encode(
 
 
 def describe(manifest: Manifest, autoencoder: LatentSpace, spec: EncodeSpec) -> CacheDescription:
-    """What a new cache says of itself.
-
-    Raises:
-        UserError: the resolution does not fit the autoencoder.
-    """
+    """What a new cache says of itself. Raises a UserError if the resolution does not fit the
+    autoencoder."""
     autoencoder.latent_shape(spec.resolution)
     ids = [image.id for image in manifest.images]
     facts = {field.name: getattr(autoencoder, field.name) for field in fields(LatentSpace)}
@@ -222,10 +213,8 @@ def begin_cache(
     """The cache in a folder: a new one, or the one that is there, which keeps its own shards.
 
     Any number of processes may begin at once; if they want different things, one wins. What
-    `on_progress` raises ends the wait for another one.
-
-    Raises:
-        UserError: the folder holds something else, and nothing was written.
+    `on_progress` raises ends the wait for another one. Raises a UserError if the folder holds
+    something else, before anything is written.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: name a folder for the latents")

@@ -48,11 +48,7 @@ class ShardFacts:
         return json.dumps(asdict(self), sort_keys=True)
 
     def check_same(self, found: dict[str, Any], path: Path) -> None:
-        """See that a file's metadata are these.
-
-        Raises:
-            UserError: they are not.
-        """
+        """See that a file's metadata are these. Raises a UserError if they are not."""
         for name in ("autoencoder", "manifest", "cache"):
             expected, other = getattr(self, name), found.get(name)
             if other != expected:
@@ -65,13 +61,8 @@ class ShardFacts:
 
 
 def write_shard(path: Path, facts: ShardFacts, moments: Tensor) -> None:
-    """Write a shard atomically.
-
-    Args:
-        path: the file.
-        facts: of its N images.
-        moments: (N, 2, C', h, w) in the type they are stored in; [:, 1] is of the mirror images.
-    """
+    """Write a shard of N images atomically; `moments` are (N, 2, C', h, w) in the type that they
+    are stored in, and [:, 1] is of the mirror images."""
     moments = moments.contiguous()
     digests = np.array([[_digest(row) for row in pair] for pair in moments.numpy()])
     tensors = {_MOMENTS: moments, _DIGESTS: torch.from_numpy(digests)}
@@ -82,14 +73,8 @@ def write_shard(path: Path, facts: ShardFacts, moments: Tensor) -> None:
 class Shard:
     """A shard that is mapped into memory, so that only the rows asked for are read.
 
-    Args:
-        path: the file.
-        facts: what it must say of itself.
-        row_shape: C', h, w.
-        dtype: of what is stored.
-
-    Raises:
-        UserError: it is missing, cut short, or not what it should be.
+    It must say `facts` of itself and hold rows of `row_shape`, C', h and w, in `dtype`. Raises a
+    UserError if it does not, is missing or is cut short.
     """
 
     def __init__(
@@ -117,11 +102,8 @@ class Shard:
             raise UserError(f"{path} holds {stored} instead of {expected}: {_MEND}")
 
     def moments(self, place: int, mirrored: bool) -> Tensor:
-        """What is stored of an image or its mirror image, (C', h, w) float32, as a copy.
-
-        Raises:
-            UserError: it is not what was written.
-        """
+        """What is stored of an image or its mirror image, (C', h, w) float32, as a copy. Raises a
+        UserError if it is not what was written."""
         row: Tensor = self._moments[place, int(mirrored)]
         if not np.array_equal(_digest(row.numpy()), self._digests[place, int(mirrored)]):
             raise UserError(

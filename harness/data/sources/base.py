@@ -30,15 +30,15 @@ _NO_TEXT = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One encoded image file."""
+    """One encoded image file: its id, the index of its class in `class_ids`, and its bytes.
+
+    Ids are unique in a source, and `CLASS/NAME` in folders, zips and ImageNet's tar alike, so that
+    the same images have the same ids whatever they are packed in.
+    """
 
     id: str
-    """Unique in its source. `CLASS/NAME` in folders, zips and ImageNet's tar alike, so that the
-    same images have the same ids whatever they are packed in."""
     label: int
-    """Index into the source's `class_ids`."""
     size: int
-    """Bytes of the encoded file."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,8 @@ class Source(ABC):
         return self._index.left_out
 
     def entries(self) -> Sequence[Entry]:
-        """All images, sorted by label and id; listed once, without reading an image.
-
-        Raises:
-            UserError: the source is damaged or holds no image of a class.
-        """
+        """All images, sorted by label and id; listed once, without reading an image. Raises a
+        UserError if the source is damaged or holds no image of a class."""
         return self._index.entries
 
     def read(self, entry_id: str) -> bytes:
@@ -146,11 +143,8 @@ def index_entries(
     wrapping: str = "",
     left_out: str = "",
 ) -> EntryIndex:
-    """Sort N entries and their places, which are in any order.
-
-    Raises:
-        UserError: an id is there twice, a name is not text, or a class has no image.
-    """
+    """Sort N entries and their places, which are in any order. Raises a UserError if an id is there
+    twice, a name is not text, or a class has no image."""
     filled = {entry.label for entry in found}
     empty = [name for label, name in enumerate(class_ids) if label not in filled]
     if empty:

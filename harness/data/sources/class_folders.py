@@ -57,11 +57,8 @@ def index_class_folders(
 ) -> EntryIndex:
     """Arrange images into classes by folders: `CLASS/IMAGE`, at the top or below others.
 
-    Args:
-        source: named in messages.
-        files: in any order, other files than images too.
-        folders: that are really there: a class without an image is found here.
-        left_out: what was left out before; what is left out here is added.
+    `files` are in any order, other files than images too; `folders` are really there, so that a
+    class without an image is found; what is left out here is added to `left_out`.
 
     Raises:
         UserError: there is no image, one lies in no class folder, a class has none, or a path is

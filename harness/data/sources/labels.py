@@ -86,11 +86,8 @@ _NUMBERED = re.compile(r"(.*?)(\d+)-of-(\d+)")
 def training_files(folder: Path, files: Sequence[Path]) -> tuple[Path, ...]:
     """All but the files that are named after a split for validation or test, sorted by name.
 
-    If only one split is there, it is taken, whichever it is.
-
-    Raises:
-        UserError: there are several splits, but none for training; or, by the numbers in their
-            names, files are missing.
+    If only one split is there, it is taken, whichever it is. Raises a UserError if there are
+    several, but none for training; or if files are missing, by the numbers in their names.
     """
     split_of = {path: _split(path.name) for path in files}
     splits = set(split_of.values()) - {None}

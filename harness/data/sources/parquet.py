@@ -102,9 +102,9 @@ class ParquetSource(Source):
         self._groups = RowGroups()
 
     def _list(self) -> EntryIndex:
-        names = [_class_names(file) for file in self.files]
-        for file, others in zip(self.files, names, strict=True):
-            if others != names[0]:
+        names = _class_names(self.files[0])
+        for file in self.files[1:]:
+            if _class_names(file) != names:
                 raise UserError(
                     f"{file} names other classes than {self.files[0]}: name files of one data set"
                 )
@@ -118,7 +118,7 @@ class ParquetSource(Source):
                 found.append(LabelledEntry(entry_id, label, size, (number, group, row)))
         if not found:
             raise UserError(f"{self.path} holds no image: expected rows with an image and a label")
-        return index_labelled(self, names[0], found)
+        return index_labelled(self, names, found)
 
     def _content(self, entry: Entry, place: Sequence[int]) -> bytes:
         number, group, row = place
@@ -162,10 +162,11 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
     with _opened(path) as file:
         schema = file.schema_arrow
     kinds = {field.name: field.type for field in schema}
+    image, label = kinds.get(_IMAGE), kinds.get(_LABEL)
     twice = [name for name in (_IMAGE, _LABEL) if schema.names.count(name) > 1]
     if twice:
         raise UserError(f"{path} has several columns {twice[0]}, but expected one")
-    if not (_is_image(kinds.get(_IMAGE)) and _is_label(kinds.get(_LABEL))):
+    if image is None or label is None or not (_is_image(image) and pa.types.is_integer(label)):
         found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         raise UserError(
             f"{path} has the columns {found}, but expected {_IMAGE} (binary, or a struct with "
@@ -180,15 +181,10 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
     return tuple(names) if is_list else None
 
 
-def _is_image(kind: pa.DataType | None) -> bool:
-    if kind is not None and pa.types.is_struct(kind):
-        index = kind.get_field_index("bytes")
-        kind = kind.field(index).type if index >= 0 else None
-    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_label(kind: pa.DataType | None) -> bool:
-    return kind is not None and pa.types.is_integer(kind)
+def _is_image(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind) and (index := kind.get_field_index("bytes")) >= 0:
+        kind = kind.field(index).type
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 @contextmanager

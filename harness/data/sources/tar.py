@@ -45,10 +45,8 @@ _IMAGES, _LABELS = ("jpg", "png", "jpeg", "webp"), ("cls", "json")
 
 _LOOKED_AT = 64
 """Files at the beginning of a tar that tell its kind."""
-
 _LONGEST_READ = 2**20
 """Bytes. A header claims any length; none that means something is as long."""
-
 _LARGEST_LABEL = 2**20
 """Bytes of a file that labels an image."""
 
@@ -121,9 +119,7 @@ def tar_members(
     """All files and folders, in the order of the archive.
 
     A tar within a tar begins at `start`, has `size` bytes, and is called `inner` in messages.
-
-    Raises:
-        UserError: it is damaged or cut off, or has links or sparse files.
+    Raises a UserError if it is damaged or cut off, or has links or sparse files.
     """
     what = f"{path}" if inner is None else f"{inner} in {path}"
     cut_off = UserError(

@@ -29,6 +29,7 @@ from harness.data.sources import open_source
 from harness.processes.progress import ignore_progress
 from models.errors import UserError
 from models.randomness import generator
+from tests.support.latents import encode_spec
 
 RESOLUTION = 16
 CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ def manifest_of(images: Path, path: Path) -> Path:
         class_ids=None,
         classes=None,
         per_class=None,
-        seed=None,
+        seed=0,
         names={},
         processes=1,
         strict=True,
@@ -124,13 +125,12 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepared
 
 
-def encode_into(prepared: Prepared, folder: Path, autoencoder: Path, **changes: Any) -> None:
+def encode_into(prepared: Prepared, folder: Path, autoencoder: Path) -> None:
     encode(
         open_source(prepared.images),
         read_manifest(prepared.manifest),
         load_autoencoder(str(autoencoder), CPU),
-        folder,
-        **{"resolution": RESOLUTION, "images_per_shard": 5, "dtype": "float32", **changes},
+        encode_spec(folder, resolution=RESOLUTION, images_per_shard=5, dtype="float32"),
     )
 
 
