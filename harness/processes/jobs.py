@@ -52,7 +52,8 @@ class JobResult:
 
     `caused_by_user` tells a `UserError` from a fault of the program or the machine. `stopped` says
     how far a job came that was asked to stop; the next one of the same folder goes on from there.
-    `lost_touch` tells that it failed because of another process.
+    `lost_touch` tells that it failed because of another process, `died` that its worker
+    ended without a word.
     `seconds` is the wall time from handing the job to a worker to its end, the worker's start
     included.
     """
@@ -65,6 +66,7 @@ class JobResult:
     caused_by_user: bool = False
     stopped: str | None = None
     lost_touch: bool = False
+    died: bool = False
 
     @property
     def ok(self) -> bool:

@@ -6,12 +6,23 @@ worker runs one job at a time; a worker that dies takes only its job with it.
 
 from __future__ import annotations
 
+import math
+import os
 import selectors
 import signal
+import subprocess
+import sys
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from pathlib import Path
+from types import TracebackType
 
+from harness.machine.environment import ROOT, THREAD_VARIABLES
 from harness.machine.gpus import visible_gpus
+from harness.machine.place import TASK_VARIABLES
 from harness.processes.jobs import (
     Job,
     JobEnded,
@@ -22,12 +33,14 @@ from harness.processes.jobs import (
     JobStarted,
 )
 from harness.processes.progress import Progress
-from harness.processes.signals import Interrupted, stop_on_signals
-from harness.processes.worker import Message, encode
-from harness.processes.worker_process import WorkerProcess, WorkerSettings, describe_exit
+from harness.processes.signals import INTERRUPTING, Interrupted, StopRequest, stop_on_signals
+from harness.processes.worker import encode, receive, send
 
 GRACE_SECONDS = 5.0
+"""For the clean-up of a worker that is told to end."""
 POLL_SECONDS = 0.1
+
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def run_jobs(
@@ -44,7 +57,7 @@ def run_jobs(
     Args:
         jobs: their keys must differ and their payloads be writable as JSON.
         target: "package.module:function", imported in the worker and called as
-            `function(payload, report)`; what it returns must be writable as JSON.
+            `function(payload, report, stop)`; what it returns must be writable as JSON.
         workers: how many jobs run at once at most.
         threads_per_worker: CPU threads of each worker.
         on_event: called in this thread; what it raises stops all jobs.
@@ -59,136 +72,269 @@ def run_jobs(
             signal kills them at once. Either way no worker is left.
         TypeError, ValueError: a key occurs twice, a number is below 1, a payload is not JSON.
     """
-    keys = [job.key for job in jobs]
-    if len(set(keys)) < len(keys):
+    if len({job.key for job in jobs}) < len(jobs):
         raise ValueError("two jobs have the same key")
     if workers < 1 or threads_per_worker < 1:
         raise ValueError("workers and threads_per_worker must be at least 1")
     for job in jobs:
         encode(job.payload)
     if gpus is None:
-        slots: list[str | None] = list(visible_gpus()) or [None]
+        own: list[dict[str, str]] = [{GPUS_VARIABLE: gpu} for gpu in visible_gpus()] or [{}]
     else:
-        slots = list(gpus) or [""]
-    settings = WorkerSettings(target, threads_per_worker)
-    pool = _Pool(jobs, settings, [slots[i % len(slots)] for i in range(workers)], on_event)
-    return pool.run()
+        own = [{GPUS_VARIABLE: gpu} for gpu in gpus or ("",)]
+    slots = [own[number % len(own)] for number in range(workers)]
+    with stop_on_signals() as stop, Pool(jobs, target, threads_per_worker, slots, on_event) as pool:
+        try:
+            for _ in pool.turns(stop):
+                pass
+        finally:
+            stop.ignore_second()
+    if stop.requested:
+        raise Interrupted(stop.number)
+    return [pool.results[job.key] for job in jobs]
 
 
-class _Pool:
-    """One call of `run_jobs`. `slot_gpus` has an entry for each worker that may run at once."""
+class Pool:
+    """A context in which jobs run, without a worker left at its end.
+
+    Args:
+        jobs: their keys must differ.
+        target: "package.module:function".
+        threads: CPU threads of each worker.
+        slots: for each worker that may run at once, variables of its environment.
+        on_event: called in this thread.
+    """
 
     def __init__(
         self,
         jobs: Sequence[Job],
-        settings: WorkerSettings,
-        slot_gpus: Sequence[str | None],
+        target: str,
+        threads: int,
+        slots: Sequence[Mapping[str, str]],
         on_event: Callable[[JobEvent], None],
     ) -> None:
-        self._jobs = jobs
-        self._settings = settings
-        self._slot_gpus = slot_gpus
+        self.results: dict[str, JobResult] = {}
+        """By the jobs' keys, in the order in which they ended."""
+        self._target = target
+        self._threads = threads
+        self._slots = slots
         self._on_event = on_event
         self._pending = deque(jobs)
-        self._results: dict[str, JobResult] = {}
-        self._workers: list[WorkerProcess] = []
+        self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
 
-    def run(self) -> list[JobResult]:
-        with stop_on_signals() as stop, self._selector:
-            asked = False
-            try:
-                while self._pending or self._workers:
-                    if stop.requested and not asked:
-                        self._ask_to_stop(stop.number)
-                        asked = True
-                    self._hand_out()
-                    self._receive()
-                    self._remove_ended()
-            finally:
-                stop.ignore_second()
-                for worker in self._workers:
-                    worker.close()
-            if stop.requested:
-                raise Interrupted(stop.number)
-        return [self._results[job.key] for job in self._jobs]
+    def __enter__(self) -> Pool:
+        return self
 
-    def _ask_to_stop(self, number: signal.Signals) -> None:
-        """Lets the running jobs save and stop; no further one is begun."""
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self._workers:
+            worker.close()
+        self._selector.close()
+
+    def turns(self, stop: StopRequest) -> Iterator[None]:
+        """Work until all jobs and workers have ended; the caller has a turn ten times a second.
+
+        Once `stop` is requested, the running jobs are asked to save and stop, and no further one
+        begins.
+        """
+        asked = False
+        while self._pending or self._workers:
+            if stop.requested and not asked:
+                asked = True
+                running = self._interrupt(stop.reason or "")
+                self._on_event(JobsInterrupted(running))
+            self._hand_out()
+            self._receive()
+            self._remove_ended()
+            yield
+
+    def dismiss(self) -> None:
+        """Ask all jobs to stop, and give their workers a moment to clean up."""
+        self._interrupt(signal.SIGTERM.name)
+        for worker in self._workers:
+            worker.ask_to_end()
+
+    def _interrupt(self, reason: str) -> tuple[str, ...]:
+        """Begins no further job, and asks the running ones to stop; their keys."""
         self._pending.clear()
-        running = [worker for worker in self._workers if worker.job is not None]
-        for worker in running:
-            worker.interrupt(number.name)
-        self._on_event(JobsInterrupted(tuple(worker.job.key for worker in running if worker.job)))
+        running = [(worker, worker.job.key) for worker in self._workers if worker.job is not None]
+        for worker, _ in running:
+            send(worker.connection, {"interrupt": reason})
+        return tuple(key for _, key in running)
 
     def _hand_out(self) -> None:
         """Gives the next jobs to idle workers, or to new ones where there is room."""
         while self._pending:
             worker = next((worker for worker in self._workers if worker.idle), None)
-            if worker is None:
-                taken = {worker.slot for worker in self._workers}
-                free = [slot for slot in range(len(self._slot_gpus)) if slot not in taken]
-                if not free:
-                    return
+            taken = {worker.slot for worker in self._workers}
+            free = [slot for slot in range(len(self._slots)) if slot not in taken]
+            if worker is None and not free:
+                return
             job = self._pending.popleft()
             self._on_event(JobStarted(job.key))
             try:
                 job.log_path.parent.mkdir(parents=True, exist_ok=True)
-                if worker is None:
-                    worker = self._start_worker(free[0], job)
+                (worker or self._start_worker(free[0], job.log_path)).start(job)
             except OSError as error:
                 self._end(JobResult(job.key, job.log_path, 0.0, reason=f"cannot start: {error}"))
-            else:
-                worker.start(job)
         for worker in self._workers:
             if worker.idle:
-                worker.ask_to_end(GRACE_SECONDS)
+                worker.ask_to_end()
 
-    def _start_worker(self, slot: int, job: Job) -> WorkerProcess:
-        worker = WorkerProcess(slot, self._settings, self._slot_gpus[slot], job.log_path)
+    def _start_worker(self, slot: int, log: Path) -> _Worker:
+        environment = worker_environment(self._threads, self._slots[slot])
+        worker = _Worker(slot, self._target, self._threads, environment, log)
         self._workers.append(worker)
         self._selector.register(worker.connection, selectors.EVENT_READ, worker)
         return worker
 
     def _receive(self) -> None:
         for key, _ in self._selector.select(POLL_SECONDS):
-            worker: WorkerProcess = key.data
-            self._handle(worker, worker.inbox.drain())
-            if worker.inbox.closed:
-                self._selector.unregister(worker.connection)
-                worker.expect_end(GRACE_SECONDS)
+            self._listen(key.data)
 
-    def _handle(self, worker: WorkerProcess, messages: Sequence[Message]) -> None:
-        for message in messages:
-            job = worker.job
-            if job is None:
+    def _listen(self, worker: _Worker) -> None:
+        """Handle what a worker has said."""
+        while worker.connected and worker.connection.poll():
+            message = receive(worker.connection)
+            if message is None:
+                worker.connected = False
+                self._selector.unregister(worker.connection)
+                worker.expect_end()
+            elif worker.job is None:
                 continue
-            if "progress" in message:
-                self._on_event(JobProgressed(job.key, Progress(**message["progress"])))
-                continue
-            result = JobResult(job.key, job.log_path, worker.finish_job(), **message["ended"])
-            if message["last"]:
-                worker.ask_to_end(GRACE_SECONDS)
-            self._end(result)
+            elif "progress" in message:
+                self._on_event(JobProgressed(worker.job.key, Progress(**message["progress"])))
+            else:
+                job, seconds = worker.finish_job()
+                self._end(JobResult(job.key, job.log_path, seconds, **message["ended"]))
+                if message["last"]:
+                    worker.ask_to_end()
 
     def _remove_ended(self) -> None:
         """Reaps workers that ended, with the reason for the job they were at."""
         for worker in tuple(self._workers):
-            if worker.overdue():
+            if worker.overdue:
                 worker.kill_session()
-            code = worker.return_code()
+            code = worker.process.poll()
             if code is None:
                 continue
             worker.kill_session()
-            if not worker.inbox.closed:
+            self._listen(worker)
+            if worker.connected:
                 self._selector.unregister(worker.connection)
-                self._handle(worker, worker.inbox.drain())
             self._workers.remove(worker)
-            if (job := worker.job) is not None:
+            if worker.job is not None:
+                job, seconds = worker.finish_job()
                 reason = describe_exit(code)
-                self._end(JobResult(job.key, job.log_path, worker.finish_job(), reason=reason))
+                self._end(JobResult(job.key, job.log_path, seconds, reason=reason, died=True))
             worker.close()
 
     def _end(self, result: JobResult) -> None:
-        self._results[result.key] = result
+        self.results[result.key] = result
         self._on_event(JobEnded(result))
+
+
+class _Worker:
+    """A fresh interpreter in a session of its own, which runs one job at a time.
+
+    Started with `subprocess` rather than `multiprocessing`: the environment is the child's alone,
+    the parent's main module is not imported again, and the whole session can be killed.
+    """
+
+    def __init__(
+        self, slot: int, target: str, threads: int, environment: Mapping[str, str], log: Path
+    ) -> None:
+        """`log` receives what the worker prints before its first job.
+
+        Raises:
+            OSError: the log cannot be written, or no process can be started.
+        """
+        self.slot = slot
+        self.job: Job | None = None
+        self.connected = True
+        self._job_began = 0.0
+        self._deadline = math.inf
+        self.connection, theirs = Pipe()
+        with theirs, log.open("ab") as log_file:
+            descriptor = theirs.fileno()
+            own = [str(descriptor), str(os.getpid())]
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "harness.processes.worker", *own],
+                pass_fds=[descriptor],
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,
+                env=environment,
+            )
+        sys_path = [str(Path(entry).absolute()) for entry in sys.path]
+        settings = {"target": target, "threads": threads, "sys_path": sys_path}
+        send(self.connection, settings)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it can take a job now."""
+        return self.job is None and self._deadline == math.inf and self.process.poll() is None
+
+    @property
+    def overdue(self) -> bool:
+        return time.monotonic() > self._deadline
+
+    def start(self, job: Job) -> None:
+        self.job, self._job_began = job, time.monotonic()
+        log = str(job.log_path.absolute())
+        send(self.connection, {"job": {"payload": job.payload, "log_path": log}})
+
+    def finish_job(self) -> tuple[Job, float]:
+        """The job, from which the worker is free now, and how many seconds it took."""
+        assert self.job is not None
+        job, self.job = self.job, None
+        return job, time.monotonic() - self._job_began
+
+    def ask_to_end(self) -> None:
+        """Lets the worker end by itself once its job has."""
+        send(self.connection, {"stop": True})
+        self.expect_end()
+
+    def expect_end(self) -> None:
+        """Some seconds from now the worker is overdue, unless it is so earlier."""
+        self._deadline = min(self._deadline, time.monotonic() + GRACE_SECONDS)
+
+    def kill_session(self) -> None:
+        """SIGKILL to the worker and to all that it started. Does nothing where none is left."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Ends what is left of the worker, reaps it and frees the connection."""
+        self.kill_session()
+        self.process.wait()
+        self.connection.close()
+
+
+def worker_environment(threads: int, own: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker, which is none of the tasks that its parent may be one of.
+
+    Args:
+        threads: CPU threads.
+        own: variables of this worker alone.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in TASK_VARIABLES}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    return {**inherited, **limits, "PYTHONPATH": path, **own}
+
+
+def describe_exit(code: int) -> str:
+    """Why a worker ended in the middle of a job, from its return code (negative: the signal)."""
+    # A worker that two signals ended exits as a shell would say it.
+    number = -code if code < 0 else code - 128
+    if code >= 0 and number not in INTERRUPTING:
+        return f"worker exited with code {code} in the middle of the job"
+    reason = f"worker killed by signal {int(number)} ({signal.strsignal(number)})"
+    return f"{reason}; perhaps memory ran out" if number == signal.SIGKILL else reason

@@ -35,10 +35,9 @@ from harness.cluster.slurm.queue import (
 )
 from harness.cluster.slurm.task import TaskSpec, run_task
 from harness.config.cluster import SlurmCluster
-from harness.machine.environment import THREAD_VARIABLES
+from harness.machine.environment import ROOT, THREAD_VARIABLES
 from harness.machine.files import write_json
 from harness.processes.jobs import Job
-from harness.processes.worker_process import IMPORT_ROOT
 from models.errors import UserError
 
 STOP_SIGNAL = "USR1"
@@ -118,7 +117,7 @@ def _setup(config: SlurmCluster) -> list[str]:
         # The shell outlives the signals; the trial, which gets them as well, decides what to do.
         f"trap : {STOP_SIGNAL} USR2 TERM",
         *(f"export {name}={config.cpus_per_task}" for name in THREAD_VARIABLES),
-        f"export PYTHONPATH={shlex.quote(str(IMPORT_ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
         *config.setup,
     ]
 

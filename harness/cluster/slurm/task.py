@@ -7,7 +7,6 @@ only happen again.
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import sys
@@ -32,7 +31,12 @@ from harness.machine.place import place_from_environment
 from harness.processes.jobs import LostTouchError
 from harness.processes.progress import ignore_progress
 from harness.processes.signals import PREEMPTING, StopRequest, ignore_signal
-from harness.processes.worker import REASON_CHARACTERS, Target, redirect_output
+from harness.processes.worker import (
+    REASON_CHARACTERS,
+    import_target,
+    rank_log,
+    redirect_output,
+)
 from models.errors import Preempted, UserError, one_line
 
 MOST_LOST = 3
@@ -93,7 +97,7 @@ class _Task:
         if self._rank == 0 and not self._another_failed():
             self._write("running")
         try:
-            self._open_log()
+            redirect_output(rank_log(Path(self._spec.log), self._rank))
             self._call_target()
         except BaseException as error:
             if self._may_go_on(error):
@@ -137,19 +141,9 @@ class _Task:
                 stream.flush()
         os._exit(code)
 
-    def _open_log(self) -> None:
-        log = Path(self._spec.log)
-        if self._rank > 0:
-            log = log.with_name(f"{log.stem}-rank{self._rank}{log.suffix}")
-        redirect_output(log)
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-
     def _call_target(self) -> None:
         sys.path[:] = [*dict.fromkeys((*self._spec.sys_path, *sys.path))]
-        module, _, name = self._spec.target.partition(":")
-        target: Target = getattr(importlib.import_module(module), name)
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(self._spec.threads)
+        target = import_target(self._spec.target, self._spec.threads)
         if self._spec.needs_gpu:
             self._check_gpu()
         self._stop.check("before it began")

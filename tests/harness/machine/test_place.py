@@ -12,7 +12,7 @@ from harness.machine.place import TASK_VARIABLES, Place, place_from_environment
 from harness.processes import meeting
 from harness.processes.jobs import LostTouchError
 from harness.processes.meeting import Meeting
-from harness.processes.worker_process import worker_environment
+from harness.processes.pool import worker_environment
 from models.errors import UserError
 
 TORCHRUN = {
@@ -90,7 +90,7 @@ def test_workers_are_none_of_the_tasks_that_their_parent_is_one_of(
 ) -> None:
     for name, value in {**TASK, **TORCHRUN}.items():
         monkeypatch.setenv(name, value)
-    environment = worker_environment(2, None)
+    environment = worker_environment(2, {})
     assert not environment.keys() & set(TASK_VARIABLES)
     assert place_from_environment(environment) is None
     assert environment["SLURM_JOB_ID"] == "4242"

@@ -1,14 +1,13 @@
-"""What a worker tells its parent of a job's progress, over a real socket."""
+"""What a worker tells its parent of a job's progress, over a real connection."""
 
 from __future__ import annotations
 
-import socket
+from multiprocessing import Pipe
 
 import pytest
 
 from harness.processes import worker
 from harness.processes.progress import Progress
-from harness.processes.worker import Inbox
 
 
 @pytest.fixture(autouse=True)
@@ -19,12 +18,16 @@ def _no_report_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sent(*reports: Progress) -> list[tuple[str, int, int]]:
     """What arrives of reports that are made one after another."""
-    own, parents = socket.socketpair()
+    own, parents = Pipe()
+    messages = []
     with own, parents:
-        reporter = worker.JobReporter(worker.Outbox(own))
+        reporter = worker.JobReporter(lambda message: worker.send(own, message))
         for report in reports:
             reporter.report(report)
-        messages = [message["progress"] for message in Inbox(parents).drain()]
+        while parents.poll():
+            message = worker.receive(parents)
+            assert message is not None
+            messages.append(message["progress"])
     return [(message["stage"], message["done"], message["total"]) for message in messages]
 
 

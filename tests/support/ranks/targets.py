@@ -37,7 +37,7 @@ def one_fails(payload: Payload, report: ProgressListener, stop: StopRequest) -> 
         group = meeting.begin(cuda=False)
         if group.rank == 1:
             raise UserError("the second one cannot go on")
-        group.barrier()
+        group.gather(None)
 
 
 def one_dies(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
@@ -45,7 +45,7 @@ def one_dies(payload: Payload, report: ProgressListener, stop: StopRequest) -> N
         group = meeting.begin(cuda=False)
         if group.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        group.barrier()
+        group.gather(None)
 
 
 def one_is_late(payload: Payload, report: ProgressListener, stop: StopRequest) -> None:
@@ -53,4 +53,4 @@ def one_is_late(payload: Payload, report: ProgressListener, stop: StopRequest) -
         group = meeting.begin(cuda=False)
         if group.rank == 1:
             time.sleep(3600)
-        group.barrier()
+        group.gather(None)
