@@ -12,8 +12,7 @@ from rich.console import Console
 
 from harness.ablation.report import record_report
 from harness.ablation.status import StateReader
-from harness.cluster import make_launcher
-from harness.cluster.launcher import Launcher, Plan
+from harness.cluster import Launcher, Plan, make_launcher
 from harness.config.cluster import ClusterConfig
 from harness.config.load import Ablation, Trial
 from harness.config.serialisation import flatten, to_plain

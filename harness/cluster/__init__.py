@@ -1,17 +1,45 @@
-"""Where trials run: in processes of this machine or jobs of a cluster; and how they are shown.
-
-From the configuration of a cluster to its launcher.
-"""
+"""Where trials run: in processes of this machine or jobs of a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from harness.cluster.launcher import Launcher
-from harness.cluster.this_machine import LocalLauncher
 from harness.config.cluster import ClusterConfig, LocalCluster, SlurmCluster
+from harness.processes.jobs import Job, JobEvent, JobResult
 from models.errors import UserError
+
+RunJobs = Callable[[Sequence[Job], str, Callable[[JobEvent], None]], list[JobResult]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a number of jobs will be run."""
+
+    threads: int
+    """CPU threads of each process."""
+    processes: int
+    """How many train a trial together."""
+    side_by_side: int
+    """How many jobs share a machine, as far as known."""
+    run: RunJobs
+    """Runs jobs with a target (see `Job`) and tells of them in this thread; one result a job, in
+    their order. Raises a UserError where they cannot be run like this and none was started,
+    `Interrupted` once they have saved and stopped for Ctrl-C or SIGTERM, `Detached` if they go on.
+    """
+
+
+class Launcher(Protocol):
+    """A place where trials run."""
+
+    def plan(self, jobs: int, *, wants_gpu: bool) -> Plan:
+        """How so many jobs would be run; `wants_gpu` is false where all of them keep to CPUs."""
+
+    def scripts(self, jobs: Sequence[Job]) -> list[str]:
+        """What would be handed to a scheduler for these jobs; a UserError where there is none, or
+        the request can never be met."""
 
 
 def make_launcher(
@@ -29,13 +57,13 @@ def make_launcher(
         runs_dir: of their results.
         label: what the jobs are for, in words.
         notice: told what the user should know.
-        detach: leave the jobs to themselves once they are handed over.
-
-    Raises:
-        UserError: the jobs would end with this process, but it should leave them.
+        detach: leave the jobs to themselves once they are handed over; a UserError where they would
+            end with this process.
     """
     match config:
         case LocalCluster():
+            from harness.cluster.this_machine import LocalLauncher
+
             if detach:
                 raise UserError(
                     "--detach leaves jobs to a scheduler, but the trials would run in processes of "

@@ -1,62 +1,48 @@
-"""Worker processes of this machine as a launcher.
-
-What this machine offers, and how many workers and threads are made of it.
-"""
+"""Worker processes of this machine as a launcher, and how many of them and of threads there are."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
+from harness.cluster import Plan
 from harness.config.cluster import LocalCluster
-from harness.machine.environment import usable_cores
-from harness.machine.gpus import visible_gpus
-from harness.processes.jobs import Job, JobEvent, JobResult
+from harness.machine.environment import usable_cores, visible_gpus
+from harness.processes.jobs import Job
 from harness.processes.pool import run_jobs
 from models.errors import UserError
 
-if TYPE_CHECKING:
-    from harness.config.cluster import LocalCluster
-
 
 def resolve_workers(
-    config: LocalCluster,
-    jobs: int,
-    *,
-    gpus: Sequence[str] | None = None,
-    on_warning: Callable[[str], None] = warnings.warn,
+    config: LocalCluster, jobs: int, gpus: Sequence[str], notice: Callable[[str], None]
 ) -> tuple[int, int]:
     """How many workers, and how many CPU threads each, for this many jobs.
 
     With GPUs `auto` is one worker a GPU, or for as many as a trial has processes. Without, it is
     one worker a core, or for as many, as long as there are jobs, because two single-threaded trials
     side by side are faster than two trials one after the other on both cores. The threads share the
-    cores evenly. `gpus` None asks the machine; pass () where trials run on the CPU whatever the
-    machine has.
+    cores evenly.
 
     Raises:
         UserError: more workers, or processes of a trial, than GPUs.
     """
-    cores = usable_cores()
-    usable_gpus = visible_gpus() if gpus is None else tuple(gpus)
-    processes = config.processes_per_trial
-    groups = len(usable_gpus) // processes
-    if usable_gpus and not groups:
+    cores, processes = usable_cores(), config.processes_per_trial
+    groups = len(gpus) // processes
+    if gpus and not groups:
         raise UserError(
-            f"cluster.processes_per_trial is {processes}, but {len(usable_gpus)} GPU(s) are "
-            f"visible and each process needs one: set it to {len(usable_gpus)} or less"
+            f"cluster.processes_per_trial is {processes}, but {len(gpus)} GPU(s) are "
+            f"visible and each process needs one: set it to {len(gpus)} or less"
         )
-    if usable_gpus and config.workers != "auto" and config.workers > groups:
+    if gpus and config.workers != "auto" and config.workers > groups:
         needed = "one" if processes == 1 else f"{processes} (cluster.processes_per_trial)"
         raise UserError(
-            f"cluster.workers is {config.workers}, but {len(usable_gpus)} GPU(s) are visible and "
+            f"cluster.workers is {config.workers}, but {len(gpus)} GPU(s) are visible and "
             f"each worker needs {needed}: set it to {groups} or less, or to auto"
         )
     if config.workers != "auto":
         limit = config.workers
-    elif usable_gpus:
+    elif gpus:
         limit = groups
     elif config.threads_per_worker != "auto":
         limit = cores // config.threads_per_worker
@@ -67,33 +53,11 @@ def resolve_workers(
     threads = even_share if config.threads_per_worker == "auto" else config.threads_per_worker
     busy = max(threads, processes)
     if workers * busy > cores:
-        on_warning(
+        notice(
             f"{workers} worker(s) with {busy} thread(s) each share {cores} core(s), so they "
             f"slow each other down: cluster.workers and cluster.threads_per_worker can be lowered"
         )
     return workers, threads
-
-
-@dataclass(frozen=True)
-class LocalPlan:
-    """So many workers, with so many threads each, on these GPUs or groups of GPUs in turn."""
-
-    side_by_side: int
-    threads: int
-    gpus: tuple[str, ...]
-    processes: int
-
-    def run(
-        self, jobs: Sequence[Job], target: str, on_event: Callable[[JobEvent], None]
-    ) -> list[JobResult]:
-        return run_jobs(
-            jobs,
-            target,
-            workers=self.side_by_side,
-            threads_per_worker=self.threads,
-            on_event=on_event,
-            gpus=self.gpus,
-        )
 
 
 @dataclass(frozen=True)
@@ -103,13 +67,14 @@ class LocalLauncher:
     config: LocalCluster
     notice: Callable[[str], None]
 
-    def plan(self, jobs: int, *, wants_gpu: bool) -> LocalPlan:
+    def plan(self, jobs: int, *, wants_gpu: bool) -> Plan:
         gpus = visible_gpus() if wants_gpu else ()
-        workers, threads = resolve_workers(self.config, jobs, gpus=gpus, on_warning=self.notice)
+        workers, threads = resolve_workers(self.config, jobs, gpus, self.notice)
         each = self.config.processes_per_trial
         starts = range(0, len(gpus) - each + 1, each)
         groups = tuple(",".join(gpus[start : start + each]) for start in starts)
-        return LocalPlan(workers, threads, groups, each)
+        run = partial(run_jobs, workers=workers, threads_per_worker=threads, gpus=groups)
+        return Plan(threads, each, workers, run)
 
     def scripts(self, jobs: Sequence[Job]) -> list[str]:
         raise UserError(

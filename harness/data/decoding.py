@@ -33,7 +33,7 @@ from PIL.ImageFile import ImageFile
 from harness.data.manifest import Manifest, ManifestImage
 from harness.data.sources.base import Source
 from harness.data.walk import FORMATS
-from harness.machine.file_kinds import kind_of_content
+from harness.machine.files import kind_of_content
 from harness.vocabulary.names import short_hash
 from models.errors import UserError
 

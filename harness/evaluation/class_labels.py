@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.data.walk import class_order
 from harness.evaluation.image_inputs import find_images, reading_arrays
-from harness.machine.file_kinds import shown_names
+from harness.machine.files import shown_names
 from harness.machine.npz import array_shape, load_arrays
 from models.errors import UserError
 

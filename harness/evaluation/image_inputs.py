@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from harness.data.walk import FORMATS, SUFFIXES, ImageWalk, walk_images
-from harness.machine.file_kinds import known_kind, shown_names
+from harness.machine.files import known_kind, shown_names
 from harness.machine.npz import ImageRows, StreamedArray, load_arrays, map_npy, open_npz_array
 from harness.processes.group import ALONE, ProcessGroup
 from models.errors import UserError, one_line

@@ -47,8 +47,7 @@ from harness.evaluation.metrics.frechet import (
 )
 from harness.evaluation.reference import ReferenceStatistics
 from harness.machine.environment import installed_versions
-from harness.machine.file_kinds import shown_names
-from harness.machine.files import atomic_path
+from harness.machine.files import atomic_path, shown_names
 from harness.machine.npz import array_shape, begin_array, load_arrays
 from harness.vocabulary.metrics import INCEPTION
 from models.errors import UserError, first_line

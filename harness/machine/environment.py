@@ -1,42 +1,37 @@
-"""What a process finds around it: the repository's folders, cores, library versions.
-
-Cores are counted as a container counts them: a process that starts a thread for each core of a
-large machine of which it may use two spends its time on switching between them.
-"""
+"""What a process finds around it: the repository's folders, cores, GPUs, library versions."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-
 EXPERIMENTS = ROOT / "experiments"
-
 RUNS = ROOT / "runs"
 """Where trials and reports are, unless a command is told otherwise."""
-
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """What the numeric libraries read as they are loaded; the first one also speaks for a user."""
 
-
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 _CGROUPS = Path("/sys/fs/cgroup")
+_NVIDIA_SMI_SECONDS = 30
 
 
 def usable_cores() -> int:
-    """Logical cores that this process may use: affinity and container quota respected.
-
-    A quota of one and a half cores counts as two, as in joblib: rounded down, half a core is lost.
-    """
+    """Logical cores that this process may use, by affinity and container quota: more threads than
+    that spend their time on switching. A quota of one and a half cores counts as two."""
     counts = [os.cpu_count() or 1]
-    if hasattr(os, "sched_getaffinity"):
+    if sys.platform == "linux":
         counts.append(len(os.sched_getaffinity(0)))
-    quota = cpu_quota(_CGROUPS)
-    if quota is not None:
+    if (quota := cpu_quota(_CGROUPS)) is not None:
         counts.append(math.ceil(quota))
     return max(1, min(counts))
 
@@ -44,28 +39,70 @@ def usable_cores() -> int:
 def cpu_quota(cgroups: Path) -> float | None:
     """How many cores' time the container's control group allows; None where nothing is limited.
 
-    Args:
-        cgroups: where the kernel shows the groups. Version 2 has `cpu.max` ("quota period", both in
-            microseconds, or "max"), version 1 a file for each (Linux' admin-guide/cgroup-v2 and
-            scheduler/sched-bwc).
+    Version 2 of the groups has `cpu.max` ("quota period", both in microseconds, or "max"), version
+    1 a file for each (Linux' admin-guide/cgroup-v2 and scheduler/sched-bwc).
     """
     with suppress(OSError, ValueError):
-        if (cgroups / "cpu.max").exists():
-            quota, period = map(float, (cgroups / "cpu.max").read_text().split())
+        if (both := cgroups / "cpu.max").exists():
+            quota, period = map(float, both.read_text().split())
         else:
-            quota = float((cgroups / "cpu/cpu.cfs_quota_us").read_text())
-            period = float((cgroups / "cpu/cpu.cfs_period_us").read_text())
+            each = (cgroups / f"cpu/cpu.cfs_{name}_us" for name in ("quota", "period"))
+            quota, period = (float(path.read_text()) for path in each)
         if quota > 0 and period > 0:
             return quota / period
     return None
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The NVIDIA GPUs this process may use, as entries of CUDA_VISIBLE_DEVICES; needs no torch."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    try:
+        done = subprocess.run(
+            [tool, "-L"], capture_output=True, text=True, check=True, timeout=_NVIDIA_SMI_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return select_visible(parse_gpu_list(done.stdout), os.environ.get(GPUS_VARIABLE))
+
+
+def parse_gpu_list(listing: str) -> tuple[str, ...]:
+    """The UUIDs in the output of `nvidia-smi -L`; a GPU that is cut into MIG slices counts as its
+    slices."""
+    gpus: list[list[str]] = []
+    for kind, uuid in re.findall(
+        r"^(GPU \d+|[ \t]+MIG ).*\(UUID: ([^)]+)\)", listing, re.MULTILINE
+    ):
+        if kind.startswith("GPU"):
+            gpus.append([uuid])
+        elif gpus:
+            gpus[-1].append(uuid)
+    return tuple(name for whole, *parts in gpus for name in (parts or [whole]))
+
+
+def select_visible(installed: Sequence[str], visible: str | None) -> tuple[str, ...]:
+    """The entries of CUDA_VISIBLE_DEVICES (`visible`; None where unset) that CUDA would take.
+
+    CUDA stops at the first entry that names no device, and takes an abbreviated UUID.
+    Source: CUDA C++ Programming Guide, CUDA environment variables.
+    """
+    if visible is None:
+        return tuple(installed)
+    selected: list[str] = []
+    for entry in (part.strip() for part in visible.split(",")):
+        by_index = entry.isdigit() and int(entry) < len(installed)
+        by_uuid = entry[:4] in ("GPU-", "MIG-") and any(u.startswith(entry) for u in installed)
+        if not (by_index or by_uuid) or entry in selected:
+            break
+        selected.append(entry)
+    return tuple(selected)
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     """By name; those that are not installed are left out."""
     versions = {}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions

@@ -1,7 +1,8 @@
 """Files that are either whole or not there, and mistakes about files that the user can mend.
 
 Every file is written beside its place and renamed, so a reader sees the old one or the whole new
-one. A full disk, a damaged file or a folder that cannot be written to is told in one line.
+one. A full disk, a damaged file, one that is something else than was asked for, or a folder that
+cannot be written to is told in one line.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,18 +25,18 @@ from models.errors import UserError, one_line
 Record = TypeVar("Record")
 
 _UMASK = os.umask(0)
-"""Which permissions new files lack. Read once, while the process has one thread: the system has no
-way to ask that does not change it for an instant."""
+"""Which permissions new files lack; read while the process has one thread, since asking changes it
+for an instant."""
 os.umask(_UMASK)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PICTURE = re.compile(r"\.(png|jpe?g|webp|avif|bmp|gif|tiff?|ppm)$", re.IGNORECASE)
+_SHOWN_NAMES = 5
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` when the block ends without error.
-
-    The file is flushed to the disk first, so a reader sees the old file or the whole new one, also
-    after a crash. The suffix is kept, for writers that look at it.
-    """
+    """A temporary path in the same folder that becomes `path` when the block ends without error,
+    flushed to the disk first. The suffix is kept, for writers that look at it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix or ".tmp"
@@ -66,14 +69,9 @@ class DamagedFileError(UserError):
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
-    """Write a value, or the fields of a dataclass, as a JSON file, atomically.
-
-    Raises:
-        TypeError, ValueError: JSON cannot hold the value.
-    """
-    record = dataclasses.is_dataclass(content) and not isinstance(content, type)
-    plain = dataclasses.asdict(content) if record else content
-    write_text(path, json.dumps(plain, indent=indent) + "\n")
+    """Write a value, or the fields of a dataclass, as a JSON file, atomically. Raises TypeError or
+    ValueError where JSON cannot hold it."""
+    write_text(path, json.dumps(content, indent=indent, default=dataclasses.asdict) + "\n")
 
 
 @overload
@@ -92,15 +90,13 @@ def read_json(
 ) -> Any:
     """Read what `write_json` wrote.
 
-    Args:
-        path: of the file.
-        record: a dataclass whose fields were written, or another type, such as `dict`, that the
-            value must have; None takes any JSON. Fields with a default may be absent.
-        remedy: what the user can do about a damaged file, for the message.
+    A dataclass as `record` names the fields that were written, of which those with a default may be
+    absent; another type is what the value must have; None takes any JSON.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        DamagedFileError: it is no JSON, or of other fields or types than `record`.
+        DamagedFileError: it is no JSON, or of other fields or types than `record`. The message says
+            that the user can do `remedy`.
     """
     try:
         found = json.loads(path.read_bytes())
@@ -108,6 +104,14 @@ def read_json(
     except (ValueError, RecursionError) as error:
         # UnicodeDecodeError, JSONDecodeError and pydantic's ValidationError are ValueErrors.
         raise DamagedFileError(f"{path} is damaged ({_why(error)}): {remedy}") from error
+
+
+def read_sound_json(path: Path, record: type[Record]) -> Record | None:
+    """Read what `write_json` wrote; None where it is missing or damaged."""
+    try:
+        return read_json(path, record)
+    except (OSError, DamagedFileError):
+        return None
 
 
 def _checked(found: Any, record: Any) -> Any:
@@ -137,25 +141,15 @@ def file_digest(path: Path) -> str:
 
 
 def remove_leftovers(folder: Path, stem: str) -> None:
-    """Remove what processes that were killed while they wrote left behind.
-
-    Args:
-        folder: of the files.
-        stem: of the files' names; may hold wildcards. Nobody else may be writing them now.
-    """
+    """Remove what processes left behind that were killed while they wrote files of this stem, which
+    may hold wildcards. Nobody else may be writing them now."""
     for leftover in folder.glob(f".{stem}-????????.*"):
         leftover.unlink(missing_ok=True)
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
 @contextmanager
 def full_disk_as_user_error(what: str) -> Iterator[None]:
-    """Context in which files are written.
-
-    Args:
-        what: what is written, and where.
+    """Context in which files are written; `what` names them and where they are.
 
     Raises:
         UserError: no space is left, or the user's quota is used up. Files are written whole or not
@@ -163,10 +157,8 @@ def full_disk_as_user_error(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
-        if not _is_full_disk(error):
+        if isinstance(error, UserError) or not _is_full_disk(error):
             raise
         raise UserError(
             f"no space is left on the disk for {what}: free some and repeat the command, which "
@@ -179,9 +171,8 @@ def _is_full_disk(error: BaseException) -> bool:
     torch closes its archive, which fails again; safetensors has the system's words alone."""
     left: BaseException | None = error
     while left is not None:
-        if isinstance(left, OSError) and left.errno in _FULL:
-            return True
-        if any(os.strerror(number) in str(left) for number in _FULL):
+        told = isinstance(left, OSError) and left.errno in _FULL
+        if told or any(os.strerror(number) in str(left) for number in _FULL):
             return True
         left = left.__cause__ or left.__context__
     return False
@@ -190,13 +181,9 @@ def _is_full_disk(error: BaseException) -> bool:
 def given_path(text: str, what: str) -> Path:
     """A path as somebody wrote it, with `~` for a home; whether something is there or not.
 
-    Args:
-        text: the path.
-        what: names it in messages, such as the key that holds it.
-
     Raises:
         UserError: it cannot be looked at: it is too long, an unknown user's home, or lies in a
-            folder without permission.
+            folder without permission; `what` names it, such as the key that holds it.
     """
     try:
         path = Path(text).expanduser()
@@ -209,18 +196,12 @@ def given_path(text: str, what: str) -> Path:
 def check_folder(folder: Path, option: str) -> None:
     """See that files can be written to a folder, which need not be there; it is left as it was.
 
-    Args:
-        folder: which one.
-        option: of the command line, that named it.
-
     Raises:
-        UserError: it cannot be made, or not be written to.
+        UserError: it cannot be made, or not be written to; `option` of the command line named it.
     """
     try:
         made = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
-            pass
+        _write_something(folder)
         for path in made:
             # Another command may have begun to use it.
             with suppress(OSError):
@@ -233,18 +214,62 @@ def check_folder(folder: Path, option: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder, and a temporary file in it that is gone again.
-
-    Raises:
-        UserError: a file cannot be written there.
-    """
+    """See that a file can be written to a place, whose folder is made; a UserError where not."""
     try:
         if path.is_dir():
             raise UserError(f"{path} is a folder, but a file is to be written there")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-"):
-            pass
+        _write_something(path.parent)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error}): name a file in a folder that can be written to"
         ) from error
+
+
+def _write_something(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
+        pass
+
+
+def shown_names(names: list[str]) -> str:
+    """The first few of many names, and how many there are."""
+    more = f", ... ({len(names):,} in all)" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
+
+
+def known_kind(path: Path) -> str | None:
+    """What a file is that a reader has refused, and what to do with it, in words; None where it is
+    of no kind known here."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            if any(name.endswith("/constants.pkl") for name in names):
+                return (
+                    "a TorchScript program and not a file of weights: name the weights themselves, "
+                    "such as the state dictionary that torch-fidelity or timm publishes"
+                )
+            pictures = any(_PICTURE.search(name) for name in names)
+            return "a zip of image files: unpack it, and name the folder" if pictures else None
+    except (OSError, zipfile.BadZipFile):
+        return None
+    kind = kind_of_content(head)
+    if kind is None and (path.suffix in (".pkl", ".pickle") or head[:1] == b"\x80"):
+        return (
+            "a pickle of Python objects, which can run any program when it is read: store the "
+            "arrays themselves with numpy.savez or safetensors"
+        )
+    return kind
+
+
+def kind_of_content(head: bytes) -> str | None:
+    """What stands in the place of a file of whatever format, by its first bytes."""
+    if not head:
+        return "an empty file: write or fetch it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer and not the file itself: fetch that with `git lfs pull`"
+    if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page and not the file itself: the download failed, fetch it again"
+    return None

@@ -1,8 +1,5 @@
-"""MLflow as a quiet library: opened in one way, fast to give up, its errors in one line.
-
-Whoever reads or writes an MLflow store opens it here, so that the same server is waited for equally
-long everywhere, and no message shows a password.
-"""
+"""MLflow as a quiet library: a server is waited for equally long everywhere, errors are told in one
+line, and no message shows a password."""
 
 from __future__ import annotations
 
@@ -61,8 +58,7 @@ def mlflow_client(uri: str) -> MlflowClient:
 
     Raises:
         UserError: the URI names an SQLite file that is a folder.
-        TimeoutError: from this function and every call of the client, where a server has not given
-            its whole answer in time.
+        TimeoutError: here and from every call of the client: a server gave no whole answer in time.
     """
     configure_mlflow()
     from mlflow import MlflowClient
@@ -100,11 +96,8 @@ class _TimedClient:
 
 
 def within(seconds: float, call: Callable[[], _Result]) -> _Result:
-    """What `call` gives, from a thread that is left to itself where it takes longer.
-
-    Raises:
-        TimeoutError: there was no result in time.
-    """
+    """What `call` gives, from a thread that is left to itself, with a TimeoutError, where it takes
+    longer."""
     future: Future[_Result] = Future()
 
     def work() -> None:
@@ -130,11 +123,8 @@ def error_code(error: Exception) -> str:
 
 
 def is_silence(error: Exception) -> bool:
-    """Whether an error means that a store did not answer, or is out of order for now.
-
-    Any other is one that waiting does not mend: a wrong password, a missing driver, an address of
-    something else, a setting that MLflow cannot read.
-    """
+    """Whether a store did not answer, or is out of order for now, rather than that waiting does not
+    mend it: a wrong password, a missing driver, an address of something else, a bad setting."""
     chain = list(_chain(error))
     if any(isinstance(each, ValueError | ImportError) for each in chain):
         return False
@@ -142,15 +132,12 @@ def is_silence(error: Exception) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """The cause of an error in one short line without credentials.
-
-    MLflow, SQLAlchemy and requests repeat the whole URL, response or statement; where the operating
-    system said what is wrong, that is all that is told.
-    """
+    """The cause of an error in one short line without credentials: the operating system's own words
+    where it has any, since MLflow, SQLAlchemy and requests repeat whole URLs or statements."""
     system = [each for each in _chain(error) if isinstance(each, OSError)]
+    if system and system[-1].strerror:
+        return system[-1].strerror
     told = system[-1] if system else error
-    if isinstance(told, OSError) and told.strerror:
-        return told.strerror
     return without_credentials(f"{type(told).__name__}: {first_line(told)}")[:_LONGEST]
 
 
@@ -171,11 +158,8 @@ _FILES = "sqlite|file:"
 
 
 def without_credentials(text: str) -> str:
-    """`text` without user and password of any URL in it, and without values called password.
-
-    All up to the last `@` of a URL is left out: a password may hold `/`, `:` and `@` itself. Too
-    much is left out of the path of a server that holds an `@`; nothing of an SQLite file's.
-    """
+    """`text` without values called password, and without user and password of any URL in it: all
+    up to its last `@`, since a password may hold `/`, `:` and `@`. SQLite files' stay whole."""
     text = _SECRET.sub(r"\1***", text)
     is_address = _ADDRESS.match(text) or not re.search(r"\s", text)
     if not is_address:

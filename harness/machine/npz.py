@@ -4,6 +4,10 @@ Arrays of an `.npz` need not fit into memory: they are mapped, or streamed a few
 What a header claims is compared with the length of the file before anything is allocated, so a
 damaged or hostile file is an error and does not take all of the machine's memory. Samples are
 written as ADM's evaluator reads them, for anyone to check the figures with.
+
+Every reader raises OSError, ValueError, EOFError, zipfile.BadZipFile or zlib.error where a file is
+missing, damaged, of Python objects or no file of arrays, and KeyError for an array that an archive
+lacks. Names of arrays stand without `.npy`.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +36,9 @@ class ImageRows(Protocol):
     def __getitem__(self, rows: slice, /) -> NDArray[np.uint8]: ...
 
 
+_Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+"""Shape, whether columns come first, and type."""
+
 _CHUNK = 2**20
 
 _MOST_TIMES_SMALLER = 1100
@@ -45,7 +52,6 @@ class StreamedArray:
     """A compressed array, read from its beginning to its end; going back begins anew."""
 
     def __init__(self, path: Path, member: str) -> None:
-        self._path = path
         self._member = member
         self._archive = zipfile.ZipFile(path)
         self._content = self._archive.open(member)
@@ -63,12 +69,7 @@ class StreamedArray:
         return self.shape[0]
 
     def __getitem__(self, rows: slice, /) -> NDArray[Any]:
-        """Consecutive rows.
-
-        Raises:
-            EOFError: the array ends early.
-            zipfile.BadZipFile, zlib.error: it is damaged.
-        """
+        """Consecutive rows."""
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise ValueError("rows are read one after another")
@@ -77,20 +78,15 @@ class StreamedArray:
             self._content = self._archive.open(self._member)
             _header(self._content)
             self._row = 0
-        self._skip(start - self._row)
+        left = (start - self._row) * math.prod(self.shape[1:]) * self.dtype.itemsize
+        while left:
+            left -= len(self._read(min(left, _CHUNK)))
         shape = (max(stop - start, 0), *self.shape[1:])
         # Not `frombuffer`, whose arrays cannot be written to.
         found = np.empty(shape, dtype=self.dtype)
         found.reshape(-1).view(np.uint8)[:] = np.frombuffer(self._read(found.nbytes), np.uint8)
         self._row = max(stop, start)
         return found
-
-    def _skip(self, rows: int) -> None:
-        left = rows * int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        while left:
-            part = min(left, _CHUNK)
-            self._read(part)
-            left -= part
 
     def _read(self, size: int) -> bytes:
         content = self._content.read(size)
@@ -103,15 +99,6 @@ def open_npz_array(path: Path, name: str) -> NDArray[Any] | StreamedArray:
     """An array of an archive, mapped into memory where it is stored as it is, else streamed.
 
     A mapped array is read once for its checksum; a streamed one is checked when its end is read.
-
-    Args:
-        path: of the `.npz`.
-        name: of the array, without `.npy`.
-
-    Raises:
-        OSError, ValueError, EOFError, zipfile.BadZipFile: the file is missing, damaged or no
-            archive of arrays.
-        KeyError: it has no such array.
     """
     member = f"{name}.npy"
     mapped = map_member(path, member)
@@ -122,16 +109,7 @@ def open_npz_array(path: Path, name: str) -> NDArray[Any] | StreamedArray:
 
 
 def load_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """Read arrays of an archive into memory, none of Python objects.
-
-    Args:
-        path: of the `.npz`.
-        names: without `.npy`; those that the archive lacks are left out. None reads all.
-
-    Raises:
-        OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error: the file is missing, damaged
-            or no archive of arrays.
-    """
+    """Read those of the named arrays into memory that an archive has; None reads all."""
     with zipfile.ZipFile(path) as archive:
         held = [name.removesuffix(".npy") for name in archive.namelist()]
         chosen = [name for name in held if names is None or name in names]
@@ -144,11 +122,7 @@ def load_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDA
 
 
 def map_npy(path: Path) -> NDArray[Any]:
-    """The array of a `.npy`, mapped into memory.
-
-    Raises:
-        OSError, ValueError, EOFError: the file is missing, damaged, of Python objects or no array.
-    """
+    """The array of a `.npy`, mapped into memory."""
     with path.open("rb") as file:
         shape, _, dtype = _header(file)
         _check_size(shape, dtype, path.stat().st_size - file.tell())
@@ -157,17 +131,7 @@ def map_npy(path: Path) -> NDArray[Any]:
 
 
 def array_shape(path: Path, name: str) -> tuple[int, ...]:
-    """The shape of an array of an archive, from its header alone.
-
-    Args:
-        path: of the `.npz`.
-        name: of the array, without `.npy`.
-
-    Raises:
-        OSError, ValueError, zipfile.BadZipFile: the file is missing, damaged or no archive of
-            arrays.
-        KeyError: it has no such array.
-    """
+    """The shape of an array of an archive, from its header alone."""
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as content:
         return _checked_header(content, archive.getinfo(f"{name}.npy"))[0]
 
@@ -190,18 +154,11 @@ def map_member(path: Path, member: str) -> NDArray[Any] | None:
         if dtype.hasobject or 0 in shape:
             return None
         _check_size(shape, dtype, info.file_size - (file.tell() - begin))
-        return np.memmap(
-            path,
-            dtype=dtype,
-            mode="r",
-            offset=file.tell(),
-            shape=shape,
-            order="F" if fortran_order else "C",
-        )
+        order: Literal["F", "C"] = "F" if fortran_order else "C"
+        return np.memmap(path, dtype, "r", file.tell(), shape, order)
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether columns come first, and type."""
+def _header(file: IO[bytes]) -> _Header:
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(file)
@@ -210,16 +167,13 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     raise ValueError(f"an array in NumPy's format {version}, which is read up to (2, 0)")
 
 
-def _checked_header(
-    content: IO[bytes], info: zipfile.ZipInfo
-) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _checked_header(content: IO[bytes], info: zipfile.ZipInfo) -> _Header:
     """The header at the beginning of an archive's member, once the member is as long as it says."""
     if info.file_size > _MOST_TIMES_SMALLER * max(info.compress_size, 1):
         raise ValueError(f"{info.filename} says that it unpacks to {info.file_size:,} bytes")
-    header = _header(content)
-    shape, _, dtype = header
+    shape, fortran_order, dtype = _header(content)
     _check_size(shape, dtype, info.file_size - content.tell())
-    return header
+    return shape, fortran_order, dtype
 
 
 def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], left: int) -> None:
@@ -233,13 +187,7 @@ def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], left: int) -> None
 
 
 def write_colour_images(archive: zipfile.ZipFile, name: str, images: ImageRows) -> None:
-    """Store images (N, H, W, 1 or 3) uint8 as (N, H, W, 3), grey ones three times over.
-
-    Args:
-        archive: open for writing.
-        name: of the array, without `.npy`.
-        images: an array, or what is read as it is sliced.
-    """
+    """Store images (N, H, W, 1 or 3) uint8 as (N, H, W, 3), grey ones three times over."""
     shape = (*images.shape[:3], 3)
     with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
         begin_array(file, shape, np.dtype(np.uint8))
@@ -255,13 +203,7 @@ def begin_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -
 
 
 def export_adm(images: ImageRows, path: Path, labels: NDArray[np.int64] | None = None) -> None:
-    """Write `arr_0`, (N, H, W, 3) uint8, and `arr_1`; grey images are stored three times over.
-
-    Args:
-        images: (N, H, W, C) with 1 or 3 channels.
-        path: of the `.npz`.
-        labels: (N,), the class of each; None leaves `arr_1` out.
-    """
+    """Write images (N, H, W, 1 or 3) as `arr_0`, (N, H, W, 3) uint8; their classes as `arr_1`."""
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         write_colour_images(archive, "arr_0", images)
         if labels is not None:

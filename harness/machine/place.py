@@ -78,11 +78,8 @@ def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place
 
 
 def _is_task(environment: Mapping[str, str]) -> bool:
-    """Whether srun started this very process as a task, rather than the shell that it was typed in.
-
-    A shell in an interactive allocation has the variables of a task, and so has all that is typed
-    there. What srun starts from there has them as well, with its own process id.
-    """
+    """Whether srun started this very process as a task. A shell in an interactive allocation has a
+    task's variables too, and so has all that is typed there; srun's own have their process id."""
     at_a_prompt = environment.get("SLURM_JOB_NAME") in _SHELLS or "SLURM_PTY_PORT" in environment
     return not at_a_prompt or environment.get("SLURM_TASK_PID") == str(os.getpid())
 
@@ -107,12 +104,8 @@ def choose_device(name: str, setting: str = "--device") -> torch.device:
     """The device that `auto`, `cpu` or `cuda` means for this process: of several GPUs, the one of
     its rank on the machine.
 
-    Args:
-        name: what the user chose.
-        setting: where, for the message.
-
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: `setting` asks for a GPU and there is none.
     """
     import torch
 

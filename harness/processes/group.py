@@ -2,11 +2,9 @@
 
 A task that runs alone is a group of one; code that takes a group needs no second path for it.
 
-Work shared out among processes in rounds, its results in the order in which one would give them.
-
-In round r of a group of n, the process of rank k works on item r n + k, and the leading process
-gathers what all of them found. So it sees every item exactly once and in order, however many
-processes there are, and never holds more than one round.
+Work is shared out in rounds: in round r of a group of n, the process of rank k works on item
+r n + k, and the leading process gathers what all of them found. So it sees every item exactly once
+and in order, however many processes there are, and never holds more than one round.
 """
 
 from __future__ import annotations
@@ -45,29 +43,9 @@ class ProcessGroup:
         """Whether this is the one process that writes files and talks to the user."""
         return self.rank == 0
 
-    def share(self, count: int) -> range:
-        """Which of `count` items are this process's: consecutive ones, the shares of all processes
-        together each exactly once, none larger than another by more than one."""
-        whole, rest = divmod(count, self.size)
-        start = self.rank * whole + min(self.rank, rest)
-        return range(start, start + whole + (self.rank < rest))
-
-    def barrier(self) -> None:
-        """Wait until all processes have come here.
-
-        Raises:
-            LostTouchError: as `gather`.
-        """
-        self.gather(None)
-        self.broadcast(None)
-
     def gather(self, value: Value) -> list[Value] | None:
         """The values of all processes in the order of their ranks, on the leading one; None on the
-        others. All processes must call it; values may differ in size.
-
-        Raises:
-            LostTouchError: another process ended, or did not come in time.
-        """
+        others. All processes must call it; values may differ in size. Raises `LostTouchError`."""
         if self.size == 1:
             return [value]
         values: list[Value | None] | None = [None] * self.size if self.leads else None
@@ -75,11 +53,8 @@ class ProcessGroup:
         return values  # type: ignore[return-value]
 
     def broadcast(self, value: Value) -> Value:
-        """The leading process's value, on all processes; those of the others are ignored.
-
-        Raises:
-            LostTouchError: as `gather`.
-        """
+        """The leading process's value, on all processes; those of the others are ignored. Raises
+        `LostTouchError`."""
         if self.size == 1:
             return value
         held: list[Value] = [value]
@@ -110,20 +85,16 @@ its own."""
 
 @contextmanager
 def lost_touch_as_user_error(group: ProcessGroup) -> Iterator[None]:
-    """Context in which libraries that use torch.distributed by themselves run.
-
-    Raises:
-        LostTouchError: a collective failed.
-    """
+    """Context in which libraries run that use torch.distributed by themselves: raises
+    `LostTouchError` where a collective failed."""
     try:
         yield
     except RuntimeError as error:
         text = str(error).lower()
-        if group.size == 1 or isinstance(error, UserError):
+        of_others = isinstance(error, dist.DistError) or any(sign in text for sign in _SIGNS)
+        if group.size == 1 or not of_others:
             raise
-        if isinstance(error, dist.DistError) or any(sign in text for sign in _SIGNS):
-            raise group.lost_touch(error) from error
-        raise
+        raise group.lost_touch(error) from error
 
 
 def current_group() -> ProcessGroup:
@@ -133,25 +104,15 @@ def current_group() -> ProcessGroup:
     return ProcessGroup(dist.get_rank(), dist.get_world_size())
 
 
-Found = TypeVar("Found")
-
-
 def own_turns(count: int, group: ProcessGroup) -> range:
     """Which of `count` items this process works on."""
     return range(group.rank, count, group.size)
 
 
-def in_rounds(own: Iterator[Found], count: int, group: ProcessGroup) -> Iterator[list[Found]]:
-    """Work, and gather.
-
-    Args:
-        own: works on the items of `own_turns`, one after another, and gives what it found.
-        count: of the items of all processes.
-        group: all of its processes must iterate to the end.
-
-    Returns:
-        On the leading process, what all found in each round, in the order of the items. On the
-        others nothing, but they work as they are iterated.
+def in_rounds(own: Iterator[Value], count: int, group: ProcessGroup) -> Iterator[list[Value]]:
+    """Work, and gather: `own` works on the items of `own_turns` and gives what it found. All of the
+    group's processes must iterate to the end, and only the leading one is given anything: what all
+    found in each round, in the order of the items.
 
     Raises:
         UserError: what `own` raises, on the process where it does and on the leading one; or
@@ -162,7 +123,7 @@ def in_rounds(own: Iterator[Found], count: int, group: ProcessGroup) -> Iterator
             yield [found]
         return
     for first in range(0, count, group.size):
-        mine: list[Found] = []
+        mine: list[Value] = []
         mistake: UserError | None = None
         if first + group.rank < count:
             try:
@@ -170,11 +131,8 @@ def in_rounds(own: Iterator[Found], count: int, group: ProcessGroup) -> Iterator
             except UserError as error:
                 mistake = error
         told = group.gather((mine, mistake))
-        if mistake is not None:
-            raise mistake
-        if told is None:
-            continue
-        for _, theirs in told:
+        for _, theirs in [(mine, mistake), *(told or [])]:
             if theirs is not None:
                 raise theirs
-        yield [found for part, _ in told for found in part]
+        if told is not None:
+            yield [found for part, _ in told for found in part]

@@ -20,27 +20,21 @@ class RankFailedError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One call of the pool's target.
-
-    `payload` must be writable as JSON. `log_path` receives all that the job prints, and the
-    traceback if it fails; an existing log is continued. `result_path` is the file that exists once
-    the job is done; launchers that outlive their process need it. A `single_process` job gains
-    nothing from the several processes that a launcher may give each job.
-    """
+    """One call of a target, which is named by "package.module:function" and called in a worker as
+    `function(payload, report, stop)`; payload and value can be written as JSON."""
 
     key: str
     payload: dict[str, Any]
     log_path: Path
+    """Receives all that the job prints, and the traceback if it fails; a log is continued."""
     result_path: Path | None = None
+    """The file that exists once the job is done, for launchers that outlive their process."""
     single_process: bool = False
+    """It gains nothing from the several processes that a launcher may give each job."""
 
     @property
     def result_file(self) -> Path:
-        """`result_path`, by those who need it.
-
-        Raises:
-            ValueError: the job has none.
-        """
+        """`result_path`, by those who need it; raises ValueError where the job has none."""
         if self.result_path is None:
             raise ValueError(f"the job {self.key} names no file of its result")
         return self.result_path
@@ -48,25 +42,22 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended: with `value`, or with `reason`, the short text of what went wrong.
-
-    `caused_by_user` tells a `UserError` from a fault of the program or the machine. `stopped` says
-    how far a job came that was asked to stop; the next one of the same folder goes on from there.
-    `lost_touch` tells that it failed because of another process, `died` that its worker
-    ended without a word.
-    `seconds` is the wall time from handing the job to a worker to its end, the worker's start
-    included.
-    """
+    """How a job ended: with `value`, or with `reason`, the short text of what went wrong."""
 
     key: str
     log_path: Path
     seconds: float
+    """Wall time from handing the job to a worker to its end, the worker's start included."""
     value: Any = None
     reason: str | None = None
     caused_by_user: bool = False
+    """It was a `UserError`, and no fault of the program or the machine."""
     stopped: str | None = None
+    """How far a job came that was asked to stop; the next one of its folder goes on from there."""
     lost_touch: bool = False
+    """It failed because of another process."""
     died: bool = False
+    """Its worker ended without a word."""
 
     @property
     def ok(self) -> bool:

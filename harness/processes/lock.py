@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.machine.files import DamagedFileError, read_json, write_json
+from harness.machine.files import read_sound_json, write_json
 from harness.processes.signals import StopRequest
 from models.errors import UserError
 
@@ -29,15 +29,9 @@ class _Holder:
 
 
 def wait_for(lock: FileLock, look: Callable[[], object]) -> None:
-    """Acquire a lock, however long another process holds it.
-
-    The kernel frees it (`flock`) when its holder dies, however it dies; a process that the holder
-    forked keeps it until that ends as well.
-
-    Args:
-        lock: not held by this process.
-        look: called twice a second while the call waits; what it raises ends the wait.
-    """
+    """Acquire a lock, however long another process holds it: `look` is called twice a second, and
+    what it raises ends the wait. The kernel frees the lock (`flock`) when its holder dies, however
+    it dies; a process that the holder forked keeps it until that ends as well."""
     while True:
         try:
             lock.acquire(timeout=POLL_SECONDS, poll_interval=POLL_SECONDS / 5)
@@ -118,8 +112,5 @@ def is_locked(folder: Path) -> bool:
 
 def describe_holder(folder: Path) -> str:
     """Which process runs the trial, for messages."""
-    try:
-        holder = read_json(folder / HOLDER_FILE, _Holder)
-    except (OSError, DamagedFileError):
-        return "another process"
-    return f"process {holder.pid} on {holder.host}"
+    holder = read_sound_json(folder / HOLDER_FILE, _Holder)
+    return f"process {holder.pid} on {holder.host}" if holder else "another process"

@@ -10,10 +10,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from types import TracebackType
 
 import torch
 import torch.distributed as dist
@@ -24,25 +22,20 @@ from harness.processes.group import ALONE, TIMEOUT, ProcessGroup
 from harness.processes.signals import StopRequest
 from models.errors import UserError, first_line
 
-_INTERFACE = "GLOO_SOCKET_IFNAME"
+_BEGUN, _ENDED, _HERE = "begun", "ended", "here"
+
+_LOOK_AGAIN = timedelta(seconds=2)
+"""How often who waits looks whether it shall stop."""
+_NOTICE = timedelta(seconds=10)
+"""Of waiting for the others before it is said."""
+_LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def talk_on_this_machine_only() -> None:
     """Gloo listens on the interface that the machine's name stands for; this makes it loopback."""
     loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
     if loopback:
-        os.environ.setdefault(_INTERFACE, loopback[0])
-
-
-_BEGUN, _ENDED, _HERE = "begun", "ended", "here"
-
-_LOOK_AGAIN = timedelta(seconds=2)
-"""How often who waits looks whether it shall stop."""
-
-_NOTICE_SECONDS = 10.0
-"""Of waiting for the others before it is said."""
-
-_LOOPBACK = ("127.0.0.1", "localhost")
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
 
 
 class Meeting:
@@ -67,60 +60,60 @@ class Meeting:
         return self._place is None or self._place.rank == 0
 
     def __enter__(self) -> Meeting:
-        place = self._place
-        if place is None:
-            return self
+        if self._place is not None:
+            self._store = self._find(self._place)
+            self._store.set_timeout(self._timeout)
+        return self
+
+    def _find(self, place: Place) -> TCPStore:
         keeps = self.leads and not place.kept_by_starter
-        began = time.monotonic()
+        deadline = time.monotonic() + self._timeout.total_seconds()
         told = False
-        while self._store is None:
-            left = self._timeout - timedelta(seconds=time.monotonic() - began)
+        while True:
+            left = timedelta(seconds=deadline - time.monotonic())
             try:
-                self._store = TCPStore(
+                return TCPStore(
                     place.address,
                     place.port,
                     place.size,
                     is_master=keeps,
-                    timeout=min(timedelta(seconds=_NOTICE_SECONDS), left),
+                    timeout=min(_NOTICE, left),
                     wait_for_workers=False,
                 )
             except RuntimeError as error:
                 self._stop.check("before the processes met")
-                if keeps or left <= timedelta(seconds=_NOTICE_SECONDS):
-                    raise self._not_met(place, error) from error
+                if keeps or left <= _NOTICE:
+                    raise UserError(
+                        f"process {place.rank} of {place.size} did not find the others at "
+                        f"{place.address}:{place.port}: {first_line(error)}"
+                    ) from error
                 if not told:
-                    self._say(f"waits for process 0 at {place.address}:{place.port}")
+                    _say(place, f"waits for process 0 at {place.address}:{place.port}")
                 told = True
-        self._store.set_timeout(self._timeout)
-        return self
 
     def begin(self, cuda: bool) -> ProcessGroup:
-        """Connect with the others.
-
-        Args:
-            cuda: whether tensors on GPUs will be exchanged as well.
+        """Connect with the others, to exchange tensors on GPUs as well if `cuda`.
 
         Raises:
             LostTouchError: one of them ended, or does not come in time.
             Preempted: a stop was requested while this one waited.
         """
-        place = self._place
-        if place is None:
+        place, store = self._place, self._store
+        if place is None or store is None:
             return ALONE
-        assert self._store is not None
         group = ProcessGroup(place.rank, place.size, self._timeout)
         if place.address in _LOOPBACK:
             talk_on_this_machine_only()
         if cuda:
             torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
         try:
-            self._wait_for_the_leading_one(self._store)
-            self._wait_for_all(self._store, group)
+            self._tell_or_wait_for(store, _BEGUN)
+            self._wait_for_all(store, place)
             # What is no tensor goes through gloo: its failures are exceptions, those of nccl end
             # the process.
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=self._store,
+                store=store,
                 rank=place.rank,
                 world_size=place.size,
                 timeout=self._timeout,
@@ -129,76 +122,49 @@ class Meeting:
             raise group.lost_touch(error) from error
         return group
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         # After an error the connections stay until the process ends: the others would stop because
         # of them before this one has said why.
-        if error is None and self._place is not None and dist.is_initialized():
-            self._wait_for_the_end()
+        if error is None and self._store is not None and dist.is_initialized():
+            # The leading process has more to do: schedulers end a job's other processes some time
+            # after the first one, and connections of nccl are closed together.
+            with suppress(RuntimeError):
+                self._tell_or_wait_for(self._store, _ENDED)
             dist.destroy_process_group()
 
-    def _wait_for_the_end(self) -> None:
-        """Until the leading process, which has more to do, is done: schedulers end a job's other
-        processes some time after the first one, and connections of nccl are closed together."""
-        assert self._store is not None
+    def _tell_or_wait_for(self, store: TCPStore, key: str) -> None:
+        """The leading process tells the others, which wait. Raises RuntimeError where the place is
+        gone."""
         if self.leads:
-            self._store.set(_ENDED, "yes")
-            return
-        with suppress(RuntimeError):
-            self._wait_for(self._store, _ENDED)
+            store.set(key, "yes")
+            return None
+        while True:
+            try:
+                return store.wait([key], _LOOK_AGAIN)
+            except dist.DistStoreError:
+                store.check([key])
+                self._stop.check("while it waited for the leading process")
 
-    def _wait_for_the_leading_one(self, store: TCPStore) -> None:
-        if self.leads:
-            store.set(_BEGUN, "yes")
-            return
-        self._wait_for(store, _BEGUN)
-
-    def _wait_for_all(self, store: TCPStore, group: ProcessGroup) -> None:
+    def _wait_for_all(self, store: TCPStore, place: Place) -> None:
         """Until each process has come, so that the wait can be told and ended."""
-        store.set(f"{_HERE}{group.rank}", "yes")
+        store.set(f"{_HERE}{place.rank}", "yes")
         began = time.monotonic()
         told = False
         while True:
-            missing = [rank for rank in range(group.size) if not store.check([f"{_HERE}{rank}"])]
-            waited = time.monotonic() - began
+            missing = [rank for rank in range(place.size) if not store.check([f"{_HERE}{rank}"])]
             if not missing:
                 return
             self._stop.check("before the processes met")
-            if waited > self._timeout.total_seconds():
-                raise RuntimeError(f"{_processes(missing)} did not come")
-            if waited > _NOTICE_SECONDS and not told:
-                self._say(f"waits for {_processes(missing)}, which torchrun or srun should start")
+            waited = timedelta(seconds=time.monotonic() - began)
+            names = f"process{'es' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+            if waited > self._timeout:
+                raise RuntimeError(f"{names} did not come")
+            if waited > _NOTICE and not told:
+                _say(place, f"waits for {names}, which torchrun or srun should start")
                 told = True
             with suppress(dist.DistStoreError):
                 store.wait([f"{_HERE}{missing[0]}"], _LOOK_AGAIN)
 
-    def _wait_for(self, store: TCPStore, key: str) -> None:
-        """Raises RuntimeError where the place is gone."""
-        while True:
-            try:
-                store.wait([key], _LOOK_AGAIN)
-            except dist.DistStoreError:
-                store.check([key])
-                self._stop.check("while it waited for the leading process")
-            else:
-                return
 
-    def _say(self, text: str) -> None:
-        assert self._place is not None
-        print(
-            f"process {self._place.rank} of {self._place.size} {text}", file=sys.stderr, flush=True
-        )
-
-    def _not_met(self, place: Place, error: RuntimeError) -> UserError:
-        return UserError(
-            f"process {place.rank} of {place.size} did not find the others at "
-            f"{place.address}:{place.port}: {first_line(error)}"
-        )
-
-
-def _processes(ranks: Sequence[int]) -> str:
-    return f"process{'es' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+def _say(place: Place, text: str) -> None:
+    print(f"process {place.rank} of {place.size} {text}", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ worker runs one job at a time; a worker that dies takes only its job with it.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import selectors
@@ -18,10 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
-from types import TracebackType
 
-from harness.machine.environment import ROOT, THREAD_VARIABLES
-from harness.machine.gpus import visible_gpus
+from harness.machine.environment import GPUS_VARIABLE, ROOT, THREAD_VARIABLES, visible_gpus
 from harness.machine.place import TASK_VARIABLES
 from harness.processes.jobs import (
     Job,
@@ -34,38 +33,32 @@ from harness.processes.jobs import (
 )
 from harness.processes.progress import Progress
 from harness.processes.signals import INTERRUPTING, Interrupted, StopRequest, stop_on_signals
-from harness.processes.worker import encode, receive, send
+from harness.processes.worker import absolute_sys_path, receive, send
 
 GRACE_SECONDS = 5.0
 """For the clean-up of a worker that is told to end."""
 POLL_SECONDS = 0.1
 
-GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
-
 
 def run_jobs(
     jobs: Sequence[Job],
     target: str,
+    on_event: Callable[[JobEvent], None],
     *,
     workers: int,
     threads_per_worker: int,
-    on_event: Callable[[JobEvent], None],
     gpus: Sequence[str] | None = None,
 ) -> list[JobResult]:
-    """Runs all jobs, started in their order, at most `workers` at once.
+    """Runs all jobs, started in their order; one result a job, in that order.
 
     Args:
-        jobs: their keys must differ and their payloads be writable as JSON.
-        target: "package.module:function", imported in the worker and called as
-            `function(payload, report, stop)`; what it returns must be writable as JSON.
+        jobs: of different keys.
+        target: what a worker calls, see `Job`.
+        on_event: called in this thread; what it raises stops all jobs.
         workers: how many jobs run at once at most.
         threads_per_worker: CPU threads of each worker.
-        on_event: called in this thread; what it raises stops all jobs.
         gpus: entries of CUDA_VISIBLE_DEVICES, shared out among the workers in turn; None takes all
             that are visible, () hides them from the workers.
-
-    Returns:
-        One result a job, in the order of `jobs`. A job that fails is a result with a reason.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM, once the running jobs have saved and stopped; a second
@@ -77,7 +70,7 @@ def run_jobs(
     if workers < 1 or threads_per_worker < 1:
         raise ValueError("workers and threads_per_worker must be at least 1")
     for job in jobs:
-        encode(job.payload)
+        json.dumps(job.payload)
     if gpus is None:
         own: list[dict[str, str]] = [{GPUS_VARIABLE: gpu} for gpu in visible_gpus()] or [{}]
     else:
@@ -95,15 +88,8 @@ def run_jobs(
 
 
 class Pool:
-    """A context in which jobs run, without a worker left at its end.
-
-    Args:
-        jobs: their keys must differ.
-        target: "package.module:function".
-        threads: CPU threads of each worker.
-        slots: for each worker that may run at once, variables of its environment.
-        on_event: called in this thread.
-    """
+    """A context in which jobs run, at most one for each of `slots` at once, which are variables of
+    a worker's environment; no worker is left at its end."""
 
     def __init__(
         self,
@@ -126,22 +112,14 @@ class Pool:
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.close()
         self._selector.close()
 
     def turns(self, stop: StopRequest) -> Iterator[None]:
         """Work until all jobs and workers have ended; the caller has a turn ten times a second.
-
-        Once `stop` is requested, the running jobs are asked to save and stop, and no further one
-        begins.
-        """
+        Once `stop` is requested, running jobs are asked to save and stop, and no other begins."""
         asked = False
         while self._pending or self._workers:
             if stop.requested and not asked:
@@ -149,7 +127,8 @@ class Pool:
                 running = self._interrupt(stop.reason or "")
                 self._on_event(JobsInterrupted(running))
             self._hand_out()
-            self._receive()
+            for key, _ in self._selector.select(POLL_SECONDS):
+                self._listen(key.data)
             self._remove_ended()
             yield
 
@@ -192,10 +171,6 @@ class Pool:
         self._workers.append(worker)
         self._selector.register(worker.connection, selectors.EVENT_READ, worker)
         return worker
-
-    def _receive(self) -> None:
-        for key, _ in self._selector.select(POLL_SECONDS):
-            self._listen(key.data)
 
     def _listen(self, worker: _Worker) -> None:
         """Handle what a worker has said."""
@@ -242,18 +217,15 @@ class Pool:
 class _Worker:
     """A fresh interpreter in a session of its own, which runs one job at a time.
 
-    Started with `subprocess` rather than `multiprocessing`: the environment is the child's alone,
-    the parent's main module is not imported again, and the whole session can be killed.
+    Started with `subprocess`, since children of a forkserver share its first environment, import
+    the parent's main module again, and live on when the parent is killed.
     """
 
     def __init__(
         self, slot: int, target: str, threads: int, environment: Mapping[str, str], log: Path
     ) -> None:
-        """`log` receives what the worker prints before its first job.
-
-        Raises:
-            OSError: the log cannot be written, or no process can be started.
-        """
+        """`log` receives what the worker prints before its first job. Raises OSError where it
+        cannot be written, or no process can be started."""
         self.slot = slot
         self.job: Job | None = None
         self.connected = True
@@ -272,13 +244,11 @@ class _Worker:
                 start_new_session=True,
                 env=environment,
             )
-        sys_path = [str(Path(entry).absolute()) for entry in sys.path]
-        settings = {"target": target, "threads": threads, "sys_path": sys_path}
+        settings = {"target": target, "threads": threads, "sys_path": absolute_sys_path()}
         send(self.connection, settings)
 
     @property
     def idle(self) -> bool:
-        """Whether it can take a job now."""
         return self.job is None and self._deadline == math.inf and self.process.poll() is None
 
     @property
@@ -291,13 +261,12 @@ class _Worker:
         send(self.connection, {"job": {"payload": job.payload, "log_path": log}})
 
     def finish_job(self) -> tuple[Job, float]:
-        """The job, from which the worker is free now, and how many seconds it took."""
+        """The job that has ended, and how many seconds it took."""
         assert self.job is not None
         job, self.job = self.job, None
         return job, time.monotonic() - self._job_began
 
     def ask_to_end(self) -> None:
-        """Lets the worker end by itself once its job has."""
         send(self.connection, {"stop": True})
         self.expect_end()
 
@@ -306,7 +275,7 @@ class _Worker:
         self._deadline = min(self._deadline, time.monotonic() + GRACE_SECONDS)
 
     def kill_session(self) -> None:
-        """SIGKILL to the worker and to all that it started. Does nothing where none is left."""
+        """SIGKILL to what is left of the worker and of all that it started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -318,12 +287,8 @@ class _Worker:
 
 
 def worker_environment(threads: int, own: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker, which is none of the tasks that its parent may be one of.
-
-    Args:
-        threads: CPU threads.
-        own: variables of this worker alone.
-    """
+    """The environment of a worker, which is none of the tasks that its parent may be one of, with
+    so many CPU threads and variables of its own."""
     inherited = {name: value for name, value in os.environ.items() if name not in TASK_VARIABLES}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     limits = dict.fromkeys(THREAD_VARIABLES, str(threads))

@@ -23,11 +23,8 @@ class Progress:
     note: str = ""
 
     def begins_after(self, last: Progress) -> bool:
-        """Whether this is another stage than that of the report before, or the same one anew.
-
-        Features of samples follow those of real images: the same stage, with a count that starts
-        again. No warning is left out.
-        """
+        """Whether this is another stage than that of the report before, or the same one anew, such
+        as features of samples behind those of real images. No warning is left out."""
         another = self.stage != last.stage or self.stage == WARNING
         return another or self.total != last.total or self.done < last.done
 
@@ -46,13 +43,8 @@ def warn(text: str, listener: ProgressListener) -> None:
 
 
 class StageClock:
-    """The speed of the present stage, and the time that it will still take.
-
-    What a resumed stage had done before it was first reported here does not count for its speed.
-
-    Args:
-        clock: in seconds.
-    """
+    """The speed of the present stage, and the time that it will still take, by a clock in seconds.
+    What a resumed stage had done before it was first reported here does not count for its speed."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.latest = Progress("starting", 0, 0)

@@ -1,8 +1,5 @@
-"""Several processes of this machine that do one job together.
-
-Whoever has such a job, a worker of the pool or a command, starts them, passes on what they report
-and that they shall stop, and ends all of them where one fails.
-"""
+"""Several processes of this machine that do one job together, for a worker of the pool or a
+command: all of them end where one fails."""
 
 from __future__ import annotations
 
@@ -18,19 +15,18 @@ from typing import Any
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from harness.machine.environment import THREAD_VARIABLES, usable_cores
+from harness.machine.environment import GPUS_VARIABLE, THREAD_VARIABLES, usable_cores
 from harness.machine.place import place_from_environment
 from harness.processes.group import ProcessGroup
 from harness.processes.jobs import Job, JobEvent, JobProgressed, JobResult, RankFailedError
 from harness.processes.meeting import Meeting
-from harness.processes.pool import GPUS_VARIABLE, Pool
+from harness.processes.pool import Pool
 from harness.processes.progress import ProgressListener
 from harness.processes.signals import Interrupted, StopRequest, stop_on_signals
 from harness.processes.worker import rank_log
 from models.errors import Preempted, UserError
 
 _HOST = "127.0.0.1"
-
 FIRST_FAILURE_SECONDS = 1.0
 """How long to wait for the cause after a failure that may be its consequence."""
 
@@ -50,9 +46,8 @@ def run_ranks(
     The GPUs in CUDA_VISIBLE_DEVICES are shared out among them, one each.
 
     Args:
-        target: "package.module:function", called as `function(payload, report, stop)` in each
-            process.
-        payload: the same for all, writable as JSON.
+        target: what each process calls, see `Job`.
+        payload: for each.
         processes: how many.
         threads: CPU threads of each.
         log_path: of the leading process; the others have `log-rank1.txt` and so on beside it.
@@ -60,13 +55,12 @@ def run_ranks(
         stop: passed on to all of them once it is requested.
 
     Returns:
-        What the target returns in the leading process.
+        What the target returns in the leading process. No process is left, here and below.
 
     Raises:
         UserError: of the process that failed first.
         RankFailedError: a process failed otherwise.
-        Preempted: a stop was requested, and all have saved what they had. No process is left in
-            any of these cases.
+        Preempted: a stop was requested, and all have saved what they had.
     """
     jobs = [Job(f"process {rank}", payload, rank_log(log_path, rank)) for rank in range(processes)]
 
@@ -150,11 +144,7 @@ def _ending(ended: Mapping[str, JobResult], jobs: Sequence[Job], stop: StopReque
 
 @contextmanager
 def group_of_environment() -> Iterator[ProcessGroup]:
-    """The group that this process was started in, or a group of one.
-
-    Raises:
-        UserError: what the environment tells of it is incomplete.
-    """
+    """The group that this process was started in, or a group of one."""
     with Meeting(place_from_environment()) as meeting:
         yield meeting.begin(cuda=False)
 
@@ -163,8 +153,7 @@ def check_processes(processes: int) -> None:
     """Raises a UserError where a command cannot start so many."""
     if processes < 1:
         raise UserError(f"--processes is {processes}, but must be 1 or more")
-    place = place_from_environment()
-    if processes > 1 and place is not None:
+    if processes > 1 and (place := place_from_environment()) is not None:
         raise UserError(
             f"--processes {processes} starts processes, but this is one of {place.size} that "
             "torchrun or srun started: leave one of the two out"
@@ -174,18 +163,8 @@ def check_processes(processes: int) -> None:
 def run_local_ranks(
     target: str, payload: Mapping[str, Any], processes: int, on_progress: ProgressListener
 ) -> Any:
-    """Start processes on this machine, and wait for what the leading one finds.
-
-    They take GPUs in turn and share out the cores, or have `OMP_NUM_THREADS` threads each where
-    that is set.
-
-    Args:
-        target: "package.module:function", called as `function(payload, report, stop)` in each
-            process, which finds the others by `group_of_environment`; what it returns must be
-            writable as JSON.
-        payload: writable as JSON.
-        processes: how many.
-        on_progress: told what the leading process reports.
+    """Run a command's work in processes of this machine, as `run_ranks` does; each finds the others
+    by `group_of_environment`. They share out the cores, or have `OMP_NUM_THREADS` threads each.
 
     Raises:
         UserError: what one of them raises; the others are stopped.

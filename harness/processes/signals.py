@@ -1,13 +1,11 @@
 """Stopping: what a signal means to a command, its workers, the processes of a trial, a SLURM task.
 
-The first signal is a request. It is remembered, and looked at where a stop does no harm: after a
-training step, whose state is saved, between two batches of another stage, while a lock is waited
-for. The second one ends the process at once, for a person who will not wait; SLURM's tasks leave
-that to SLURM. A command passes the request on to its workers, and a worker to the processes of its
-trial, by a message rather than a signal: a process that still starts gets it as well.
-
-Signals belong to the process, so whoever owns the process makes one `StopRequest` and hands it
-down.
+The first signal is a request, looked at where a stop does no harm: after a training step, whose
+state is saved, between two batches of another stage, while a lock is waited for. The second one
+ends the process at once, for a person who will not wait; SLURM's tasks leave that to SLURM. A
+command passes the request on to its workers, and a worker to the processes of its trial, by a
+message: a process that still starts gets it as well. Whoever owns a process makes one `StopRequest`
+and hands it down.
 """
 
 from __future__ import annotations
@@ -76,8 +74,7 @@ class StopRequest:
     @property
     def number(self) -> signal.Signals:
         """The signal that asked; SIGTERM where it was something else."""
-        known = signal.Signals.__members__
-        return known.get(self.reason or "", signal.SIGTERM)
+        return signal.Signals.__members__.get(self.reason or "", signal.SIGTERM)
 
     def request(self, reason: str) -> None:
         """Ask for the stop; the first reason stays."""
@@ -90,30 +87,23 @@ class StopRequest:
             raise Preempted(self.reason, where)
 
     def listen(self, numbers: Sequence[signal.Signals], on_second: OnSecond) -> None:
-        """Take over these signals. Only the main thread of a process may.
-
-        Args:
-            numbers: which of them ask for the stop.
-            on_second: called, once, in the main thread, with a signal that comes after the first.
-        """
+        """Let these signals ask for the stop; only the main thread of a process may. `on_second` is
+        called, once, in the main thread, with a signal that comes after the first."""
         self._numbers, self._on_second = numbers, on_second
         for number in numbers:
             signal.signal(number, self._handle)
 
     def listen_again(self) -> None:
         """Take the signals back from a library that put its own handlers in place."""
-        if self._numbers:
-            self.listen(self._numbers, self._on_second)
+        self.listen(self._numbers, self._on_second)
 
     def ignore_second(self) -> None:
         """From here on no signal does anything: clean-up runs that must not be cut off."""
         self._second = True
 
     def between_batches(self, listener: ProgressListener) -> ProgressListener:
-        """The same listener, which raises `Preempted` once the stop is requested.
-
-        For stages that lose nothing but their present batch when they are left.
-        """
+        """The listener with a `check` behind it, for stages that lose nothing but their present
+        batch when they are left."""
 
         def tell(progress: Progress) -> None:
             listener(progress)
@@ -135,17 +125,13 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Context in which Ctrl-C or SIGTERM asks for a stop, and a second one raises `Interrupted`.
-
-    A signal that the process was told to ignore, as `nohup` does, stays ignored. Outside of the
-    main thread, which alone receives signals, nothing is taken over.
-    """
+    """Context in which Ctrl-C or SIGTERM asks for a stop, and a second one raises `Interrupted`; in
+    the main thread, which alone receives signals. One that `nohup` ignores stays ignored."""
     stop = StopRequest()
-    main = threading.current_thread() is threading.main_thread()
     before: dict[signal.Signals, Any] = {
         number: signal.getsignal(number)
         for number in INTERRUPTING
-        if main and signal.getsignal(number) not in (signal.SIG_IGN, None)
+        if _in_main_thread() and signal.getsignal(number) not in (signal.SIG_IGN, None)
     }
     stop.listen(tuple(before), raise_interrupted)
     try:
@@ -159,17 +145,15 @@ def stop_on_signals() -> Iterator[StopRequest]:
 def terminated_like_interrupted() -> Iterator[None]:
     """Context in which SIGTERM raises `Interrupted`, as Ctrl-C raises KeyboardInterrupt, so that
     what the command was at is cleaned up. For what has nothing to save."""
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        raise_interrupted(signal.Signals(number))
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
-    if not main or before != signal.SIG_DFL:
+    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGTERM, lambda number, _: raise_interrupted(signal.Signals(number)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -7,11 +7,11 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from harness.machine.files import DamagedFileError, read_json, write_json
+from harness.machine.files import read_sound_json, write_json
 from harness.processes.progress import Progress, ProgressListener, StageClock
 from models.errors import Preempted, one_line
 
@@ -50,10 +50,7 @@ class TrialStatus:
 
 def read_status(folder: Path) -> TrialStatus | None:
     """The status of the trial in `folder`; None where it was never started."""
-    try:
-        return read_json(folder / STATUS_FILE, TrialStatus)
-    except (OSError, DamagedFileError):
-        return None
+    return read_sound_json(folder / STATUS_FILE, TrialStatus)
 
 
 @contextmanager
@@ -63,14 +60,40 @@ def recorded_status(folder: Path, listener: ProgressListener) -> Iterator[Progre
     Yields:
         A listener that tells `listener` and writes the file about once a second.
     """
-    recorder = _Recorder(folder, listener)
-    recorder.write()
+    stage = StageClock()
+    next_write = 0.0
+
+    def write(state: State, reason: str = "") -> None:
+        nonlocal next_write
+        began = time.monotonic()
+        status = TrialStatus(
+            state,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            updated=time.time(),
+            **asdict(stage.latest),
+            seconds_left=stage.seconds_left,
+            reason=reason,
+        )
+        # A disk that is full is told by what has to be written.
+        with suppress(OSError):
+            write_json(folder / STATUS_FILE, status)
+        now = time.monotonic()
+        pause = max(SECONDS_BETWEEN_WRITES, (now - began) / LARGEST_SHARE)
+        next_write = now + min(pause, LONGEST_PAUSE)
+
+    def report(progress: Progress) -> None:
+        if stage.take(progress) or time.monotonic() >= next_write:
+            write("running")
+        listener(progress)
+
+    write("running")
     try:
-        yield recorder.report
+        yield report
     except BaseException as error:
-        recorder.end(*state_after(error))
+        write(*state_after(error))
         raise
-    recorder.end("done", "")
+    write("done")
 
 
 def record_ending(folder: Path, state: State, reason: str) -> None:
@@ -83,44 +106,8 @@ def record_ending(folder: Path, state: State, reason: str) -> None:
 
 def state_after(error: BaseException) -> tuple[State, str]:
     """In which state an error leaves a trial, and the reason in one line."""
-    if isinstance(error, Preempted) or not isinstance(error, Exception):
-        return "stopped", one_line(error) if isinstance(error, Preempted) else "interrupted"
-    return "failed", one_line(error)
-
-
-class _Recorder:
-    def __init__(self, folder: Path, listener: ProgressListener) -> None:
-        self._path = folder / STATUS_FILE
-        self._listener = listener
-        self._status = TrialStatus("running", socket.gethostname(), os.getpid(), time.time())
-        self._stage = StageClock()
-        self._next_write = 0.0
-
-    def report(self, progress: Progress) -> None:
-        now = time.monotonic()
-        changed = self._stage.take(progress)
-        if changed or now >= self._next_write:
-            self.write()
-        self._listener(progress)
-
-    def write(self) -> None:
-        began, progress = time.monotonic(), self._stage.latest
-        self._status = replace(
-            self._status,
-            stage=progress.stage,
-            done=progress.done,
-            total=progress.total,
-            note=progress.note,
-            seconds_left=self._stage.seconds_left,
-            updated=time.time(),
-        )
-        # A disk that is full is told by what has to be written.
-        with suppress(OSError):
-            write_json(self._path, self._status)
-        now = time.monotonic()
-        pause = max(SECONDS_BETWEEN_WRITES, (now - began) / LARGEST_SHARE)
-        self._next_write = now + min(pause, LONGEST_PAUSE)
-
-    def end(self, state: State, reason: str) -> None:
-        self._status = replace(self._status, state=state, reason=reason)
-        self.write()
+    if isinstance(error, Preempted):
+        return "stopped", one_line(error)
+    if isinstance(error, Exception):
+        return "failed", one_line(error)
+    return "stopped", "interrupted"

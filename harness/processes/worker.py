@@ -3,10 +3,8 @@
 A worker imports the target once and runs one job after the other. It leads its own session, so
 that Ctrl-C in the terminal reaches the parent alone, which asks the worker by a message to stop its
 job. When the parent is gone, the kernel sends SIGTERM (Linux), and the end of the connection tells
-the same anywhere; what does not end in time is killed together with all that it started.
-
-Messages are JSON rather than pickles, so that what a job takes and returns can be written to a file
-as well.
+the same anywhere; what does not end in time is killed together with all that it started. Messages
+are JSON, so that what a job takes and returns can be written to a file as well.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 from harness.processes.jobs import LostTouchError
 from harness.processes.progress import Progress, ProgressListener
@@ -45,24 +43,18 @@ PR_SET_PDEATHSIG = 1
 """From Linux' <sys/prctl.h>."""
 
 
-def encode(message: Message) -> bytes:
-    """Raises TypeError or ValueError where the message cannot be written as JSON."""
-    return json.dumps(message).encode()
-
-
 def send(connection: Connection, message: Message) -> None:
     """Does nothing where the other side is gone, which its process's end tells more of."""
     with suppress(ConnectionError):
-        connection.send_bytes(encode(message))
+        connection.send_bytes(json.dumps(message).encode())
 
 
 def receive(connection: Connection) -> Message | None:
     """The next message, waited for; None once the other side is gone."""
     try:
-        message: Message = json.loads(connection.recv_bytes())
+        return cast("Message", json.loads(connection.recv_bytes()))
     except (EOFError, OSError):
         return None
-    return message
 
 
 class Parent:
@@ -122,18 +114,15 @@ class Parent:
         """End the process without the interpreter's teardown of the modules, which takes seconds
         once torch and Lightning are imported."""
         if os.getpid() == self._own_pid:  # and not a fork of the worker
-            _flush()
+            flush_output()
             self._kill_orphans()
             os._exit(0 if self.all_jobs_done else 1)
 
 
 class JobReporter:
-    """The `report` of one job: forwards progress at most about ten times a second.
-
-    The first report of a stage and the one that completes it are always sent, also where the stage
-    comes again at once. Reports that a thread of the job makes after the job's end are dropped:
-    they would count for the next job.
-    """
+    """The `report` of one job: forwards progress at most about ten times a second, and always the
+    first report of a stage and the one that completes it. What a thread of the job reports after
+    its end is dropped: it would count for the next job."""
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         self.over = False
@@ -152,6 +141,11 @@ class JobReporter:
             self._send({"progress": asdict(progress)})
 
 
+def absolute_sys_path() -> list[str]:
+    """Where this process finds modules, for another one in another folder."""
+    return [str(Path(entry).absolute()) for entry in sys.path]
+
+
 def import_target(target: str, threads: int) -> Target:
     """The function named by "package.module:function"; torch gets so many threads."""
     module_name, _, function_name = target.partition(":")
@@ -161,8 +155,8 @@ def import_target(target: str, threads: int) -> Target:
     return function
 
 
-def _flush() -> None:
-    # A log on a full disk takes nothing more.
+def flush_output() -> None:
+    """Of stdout and stderr, as far as a full disk takes it."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
@@ -174,9 +168,9 @@ def rank_log(log: Path, rank: int) -> Path:
 
 
 def redirect_output(log_path: Path) -> None:
-    """Points stdout and stderr, of compiled code too, at the end of the log, line by line: it is
-    read while the job runs, and must be complete when the process is killed."""
-    _flush()
+    """Points stdout and stderr, of compiled code too, at the end of the log, line by line: it must
+    be complete also when the process is killed."""
+    flush_output()
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -193,7 +187,7 @@ def serve_job(
         stop.check("before it began")
         target = import_target(settings["target"], settings["threads"])
         ended: Message = {"value": target(job["payload"], report, stop)}
-        encode(ended)
+        json.dumps(ended)
     except UserError as error:
         _say(f"error: {error}")
         lost_touch = isinstance(error, LostTouchError)
@@ -217,9 +211,8 @@ def main(descriptor: int, parent_pid: int) -> None:
     """Runs jobs until the parent says stop.
 
     After an unexpected exception the worker ends, so that what it left behind (memory held by the
-    traceback, a broken CUDA context) cannot harm the next job; the parent starts a fresh one. So it
-    does once a stop is requested, which concerns the present job alone. The parent is told by
-    {"last": true} in the message about the job's end.
+    traceback, a broken CUDA context) cannot harm the next job, and so it does once a stop is
+    requested, which concerns the present job alone: {"last": true} tells the parent.
     """
     os.set_inheritable(descriptor, False)
     faulthandler.enable()

@@ -18,8 +18,7 @@ from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from harness.cluster import make_launcher
-from harness.cluster.launcher import Launcher
+from harness.cluster import Launcher, make_launcher
 from harness.config.cluster import ClusterConfig
 from harness.machine.environment import ROOT
 from harness.machine.files import check_folder, read_json

@@ -1,8 +1,13 @@
-"""Whether a partition can ever give what is asked for, found before anything is submitted."""
+"""Whether a partition can ever give what is asked for, found before anything is submitted.
+
+`sbatch --test-only` does not tell: it accepts a time over a partition's limit, which a job would
+wait for without end, refuses nodes that are only drained for now, and names no number.
+"""
 
 from __future__ import annotations
 
 import difflib
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,13 +35,10 @@ class NodeGroup:
     mebibytes: int
     gpus: int
 
-    def suits(self, config: SlurmCluster) -> bool:
-        """Whether one of these nodes can run its part of a trial."""
-        return (
-            self.cpus >= config.cpus_per_task * config.tasks_per_node
-            and self.mebibytes >= mebibytes_of(config.memory)
-            and self.gpus >= (config.gpus_per_node or 0)
-        )
+    @property
+    def has(self) -> tuple[int, int, int]:
+        """GPUs, CPUs and memory in MiB of each node."""
+        return self.gpus, self.cpus, self.mebibytes
 
 
 def check_request(config: SlurmCluster) -> None:
@@ -47,10 +49,8 @@ def check_request(config: SlurmCluster) -> None:
         UserError: the request can never be met, with the largest that can.
     """
     # Hidden partitions can be used all the same.
-    text = ask(
-        ["sinfo", "--all", "--noheader", "--exact", f"--format={_FORMAT}"], config.command_timeout
-    )
-    problem = problem_of(config, parse_partitions(text))
+    command = ["sinfo", "--all", "--noheader", "--exact", f"--format={_FORMAT}"]
+    problem = problem_of(config, parse_partitions(ask(command, config.command_timeout)))
     if problem is not None:
         raise UserError(problem)
 
@@ -60,17 +60,16 @@ def parse_partitions(text: str) -> tuple[NodeGroup, ...]:
     groups = []
     for line in text.splitlines():
         name, limit, nodes, cpus, memory, gres = line.strip().split("|", 5)
-        gpus = sum(int(count) for count in _GPUS.findall(gres))
-        number = re.compile(r"\d+")
         groups.append(
             NodeGroup(
                 partition=name.rstrip("*"),
                 default=name.endswith("*"),
                 minutes=_minutes(limit),
                 nodes=int(nodes),
-                cpus=int(number.findall(cpus)[0]),
-                mebibytes=int(number.findall(memory)[0]),
-                gpus=gpus,
+                # A plus stands for "and more, on some of them".
+                cpus=int(cpus.rstrip("+")),
+                mebibytes=int(memory.rstrip("+")),
+                gpus=sum(map(int, _GPUS.findall(gres))),
             )
         )
     return tuple(groups)
@@ -78,27 +77,24 @@ def parse_partitions(text: str) -> tuple[NodeGroup, ...]:
 
 def problem_of(config: SlurmCluster, groups: Sequence[NodeGroup]) -> str | None:
     """Why no partition of those asked for can run a trial, in one line; None where one can."""
-    known = sorted({group.partition for group in groups})
+    by_name: dict[str, list[NodeGroup]] = {}
+    for group in groups:
+        by_name.setdefault(group.partition, []).append(group)
     if config.partition is None:
-        chosen = [group for group in groups if group.default]
+        # Where there is no default partition, sbatch itself says what to do.
+        wanted = [name for name, nodes in by_name.items() if nodes[0].default]
     else:
         wanted = config.partition.split(",")
-        for name in wanted:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
-                return (
-                    f"cluster.partition: this cluster has no partition {name!r}{hint}; it has "
-                    f"{', '.join(known) or 'none'}"
-                )
-        chosen = [group for group in groups if group.partition in wanted]
-    if not chosen:
-        return None  # no default partition: sbatch itself says what to do
-    problems = [
-        _problem_in(config, [group for group in chosen if group.partition == name])
-        for name in dict.fromkeys(group.partition for group in chosen)
-    ]
-    return None if None in problems else problems[0]
+    for name in wanted:
+        if name not in by_name:
+            near = difflib.get_close_matches(name, by_name, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            return (
+                f"cluster.partition: this cluster has no partition {name!r}{hint}; it has "
+                f"{', '.join(sorted(by_name)) or 'none'}"
+            )
+    problems = [_problem_in(config, by_name[name]) for name in wanted]
+    return problems[0] if problems and None not in problems else None
 
 
 def mebibytes_of(memory: str | None) -> float:
@@ -117,23 +113,20 @@ def _problem_in(config: SlurmCluster, groups: Sequence[NodeGroup]) -> str | None
             f"cluster.time is {config.time} ({config.minutes} min), but {where} allows "
             f"{longest:.0f} min at most"
         )
-    gpus = max(group.gpus for group in groups)
-    if (config.gpus_per_node or 0) > gpus:
-        return f"cluster.gpus_per_node is {config.gpus_per_node}, but no node of {where} has " + (
-            f"more than {gpus}" if gpus else "a GPU"
-        )
-    cpus = max(group.cpus for group in groups)
-    if config.cpus_per_task * config.tasks_per_node > cpus:
-        return (
-            f"cluster.cpus_per_task x cluster.tasks_per_node is {config.cpus_per_task} x "
-            f"{config.tasks_per_node}, but no node of {where} has more than {cpus} CPUs"
-        )
-    memory = max(group.mebibytes for group in groups)
-    if mebibytes_of(config.memory) > memory:
-        return (
-            f"cluster.memory is {config.memory}, but no node of {where} has more than {memory} MB"
-        )
-    suitable = sum(group.nodes for group in groups if group.suits(config))
+    cpus = config.cpus_per_task * config.tasks_per_node
+    cores = f"{config.cpus_per_task} x {config.tasks_per_node}"
+    asked = (
+        (config.gpus_per_node or 0, f"gpus_per_node is {config.gpus_per_node}", "GPUs"),
+        (cpus, f"cpus_per_task x cluster.tasks_per_node is {cores}", "CPUs"),
+        (mebibytes_of(config.memory), f"memory is {config.memory}", "MB"),
+    )
+    for number, (wanted, field, unit) in enumerate(asked):
+        most = max(group.has[number] for group in groups)
+        if wanted > most:
+            found = f"more than {most} {unit}" if most else "a GPU"
+            return f"cluster.{field}, but no node of {where} has {found}"
+    least = [wanted for wanted, _, _ in asked]
+    suitable = sum(group.nodes for group in groups if all(map(operator.ge, group.has, least)))
     if config.nodes > suitable:
         total = sum(group.nodes for group in groups)
         return (

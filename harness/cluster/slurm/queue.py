@@ -1,25 +1,20 @@
-"""The user's jobs as `squeue` shows them.
+"""What SLURM and the files beside a result say of the user's jobs; and ending them for good.
 
-Asking SLURM by its own commands.
-
-What is written down about a job beside what it works on; nothing here is keyed on job ids.
-
-`result.json` of a trial has `result.slurm.json`, which the launcher writes, and
-`result.slurm-task.json`, which the job writes.
-
-Ending jobs for good.
+The launcher writes `result.slurm.json` beside a trial's `result.json`, and the job writes
+`result.slurm-task.json`. None of them is named after a job's id.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from harness.machine.files import DamagedFileError, Record, read_json, write_json
+from harness.machine.files import read_sound_json, write_json
 from models.errors import UserError
 
 NEEDED = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
@@ -30,35 +25,30 @@ class SlurmError(UserError):
 
 
 def require_slurm() -> None:
-    """Check that SLURM's commands are here.
-
-    Raises:
-        UserError: one is missing.
-    """
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if missing:
-        raise UserError(
-            f"{missing[0]} is not installed here, so no job can be submitted: run the command on a "
-            "machine of a SLURM cluster that submits jobs, or without --cluster (CLUSTER=local)"
-        )
+    """Raises a UserError where one of SLURM's commands is missing."""
+    for name in NEEDED:
+        if shutil.which(name) is None:
+            raise UserError(
+                f"{name} is not installed here, so no job can be submitted: run the command on a "
+                "machine of a SLURM cluster that submits jobs, or without --cluster (CLUSTER=local)"
+            )
 
 
-def ask(command: Iterable[str], timeout: float) -> str:
+def ask(command: Sequence[str], timeout: float) -> str:
     """What a command prints.
 
     Raises:
-        SlurmError: it failed, with the first line of its own message, or took longer than `timeout`
-            seconds.
+        SlurmError: it failed, with what its own message says, or took more than `timeout` seconds.
     """
-    words = list(command)
+    name = command[0]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
-        raise SlurmError(f"{words[0]} gave no answer within {timeout:.0f} s") from None
+        raise SlurmError(f"{name} gave no answer within {timeout:.0f} s") from None
     except OSError as error:
-        raise SlurmError(f"{words[0]} cannot be run: {error}") from None
+        raise SlurmError(f"{name} cannot be run: {error}") from None
     if done.returncode != 0:
-        raise SlurmError(f"{words[0]} failed: {own_words(done.stderr, done.returncode)}")
+        raise SlurmError(f"{name} failed: {own_words(done.stderr, done.returncode)}")
     return done.stdout
 
 
@@ -72,13 +62,8 @@ def own_words(message: str, return_code: int = 1) -> str:
 
 
 _FORMAT = "%i|%j|%T|%L|%r"
-
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
-
 _RUNNING = ("RUNNING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT")
-
-_ENDING = "COMPLETING"
-
 _ENDINGS = {
     "TIMEOUT": "its time was over before it could save: cluster.signal_seconds may be too short",
     "OUT_OF_MEMORY": "memory ran out: cluster.memory may be too small",
@@ -115,7 +100,7 @@ class QueuedJob:
     @property
     def is_ending(self) -> bool:
         """Its processes are being cleared away; it may be on its way back into the queue."""
-        return self.state == _ENDING
+        return self.state == "COMPLETING"
 
     @property
     def active(self) -> bool:
@@ -125,35 +110,24 @@ class QueuedJob:
 
 def read_queue(timeout: float) -> dict[str, QueuedJob]:
     """All jobs of this user that SLURM remembers, by their ids; those that ended, for some minutes.
-
-    Raises:
-        SlurmError: `squeue` gives no answer.
-    """
-    text = ask(
-        ["squeue", "--all", "--me", "--noheader", "--array", "--states=all", f"--format={_FORMAT}"],
-        timeout,
-    )
-    return parse_queue(text)
+    Raises SlurmError where `squeue` gives no answer."""
+    which = ["--all", "--me", "--noheader", "--array", "--states=all"]
+    return parse_queue(ask(["squeue", *which, f"--format={_FORMAT}"], timeout))
 
 
 def parse_queue(text: str) -> dict[str, QueuedJob]:
     """The jobs in `squeue`'s output of our format."""
-    jobs = {}
-    for line in text.splitlines():
-        if line.count("|") >= 4:
-            job, name, state, time_left, reason = line.split("|", 4)
-            jobs[job] = QueuedJob(job, name, state, time_left, "" if reason == "None" else reason)
-    return jobs
+    lines = [re.sub(r"\|None$", "|", line) for line in text.splitlines()]
+    jobs = [QueuedJob(*line.split("|", 4)) for line in lines if line.count("|") >= 4]
+    return {job.job: job for job in jobs}
 
 
 def describe_ending(found: QueuedJob | None) -> str:
     """Why a job is over that said nothing itself: what SLURM says of it, if it remembers."""
-    if found is None:
-        return "the job ended without a word"
-    known = _ENDINGS.get(found.state)
-    if known is not None:
-        return known
-    return "the job ended without a word" + (f" ({found.reason})" if found.reason else "")
+    if found is not None and found.state in _ENDINGS:
+        return _ENDINGS[found.state]
+    reason = f" ({found.reason})" if found is not None and found.reason else ""
+    return f"the job ended without a word{reason}"
 
 
 JOB_NAME = "harness-{submission}"
@@ -177,9 +151,8 @@ class JobRecord:
     def find(self, queue: Mapping[str, QueuedJob]) -> QueuedJob | None:
         """The job in the queue. Ids start anew when a cluster is set up anew; names do not."""
         found = queue.get(self.job)
-        if found is None or found.name != JOB_NAME.format(submission=self.submission):
-            return None
-        return found
+        name = JOB_NAME.format(submission=self.submission)
+        return found if found is not None and found.name == name else None
 
 
 @dataclass(frozen=True)
@@ -211,7 +184,7 @@ def outcome_file(result: Path) -> Path:
 
 def read_record(result: Path) -> JobRecord | None:
     """The record, or None where nothing was submitted."""
-    return _read(record_file(result), JobRecord)
+    return read_sound_json(record_file(result), JobRecord)
 
 
 def write_record(result: Path, record: JobRecord) -> None:
@@ -221,10 +194,9 @@ def write_record(result: Path, record: JobRecord) -> None:
 
 def read_outcome(result: Path, record: JobRecord) -> TaskOutcome | None:
     """What the recorded job said, or None where it has not begun."""
-    outcome = _read(outcome_file(result), TaskOutcome)
-    if outcome is None or (outcome.job, outcome.submission) != (record.job, record.submission):
-        return None
-    return outcome
+    told = read_sound_json(outcome_file(result), TaskOutcome)
+    own = told is not None and told.job == record.job and told.submission == record.submission
+    return told if own else None
 
 
 def write_outcome(result: Path, outcome: TaskOutcome) -> None:
@@ -235,30 +207,15 @@ def write_outcome(result: Path, outcome: TaskOutcome) -> None:
 def is_active(result: Path, record: JobRecord, queue: Mapping[str, QueuedJob]) -> bool:
     """Whether the recorded job is still going to do its work."""
     found = record.find(queue)
-    if found is None or not found.active:
+    if found is None or not found.active or record.cancelled:
         return False
-    if not found.is_ending:
-        return not record.cancelled
-    outcome = read_outcome(result, record)
-    return not record.cancelled and (outcome is None or outcome.state != "failed")
-
-
-def _read(path: Path, record: type[Record]) -> Record | None:
-    try:
-        return read_json(path, record)
-    except (OSError, DamagedFileError):
-        return None
+    outcome = read_outcome(result, record) if found.is_ending else None
+    return outcome is None or outcome.state != "failed"
 
 
 def cancel_jobs(results: Sequence[Path], timeout: float) -> dict[Path, str]:
-    """End the jobs that are queued or running to make these results.
-
-    Returns:
-        The ids of the jobs that were cancelled, by the result.
-
-    Raises:
-        SlurmError: SLURM gives no answer.
-    """
+    """End the jobs that are queued or running to make these results; their ids, by the result.
+    Raises SlurmError where SLURM gives no answer."""
     queue = read_queue(timeout)
     ids: dict[Path, str] = {}
     for result in results:

@@ -12,10 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from harness.cluster.slurm.queue import (
     JobRecord,
@@ -27,12 +24,14 @@ from harness.cluster.slurm.queue import (
     read_record,
     write_outcome,
 )
+from harness.config.cluster import SlurmCluster
 from harness.machine.place import place_from_environment
-from harness.processes.jobs import LostTouchError
+from harness.processes.jobs import Job, LostTouchError
 from harness.processes.progress import ignore_progress
 from harness.processes.signals import PREEMPTING, StopRequest, ignore_signal
 from harness.processes.worker import (
     REASON_CHARACTERS,
+    flush_output,
     import_target,
     rank_log,
     redirect_output,
@@ -47,21 +46,15 @@ _OTHERS_SAY_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """All that a job needs besides its target's payload."""
+    """All that one of SLURM's jobs needs."""
 
     target: str
-    """ "package.module:function", called as `function(payload, report, stop)`."""
-    payload: dict[str, Any]
-    log: str
-    """Of the first process; the others have `log-rank1.txt` and so on beside it."""
-    result: str
-    """The file that exists once the job is done."""
-    submission: str
-    threads: int
-    max_requeues: int
+    config: SlurmCluster
     needs_gpu: bool
-    command_timeout: float
-    sys_path: tuple[str, ...]
+    sys_path: list[str]
+    submission: str
+    job: Job
+    """Its log is the first process's; the others have `log-rank1.txt` and so on beside it."""
 
 
 def run_task(spec: TaskSpec) -> None:
@@ -82,13 +75,13 @@ class _Task:
     def __init__(self, spec: TaskSpec, stop: StopRequest) -> None:
         self._spec = spec
         self._stop = stop
-        self._result = Path(spec.result)
+        self._result = spec.job.result_file
         place = place_from_environment()
         self._rank = 0 if place is None else place.rank
+        self._several = place is not None
         self._job = _job_id()
         self._requeues = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-        self._several = place is not None
-        Path(self._spec.log).parent.mkdir(parents=True, exist_ok=True)
+        spec.job.log_path.parent.mkdir(parents=True, exist_ok=True)
         told = self._told()
         self._lost = 0 if told is None else told.lost
 
@@ -97,7 +90,7 @@ class _Task:
         if self._rank == 0 and not self._another_failed():
             self._write("running")
         try:
-            redirect_output(rank_log(Path(self._spec.log), self._rank))
+            redirect_output(rank_log(self._spec.job.log_path, self._rank))
             self._call_target()
         except BaseException as error:
             if self._may_go_on(error):
@@ -107,6 +100,15 @@ class _Task:
             self._exit(1)
         if self._rank == 0:
             self._write("done")
+
+    def _call_target(self) -> None:
+        spec = self._spec
+        sys.path[:] = [*dict.fromkeys((*spec.sys_path, *sys.path))]
+        target = import_target(spec.target, spec.config.cpus_per_task)
+        if spec.needs_gpu:
+            _check_gpu()
+        self._stop.check("before it began")
+        target(spec.job.payload, ignore_progress, self._stop)
 
     def _may_go_on(self, error: BaseException) -> bool:
         """Whether a later turn may go on from here.
@@ -136,28 +138,8 @@ class _Task:
         if not self._several:
             raise SystemExit(code) from None
         # The connections to the others are open, and their clean-up may wait for the others.
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
-                stream.flush()
+        flush_output()
         os._exit(code)
-
-    def _call_target(self) -> None:
-        sys.path[:] = [*dict.fromkeys((*self._spec.sys_path, *sys.path))]
-        target = import_target(self._spec.target, self._spec.threads)
-        if self._spec.needs_gpu:
-            self._check_gpu()
-        self._stop.check("before it began")
-        target(self._spec.payload, ignore_progress, self._stop)
-
-    def _check_gpu(self) -> None:
-        """Raises a UserError instead of training on the CPU for days."""
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError(
-                f"{socket.gethostname()}: cluster.gpus_per_node asks for GPUs, but PyTorch can use "
-                "none here: see nvidia-smi and the driver there, or set train.device=cpu"
-            )
 
     def _failed(self, error: BaseException) -> None:
         """The first process that fails says why; the others fail because of it."""
@@ -179,8 +161,7 @@ class _Task:
         if self._rank > 0:
             return
         reason = one_line(error)
-        lost = isinstance(error, LostTouchError)
-        self._lost = self._lost + 1 if lost else 0
+        self._lost = self._lost + 1 if isinstance(error, LostTouchError) else 0
         record = read_record(self._result)
         if record is not None and record.job == self._job and record.cancelled:
             self._write("failed", "cancelled")
@@ -188,27 +169,24 @@ class _Task:
             self._write("stopped", reason)
         elif self._lost > MOST_LOST:
             self._write("failed", f"{reason}; that was so {self._lost} times in a row")
-        elif self._requeues >= self._spec.max_requeues:
+        elif self._requeues >= self._spec.config.max_requeues:
             self._write(
                 "failed",
                 f"{reason}, after {self._requeues} requeue(s), as many as cluster.max_requeues "
                 "allows; it goes on from there when it is submitted again",
             )
         else:
-            self._requeue(reason)
-
-    def _requeue(self, reason: str) -> None:
-        self._write("requeued", reason, requeues=self._requeues + 1)
-        try:
-            ask(["scontrol", "requeue", self._job], self._spec.command_timeout)
-        except SlurmError as error:
-            self._write("failed", f"{reason}, and could not be put back: {error}")
+            self._write("requeued", reason, requeues=self._requeues + 1)
+            try:
+                ask(["scontrol", "requeue", self._job], self._spec.config.command_timeout)
+            except SlurmError as no_answer:
+                self._write("failed", f"{reason}, and could not be put back: {no_answer}")
 
     def _runs_on(self) -> bool:
         """Whether SLURM would let the job run on: it was not cancelled, nor is being requeued."""
         command = ["squeue", "--all", "--noheader", "--format=%T", f"--jobs={self._job}"]
         try:
-            return ask(command, self._spec.command_timeout).strip() == "RUNNING"
+            return ask(command, self._spec.config.command_timeout).strip() == "RUNNING"
         except SlurmError as error:
             print(error, file=sys.stderr)
             return True
@@ -220,18 +198,28 @@ class _Task:
         caused_by_user: bool = False,
         requeues: int | None = None,
     ) -> None:
-        count = self._requeues if requeues is None else requeues
         outcome = TaskOutcome(
             job=self._job,
             submission=self._spec.submission,
             state=state,
-            requeues=count,
+            requeues=self._requeues if requeues is None else requeues,
             updated=time.time(),
             reason=reason,
             caused_by_user=caused_by_user,
             lost=self._lost,
         )
         write_outcome(self._result, outcome)
+
+
+def _check_gpu() -> None:
+    """Raises a UserError instead of training on the CPU for days."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"{socket.gethostname()}: cluster.gpus_per_node asks for GPUs, but PyTorch can use "
+            "none here: see nvidia-smi and the driver there, or set train.device=cpu"
+        )
 
 
 def _job_id() -> str:

@@ -14,8 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from harness.machine.file_kinds import known_kind
-from harness.machine.files import file_digest
+from harness.machine.files import file_digest, known_kind
 from models.errors import UserError, first_line
 
 _REFUSED_TYPE = re.compile(r"GLOBAL (?:\x1b\[[\d;]*m)?([\w.]+)")

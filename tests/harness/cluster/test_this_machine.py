@@ -7,7 +7,7 @@ import pytest
 
 from harness.cluster.this_machine import resolve_workers
 from harness.config.cluster import LocalCluster
-from harness.machine.gpus import parse_gpu_list, select_visible, visible_gpus
+from harness.machine.environment import parse_gpu_list, select_visible, visible_gpus
 from models.errors import UserError
 
 TWO_GPUS = """\
@@ -66,9 +66,7 @@ def test_workers_and_threads_share_the_machine(
 ) -> None:
     warnings: list[str] = []
     devices = [str(i) for i in range(gpus)]
-    resolved = resolve_workers(
-        config(workers, threads), jobs, gpus=devices, on_warning=warnings.append
-    )
+    resolved = resolve_workers(config(workers, threads), jobs, devices, warnings.append)
     assert resolved == expected
     assert warnings == []
 
@@ -76,7 +74,7 @@ def test_workers_and_threads_share_the_machine(
 @pytest.mark.usefixtures("eight_cores")
 def test_more_threads_than_cores_is_a_warning_with_both_numbers() -> None:
     warnings: list[str] = []
-    resolved = resolve_workers(config(4, 3), 20, gpus=(), on_warning=warnings.append)
+    resolved = resolve_workers(config(4, 3), 20, (), warnings.append)
     assert resolved == (4, 3)
     assert len(warnings) == 1
     assert "4 worker(s) with 3 thread(s)" in warnings[0]
@@ -93,23 +91,21 @@ def test_a_worker_has_threads_and_gpus_for_all_processes_of_its_trial(
 ) -> None:
     warnings: list[str] = []
     devices = [str(i) for i in range(gpus)]
-    resolved = resolve_workers(
-        config(processes=processes), 20, gpus=devices, on_warning=warnings.append
-    )
+    resolved = resolve_workers(config(processes=processes), 20, devices, warnings.append)
     assert resolved == expected
     assert warnings == []
 
 
 def test_more_processes_than_gpus_are_refused_with_both_numbers() -> None:
     with pytest.raises(UserError, match=r"processes_per_trial is 3, but 2 GPU\(s\)"):
-        resolve_workers(config(processes=3), 10, gpus=("0", "1"))
+        resolve_workers(config(processes=3), 10, ("0", "1"), print)
     with pytest.raises(UserError, match=r"workers is 2, but 3 GPU\(s\) .* needs 2"):
-        resolve_workers(config(2, processes=2), 10, gpus=("0", "1", "2"))
+        resolve_workers(config(2, processes=2), 10, ("0", "1", "2"), print)
 
 
 def test_more_workers_than_gpus_is_refused_with_both_numbers() -> None:
     with pytest.raises(UserError, match=r"cluster.workers is 3, but 2 GPU\(s\)"):
-        resolve_workers(config(3), 10, gpus=("0", "1"))
+        resolve_workers(config(3), 10, ("0", "1"), print)
 
 
 def test_gpus_and_their_slices_are_read_from_the_listing() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.machine.file_kinds import known_kind, shown_names
+from harness.machine.files import known_kind, shown_names
 
 
 def test_sound_files_of_arrays_and_weights_are_of_no_other_kind(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_tasks_of_srun_with_ntasks_alone_find_each_other() -> None:
 def test_who_waits_says_for_whom(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(meeting, "_NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(meeting, "_NOTICE", timedelta(seconds=0.2))
     monkeypatch.setattr(meeting, "_LOOK_AGAIN", timedelta(seconds=0.3))
     leading = Place(0, 3, 0, "127.0.0.1", 15000 + os.getpid() % 10000, False)
     with (

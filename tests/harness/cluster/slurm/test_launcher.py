@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.slurm.submission import executor, script_text
+from harness.cluster.slurm.launcher import executor, of_one_process, script_text
 from harness.config.cluster import SlurmCluster
 from harness.config.load import load_cluster
 from harness.machine.environment import EXPERIMENTS
@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(shutil.which("srun") is None, reason="submitit l
 def script(folder: Path, *overrides: str, count: int = 3, single: bool = False) -> str:
     config = load_cluster("slurm", overrides, EXPERIMENTS)
     assert isinstance(config, SlurmCluster)
-    made = executor(config, folder, "20270101-000000-abcdef", "mine at smoke", single=single)
+    if single:
+        config = of_one_process(config)
+    made = executor(config, folder, "20270101-000000-abcdef", "mine at smoke")
     return script_text(made, count)
 
 
