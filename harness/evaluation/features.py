@@ -81,15 +81,11 @@ class FeatureBatch(NamedTuple):
 def extract_features(images: ImageRows, extraction: Extraction) -> Features:
     """Extract in float32, whatever the precision of training was.
 
-    Args:
-        images: (N, H, W, C) uint8 with 1 or 3 channels; a batch at a time is read.
-        extraction: how.
-
     Returns:
-        Those of all images on the leading process, none on the others.
+        Of images (N, H, W, C), those of all on the leading process, none on the others.
 
     Raises:
-        ValueError: there are no images, or they are not uint8 of this shape.
+        ValueError: there are no images, or they are not uint8 with 1 or 3 channels.
         UserError: a feature or logit is not finite.
     """
     found = no_features(extraction.extractor, len(images) if extraction.group.leads else 0)
@@ -112,14 +108,7 @@ def feature_batches(
     All processes of a group must iterate to the end; the leading one gets all batches, in their
     order.
 
-    Args:
-        images: (N, H, W, C) uint8 with 1 or 3 channels.
-        extraction: how.
-        kept_images: in rising order, the indices of the images that the batches shall hold.
-
-    Raises:
-        ValueError: there are no images, or they are not uint8 of this shape.
-        UserError: a feature or logit is not finite.
+    `kept_images` are the indices, in rising order, of the images that the batches shall hold.
     """
     if len(images) == 0:
         raise ValueError("no images to extract features from")

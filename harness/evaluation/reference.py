@@ -113,11 +113,7 @@ def load_reference(real: RealImages, extraction: Extraction, cache_dir: Path) ->
     several processes that need the same one, one extracts and the others wait for it. A file that
     is damaged or of something else is made again, which `extraction.on_progress` is told.
 
-    Args:
-        real: the images.
-        extraction: how features are extracted that are not there yet; its listener is told while it
-            waits, too, and what that raises ends the wait.
-        cache_dir: made if it does not exist.
+    The listener is told while it waits, too, and what that raises ends the wait.
     """
     extractor, group = extraction.extractor, extraction.group
     cache_dir.mkdir(parents=True, exist_ok=True)

@@ -59,8 +59,7 @@ def neighbour_scores(
         real: (M, D), M more than both.
         neighbours: k of precision and recall.
         density_neighbours: k of density and coverage.
-        on_progress: told how many images' neighbours are known, and then how many generated images
-            are compared.
+        on_progress: told how many images' neighbours are known, and how many are compared.
 
     Raises:
         ValueError: too few images, different widths or a row that is not finite.
@@ -100,17 +99,12 @@ class Points:
     """(N, D) features, which are not copied, with what their distances are computed from."""
 
     def __init__(self, features: Matrix, name: str, *, origin: Tensor | None, least: int) -> None:
-        """Take features.
+        """Centre on an origin (D,) float64, so that products are no larger than distances need.
 
-        Args:
-            features: (N, D), N at least `least`.
-            name: for messages.
-            origin: (D,) float64, subtracted so that products are no larger than distances need;
-                their own mean where None. Distances are taken between points of one origin.
-            least: points needed.
+        It is their own mean where None; distances are taken between points of one origin.
 
         Raises:
-            ValueError: too few points, or a row that is not finite.
+            ValueError: fewer points than `least`, or a row that is not finite.
         """
         check_features(features, name, least=least)
         self._features = features
@@ -192,18 +186,10 @@ def _exact_distances(points: Points, rows: Tensor, others: Points, columns: Tens
 def squared_radii(
     points: Points, orders: Sequence[int], *, on_progress: ProgressListener = ignore_progress
 ) -> tuple[Tensor, ...]:
-    """Of each point, the squared distances to its neighbours of some orders.
+    """Of each of N points, the squared distances (N,) to its neighbours of some orders.
 
-    A point is no neighbour of itself; a copy of it is one, at distance zero. Distances are the same
-    both ways, so half of them are computed.
-
-    Args:
-        points: N of them.
-        orders: 1 is the nearest neighbour.
-        on_progress: told after each row of blocks, in points.
-
-    Returns:
-        (N,) for each order.
+    Order 1 is the nearest neighbour. A point is no neighbour of itself; a copy of it is one, at
+    distance zero. Distances are the same both ways, so half of them are computed.
 
     Raises:
         ValueError: fewer points than an order.

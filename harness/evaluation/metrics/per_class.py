@@ -50,10 +50,10 @@ def per_class_frechet(
     one that is measured has, of each side; which ones is random but fixed.
 
     Args:
-        samples: (N, D) features, of the classes `sample_labels` (N,).
-        sample_labels: one a sample.
-        reference: (M, D) features, of the classes `reference_labels` (M,).
-        reference_labels: one a real image.
+        samples: (N, D) features.
+        sample_labels: (N,), the class of each.
+        reference: (M, D) features.
+        reference_labels: (M,).
         least: images that a class needs in both sets, at least 2.
         seed: of the choice.
 

@@ -140,12 +140,7 @@ def evaluate_images(
     on_progress: ProgressListener = ignore_progress,
     group: ProcessGroup = ALONE,
 ) -> Evaluation | None:
-    """Measure, and write what is asked for.
-
-    Args:
-        spec: what to measure.
-        on_progress: told how far extraction and resamples are, on the leading process.
-        group: of processes that share out the extraction; the leading one does the rest.
+    """Measure, and write what is asked for; processes of a group share out the extraction.
 
     Returns:
         None in a process that another one leads.
