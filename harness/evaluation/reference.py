@@ -110,10 +110,9 @@ def load_reference(real: RealImages, extraction: Extraction, cache_dir: Path) ->
     """The features of real images, from the cache where they are there.
 
     The file is `<extractor>-<12 digits of the weights' hash>-<12 of the fingerprint>.npz`. Of
-    several processes that need the same one, one extracts and the others wait for it. A file that
-    is damaged or of something else is made again, which `extraction.on_progress` is told.
-
-    The listener is told while it waits, too, and what that raises ends the wait.
+    several processes that need the same one, one extracts and the others wait for it, while
+    `extraction.on_progress` is told so; what that raises ends the wait. A file that is damaged or
+    of something else is made again, which it is told as well.
     """
     extractor, group = extraction.extractor, extraction.group
     cache_dir.mkdir(parents=True, exist_ok=True)

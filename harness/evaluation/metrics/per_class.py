@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +22,16 @@ from models.randomness import generator
 class PerClassDistance:
     """Distances of classes, all from the same numbers of images, so that they compare."""
 
-    by_class: dict[int, float]
+    by_class: dict[str, float]
+    """By the name of the class."""
     samples: int
     """Of each class that was measured; 0 where there is none."""
     reference: int
     """Real images of each."""
-    left_out: dict[int, str]
+    left_out: dict[str, str]
     """Classes that were not measured, and why."""
+    mapping: str = ""
+    """Which label or folder is which class, where names alone do not say it."""
 
     @property
     def mean(self) -> float | None:
@@ -41,6 +45,7 @@ def per_class_frechet(
     reference: NDArray[np.float32],
     reference_labels: NDArray[np.integer],
     *,
+    names: Sequence[str],
     least: int,
     seed: int = 0,
 ) -> PerClassDistance:
@@ -54,6 +59,7 @@ def per_class_frechet(
         sample_labels: (N,), the class of each.
         reference: (M, D) features.
         reference_labels: (M,).
+        names: of the classes, by their labels.
         least: images that a class needs in both sets, at least 2.
         seed: of the choice.
 
@@ -71,23 +77,24 @@ def per_class_frechet(
         check_features(features, f"{side} features", least=1)
     check_widths(samples.shape[1], reference.shape[1])
     places = {
-        int(one): [np.flatnonzero(labels == one) for _, _, labels in sides]
+        names[one]: [np.flatnonzero(labels == one) for _, _, labels in sides]
         for one in np.union1d(sample_labels, reference_labels)
     }
     left_out = {
-        one: f"{len(ours)} samples and {len(real)} reference images, but {least} of each are needed"
-        for one, (ours, real) in places.items()
-        if min(len(ours), len(real)) < least
+        name: f"{len(ours)} samples and {len(theirs)} reference images, but {least} of each are "
+        "needed"
+        for name, (ours, theirs) in places.items()
+        if min(len(ours), len(theirs)) < least
     }
-    kept = {one: rows for one, rows in places.items() if one not in left_out}
+    kept = {name: rows for name, rows in places.items() if name not in left_out}
     if not kept:
         return PerClassDistance({}, 0, 0, left_out)
-    ours, real = sizes = [min(map(len, rows)) for rows in zip(*kept.values(), strict=True)]
+    sizes = [min(map(len, rows)) for rows in zip(*kept.values(), strict=True)]
     by_class = {}
-    for one, rows in kept.items():
-        parts = []
+    for name, rows in kept.items():
+        one, parts = names.index(name), []
         for (side, features, _), own, size in zip(sides, rows, sizes, strict=True):
             order = torch.randperm(len(own), generator=generator(f"per-class-{side}", seed, one))
             parts.append(fitted_gaussian(features[np.sort(own[order[:size].numpy()])]))
-        by_class[one] = gaussian_distance(*parts)
-    return PerClassDistance(by_class, ours, real, left_out)
+        by_class[name] = gaussian_distance(*parts)
+    return PerClassDistance(by_class, sizes[0], sizes[1], left_out)

@@ -19,6 +19,7 @@ from harness.evaluation.extractors import load_extractor
 from harness.evaluation.extractors.base import FeatureExtractor
 from harness.evaluation.features import Extraction, Features, extract_features
 from harness.evaluation.image_inputs import HashedRows, ImageInput, open_images
+from harness.evaluation.metrics.per_class import PerClassDistance
 from harness.evaluation.metrics.uncertainty import ENOUGH_SAMPLES, Uncertainty, frechet_uncertainty
 from harness.evaluation.quality import (
     KERNEL_SUBSETS,
@@ -34,7 +35,6 @@ from harness.evaluation.reference_file import (
     reference_extractor,
 )
 from harness.evaluation.standalone.outputs import (
-    NamedClasses,
     check_outputs,
     evaluation_report,
     evaluation_warnings,
@@ -77,7 +77,7 @@ class Evaluation:
     report: dict[str, Any]
     """All of it, as JSON takes it."""
     warnings: tuple[str, ...]
-    per_class: NamedClasses | None = None
+    per_class: PerClassDistance | None = None
     """None where it was not asked for."""
     unwritten: dict[str, str] = field(default_factory=dict)
     """Files that could not be written, and why."""

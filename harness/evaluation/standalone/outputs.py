@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +24,13 @@ from harness.vocabulary.metrics import FRECHET
 from models.errors import UserError
 
 
-@dataclass(frozen=True)
-class NamedClasses:
-    """Distances, and what the classes are called."""
-
-    names: tuple[str, ...]
-    """By label."""
-    distances: PerClassDistance
-    mapping: str
-    """Which label or folder is which class, where names alone do not say it; else empty."""
-
-    @property
-    def by_name(self) -> dict[str, float]:
-        """The distance of each class that was measured."""
-        return {self.names[one]: value for one, value in self.distances.by_class.items()}
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """Why the others were not."""
-        return {self.names[one]: reason for one, reason in self.distances.left_out.items()}
-
-
 def measure_classes(
     samples: NDArray[np.float32],
     reference: NDArray[np.float32] | None,
     labels: ClassLabels,
     least: int,
     reference_path: Path,
-) -> NamedClasses:
+) -> PerClassDistance:
     """Measure all classes with at least `least` images on both sides, by features (N, D), (M, D).
 
     Raises:
@@ -63,19 +42,20 @@ def measure_classes(
             f"{reference_path} holds {len(labels.reference):,} labels, but {there} features of "
             "single images: name the images themselves as --reference"
         )
-    distances = per_class_frechet(samples, labels.samples, reference, labels.reference, least=least)
-    return NamedClasses(labels.names, distances, labels.mapping)
+    found = per_class_frechet(
+        samples, labels.samples, reference, labels.reference, names=labels.names, least=least
+    )
+    return replace(found, mapping=labels.mapping)
 
 
-def classes_csv(classes: NamedClasses, extractor: str) -> str:
+def classes_csv(classes: PerClassDistance, extractor: str) -> str:
     """A line a class, those that were left out with the reason; counts are part of the header, as
     distances of other counts belong in no column of these."""
-    found = classes.distances
-    counts = f"{found.samples} samples and {found.reference} reference images"
+    counts = f"{classes.samples} samples and {classes.reference} reference images"
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["class", f"{FRECHET.recorded(extractor)} of {counts}", "left out"])
-    writer.writerows([name, repr(value), ""] for name, value in classes.by_name.items())
+    writer.writerows([name, repr(value), ""] for name, value in classes.by_class.items())
     writer.writerows([name, "", reason] for name, reason in classes.left_out.items())
     return out.getvalue()
 
@@ -96,7 +76,7 @@ def write_outputs(
     spec: EvaluateSpec,
     samples: ImageInput,
     report: Mapping[str, Any],
-    classes: NamedClasses | None,
+    classes: PerClassDistance | None,
 ) -> dict[str, str]:
     """Write what is asked for, samples with their labels if they have some.
 
@@ -163,7 +143,7 @@ def evaluation_report(
     quality: Quality,
     uncertainty: Uncertainty | None,
     warnings: Sequence[str],
-    classes: NamedClasses | None = None,
+    classes: PerClassDistance | None = None,
 ) -> dict[str, Any]:
     """Figures by their names in MLflow, and all that they depend on, as JSON takes it."""
     report: dict[str, Any] = {
@@ -187,11 +167,11 @@ def evaluation_report(
     if classes is not None:
         report["per_class"] = {
             "metric": FRECHET.recorded(str(quality.identity["extractor"])),
-            "mean": classes.distances.mean,
-            "samples_a_class": classes.distances.samples,
-            "reference_images_a_class": classes.distances.reference,
+            "mean": classes.mean,
+            "samples_a_class": classes.samples,
+            "reference_images_a_class": classes.reference,
             "mapping": classes.mapping,
-            "by_class": classes.by_name,
+            "by_class": classes.by_class,
             "left_out": classes.left_out,
         }
     return report

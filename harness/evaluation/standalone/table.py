@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.evaluation.metrics.per_class import PerClassDistance
 from harness.evaluation.metrics.uncertainty import Uncertainty
 from harness.evaluation.quality import Quality
 from harness.vocabulary.metrics import FRECHET, INCEPTION, METRICS
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from harness.evaluation.standalone.evaluate import Evaluation
-    from harness.evaluation.standalone.outputs import NamedClasses
 
 _SHOWN_DIGITS = 12
 _SHOWN_CLASSES = 20
@@ -107,25 +107,24 @@ def _uncertain_rows(title: str, uncertainty: Uncertainty) -> list[tuple[str, str
     return rows
 
 
-def _print_classes(classes: NamedClasses, evaluation: Evaluation, console: Console) -> None:
+def _print_classes(classes: PerClassDistance, evaluation: Evaluation, console: Console) -> None:
     """The farthest classes; all of them are in the files."""
     from rich.text import Text
 
-    distances = classes.distances
-    if distances.mean is not None:
+    if classes.mean is not None:
         heading = FRECHET.printed_title(str(evaluation.quality.identity["extractor"]))
         heading += _of_extractor(evaluation.quality, evaluation.display)
         table = _empty_table(
             "class",
-            f"{heading} of {distances.samples:,} samples and {distances.reference:,} reference "
+            f"{heading} of {classes.samples:,} samples and {classes.reference:,} reference "
             f"images a class {FRECHET.direction.arrow}",
         )
-        by_name = sorted(classes.by_name.items(), key=lambda item: -item[1])
+        by_name = sorted(classes.by_class.items(), key=lambda item: -item[1])
         for name, value in by_name[:_SHOWN_CLASSES]:
             table.add_row(Text(name), f"{value:.4f}")
         if len(by_name) > _SHOWN_CLASSES:
             table.add_row(f"{len(by_name) - _SHOWN_CLASSES:,} nearer ones, in --json", "")
-        table.add_row(f"mean of {len(by_name):,} classes", f"{distances.mean:.4f}")
+        table.add_row(f"mean of {len(by_name):,} classes", f"{classes.mean:.4f}")
         console.print(table)
     if classes.mapping:
         _print_line(console, classes.mapping)
