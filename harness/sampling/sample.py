@@ -20,9 +20,9 @@ from harness.config.sections import SampleConfig
 from harness.data.images import to_uint8
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress, ProgressListener, ignore_progress
+from harness.sampling.files import FileSink
 from harness.sampling.samplers import build_sampler
 from harness.sampling.samplers.base import Sampler
-from harness.sampling.sinks import FileSink
 from models.backbone import Backbone
 from models.errors import UserError
 from models.objectives.base import ObjectiveConfig
@@ -148,10 +148,6 @@ class SampleSpec:
         """
         return build_sampler(self.config.sampler, self.config.steps, self.objective)
 
-    def labels(self) -> Tensor:
-        """(N,) int64."""
-        return sample_labels(self.config.labels, self.count, self.num_classes, self.seed)
-
 
 def draw_samples(
     network: Backbone,
@@ -190,7 +186,7 @@ def draw_samples(
         network, config.guidance_scale, config.guidance_channels, spec.shape[0]
     )
     evaluations = len(spec.sampler().timesteps) * denoiser.passes
-    labels = spec.labels()
+    labels = sample_labels(config.labels, spec.count, spec.num_classes, spec.seed)
     kept: list[NDArray[np.uint8]] = []
     write, done = (kept.append, 0) if sink is None else (sink.write, sink.done)
     starts = range(group.broadcast(done), spec.count, config.batch_size)

@@ -25,7 +25,7 @@ _KEPT = 2
 _REMEDY = (
     "remove it, and the same command goes on from the checkpoint before it, or from the beginning"
 )
-_NAME = re.compile(r"step-(\d{8})\.ckpt")
+_NAME = re.compile(r"step-\d{8}\.ckpt")
 
 
 class WriteInPlace(TorchCheckpointIO):
@@ -148,16 +148,11 @@ def resumable_checkpoint(folder: Path, listener: ProgressListener = ignore_progr
 
 def step_of(checkpoint: Path) -> int:
     """The step that a checkpoint was saved after."""
-    matched = _NAME.fullmatch(checkpoint.name)
-    if matched is None:
-        raise ValueError(f"{checkpoint.name} is not the name of a checkpoint")
-    return int(matched.group(1))
+    return int(checkpoint.stem.removeprefix("step-"))
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), reverse=True)
+    return sorted((p for p in folder.glob("*") if _NAME.fullmatch(p.name)), reverse=True)
 
 
 def _digest_path(checkpoint: Path) -> Path:

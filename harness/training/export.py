@@ -132,13 +132,10 @@ def _check_shapes(folder: Path, found: Mapping[str, Shape], expected: Mapping[st
     """Tensors that share their memory are written once, so a missing name may be right."""
     problems = [
         f"{name} is {_shown(expected[name])} by {DESCRIPTION} and {_shown(shape)} in {WEIGHTS}"
+        if name in expected
+        else f"{name} is in {WEIGHTS}, but not in a network of {DESCRIPTION}"
         for name, shape in found.items()
-        if name in expected and shape != expected[name]
-    ]
-    problems += [
-        f"{name} is in {WEIGHTS}, but not in a network of {DESCRIPTION}"
-        for name in found
-        if name not in expected
+        if shape != expected.get(name)
     ]
     if problems:
         more = len(problems) - _SHOWN

@@ -27,17 +27,11 @@ from models.embeddings import position_embedding
 from models.errors import UserError, one_line
 
 _OUTSIDE = {
-    "x_embedder.proj.weight": "patch_embedding.projection.weight",
-    "x_embedder.proj.bias": "patch_embedding.projection.bias",
-    "t_embedder.mlp.0.weight": "timestep_embedding.hidden.weight",
-    "t_embedder.mlp.0.bias": "timestep_embedding.hidden.bias",
-    "t_embedder.mlp.2.weight": "timestep_embedding.output.weight",
-    "t_embedder.mlp.2.bias": "timestep_embedding.output.bias",
-    "y_embedder.embedding_table.weight": "label_embedding.table.weight",
-    "final_layer.linear.weight": "final_layer.linear.weight",
-    "final_layer.linear.bias": "final_layer.linear.bias",
-    "final_layer.adaLN_modulation.1.weight": "final_layer.modulation.linear.weight",
-    "final_layer.adaLN_modulation.1.bias": "final_layer.modulation.linear.bias",
+    "x_embedder.proj": "patch_embedding.projection",
+    "t_embedder.mlp.0": "timestep_embedding.hidden",
+    "t_embedder.mlp.2": "timestep_embedding.output",
+    "final_layer.linear": "final_layer.linear",
+    "final_layer.adaLN_modulation.1": "final_layer.modulation.linear",
 }
 
 _IN_BLOCK = {
@@ -130,12 +124,17 @@ def dit_state(backbone: Backbone) -> dict[str, Tensor]:
 
 def _names(depth: int) -> dict[str, str]:
     """Published names to ours."""
-    return _OUTSIDE | {
-        f"blocks.{block}.{theirs}.{kind}": f"blocks.{block}.{ours}.{kind}"
+    layers = _OUTSIDE | {
+        f"blocks.{block}.{theirs}": f"blocks.{block}.{ours}"
         for block in range(depth)
         for theirs, ours in _IN_BLOCK.items()
+    }
+    names = {
+        f"{theirs}.{kind}": f"{ours}.{kind}"
+        for theirs, ours in layers.items()
         for kind in ("weight", "bias")
     }
+    return {**names, "y_embedder.embedding_table.weight": "label_embedding.table.weight"}
 
 
 def convert(source: Path, out: Path, heads: int | None) -> str:

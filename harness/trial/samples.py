@@ -22,9 +22,15 @@ from harness.evaluation.reference import Reference, ReferenceStatistics
 from harness.machine.files import atomic_path, read_json, write_json
 from harness.processes.group import ProcessGroup, current_group
 from harness.processes.progress import Progress, ProgressListener, warn
-from harness.sampling.grid import class_grid, save_grid_png, shown_classes
+from harness.sampling.files import (
+    FileSink,
+    class_grid,
+    load_samples,
+    save_grid_png,
+    save_samples,
+    shown_classes,
+)
 from harness.sampling.sample import NonFiniteSamplesError, SampleSpec, draw_samples
-from harness.sampling.sinks import FileSink, load_samples, save_samples
 from harness.training.validation import ValidationFigures
 from harness.trial.spec import TrialSpec
 from harness.vocabulary import names

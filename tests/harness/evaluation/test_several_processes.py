@@ -11,7 +11,7 @@ from PIL import Image
 
 from harness.config.schema import TrialConfig
 from harness.processes.jobs import LostTouchError
-from harness.sampling.sinks import FileSink
+from harness.sampling.files import FileSink
 from harness.vocabulary.metrics import BY_KEY
 from models.errors import UserError
 from tests.support.ranks import group_tasks as tasks

@@ -21,9 +21,9 @@ from harness.evaluation.reference import RealImages, load_reference
 from harness.evaluation.reference_file import Layout, build_reference
 from harness.processes.group import ALONE, ProcessGroup, in_rounds, own_turns
 from harness.processes.progress import Progress
+from harness.sampling.files import FileSink
 from harness.sampling.sample import SampleSpec, draw_samples
 from harness.sampling.samplers import diffusion, flow
-from harness.sampling.sinks import FileSink
 from models.objectives.ddpm import Config as DdpmConfig
 from models.objectives.flow import Config as FlowConfig
 from tests.support.stand_ins.pixel_extractor import PixelExtractor

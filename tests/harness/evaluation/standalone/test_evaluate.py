@@ -27,7 +27,7 @@ from harness.evaluation.metrics.uncertainty import (
 )
 from harness.evaluation.quality import Figure, Quality
 from harness.evaluation.standalone.table import figure_rows
-from harness.sampling.sinks import save_samples
+from harness.sampling.files import save_samples
 from tests.support.figures import frechet_distance_of_features
 from tests.support.stand_ins.random_weights import smooth_images, write_random_vit
 
