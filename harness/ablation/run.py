@@ -32,6 +32,7 @@ from harness.trial.spec import (
     FLOOR,
     RESULT,
     TrialSpec,
+    check_extractor_sizes,
     finished_floor,
     finished_result,
     floor_file,
@@ -232,6 +233,7 @@ def _plan(work: _Work, launcher: Launcher) -> Plan | None:
         return None
     wants_gpu = any(trial.config.train.device != "cpu" for trial in work.ablation.trials)
     plan = launcher.plan(count, wants_gpu=wants_gpu)
+    check_extractor_sizes(trial.config for trial in work.left)
     for trial in work.left:
         check_batch(trial.config.train, plan.processes)
     return plan

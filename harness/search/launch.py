@@ -33,7 +33,7 @@ from harness.tracking.journal import end_left_run
 from harness.tracking.publisher import publish_pending
 from harness.tracking.runs import ParentRun
 from harness.tracking.store import Store, open_store
-from harness.trial.spec import finished_result
+from harness.trial.spec import check_extractor_sizes, finished_result
 from harness.vocabulary import names
 from models.errors import UserError
 
@@ -81,6 +81,7 @@ def run_search(
     if trials < 1:
         raise UserError(f"--trials is {trials}: expected a whole number >= 1")
     check_folder(runs_dir, "--runs-dir")
+    check_extractor_sizes([search.base])
     runs_dir, notice, store = runs_dir.resolve(), partial(print_line, console), open_store(ROOT)
     spec = spec_of(search, trials, storage, runs_dir, store.uri)
     label = f"search {search.name} at {search.scale}"

@@ -18,16 +18,9 @@ from harness.machine.files import write_json
 from harness.machine.place import choose_device
 from harness.processes.group import ALONE, ProcessGroup
 from harness.processes.progress import ProgressListener
-from harness.trial.spec import TrialSpec, floor_file
+from harness.trial.spec import TrialSpec, extractor_files, floor_file
 from harness.vocabulary.names import short_hash
 from models.randomness import generator
-
-
-def extractor_files(config: TrialConfig) -> tuple[str, Path | None, int | None]:
-    """The extractor's name, the file of its weights where one is named, and its images' side."""
-    asked = config.evaluate
-    file = None if asked.extractor_weights is None else Path(asked.extractor_weights)
-    return asked.extractor, file, asked.extractor_size
 
 
 def load_extraction(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -119,3 +119,25 @@ def _key(sections: Mapping[str, Section]) -> str:
     # Other code may measure otherwise what an unchanged configuration asks for.
     plain["version"] = HASH_VERSION
     return short_hash(hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest())
+
+
+def extractor_files(config: TrialConfig) -> tuple[str, Path | None, int | None]:
+    """The extractor's name, the file of its weights where one is named, and its images' side."""
+    asked = config.evaluate
+    file = None if asked.extractor_weights is None else Path(asked.extractor_weights)
+    return asked.extractor, file, asked.extractor_size
+
+
+def check_extractor_sizes(configs: Iterable[TrialConfig]) -> None:
+    """See before any trial starts that extractors take the sizes that are asked of them.
+
+    Raises:
+        UserError: one does not, or its weights are missing.
+    """
+    asked = {extractor_files(one) for one in configs if one.evaluate.extractor_size is not None}
+    if asked:
+        # It builds the networks, though without weights: seconds that others need not wait for.
+        from harness.evaluation.extractors import check_extractor
+
+        for name, weights, size in sorted(asked, key=str):
+            check_extractor(name, weights, size)

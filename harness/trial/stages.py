@@ -42,12 +42,7 @@ from harness.training.hardware import Precision, resolve_precision
 from harness.training.skipped_steps import shown
 from harness.training.train import Training, TrainingSummary, load_trained
 from harness.training.validation import BEST, read_best
-from harness.trial.reference import (
-    extractor_files,
-    load_extraction,
-    measured_identity,
-    real_features,
-)
+from harness.trial.reference import load_extraction, measured_identity, real_features
 from harness.trial.samples import (
     TrialSamples,
     ValidationSamples,
@@ -55,7 +50,7 @@ from harness.trial.samples import (
     trial_samples,
     validation_identity,
 )
-from harness.trial.spec import RESULT, TrialSpec, precision_file
+from harness.trial.spec import RESULT, TrialSpec, extractor_files, precision_file
 from harness.vocabulary import names
 from models.backbone import Backbone, Block
 

@@ -87,7 +87,6 @@ class Extractor(FeatureExtractor):
         self.register_buffer("_mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("_std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
         self._has_classifier = not isinstance(network.get_classifier(), nn.Identity)
-        _check_patches(network, model, self._size[0])
         try:
             if self._size != tuple(native) and isinstance(network, _SetsInputSize):
                 network.set_input_size(self._size)
@@ -124,23 +123,16 @@ def load(model: str, weights: Path | None, size: int | None) -> Extractor:
         UserError: no such model, it takes no images of that size, or its weights are not named,
             missing, damaged or others.
     """
-    return Extractor(model, _named(model, weights), size)
+    return Extractor(model, check(model, weights, size), size)
 
 
-def check(model: str, weights: Path | None, size: int | None) -> None:
-    """See that model and weights are there, and that the model's patches fill the size.
+def check(model: str, weights: Path | None, size: int | None) -> Path:
+    """The file; the weights in it are not read.
 
     Raises:
-        UserError: there is no such model, it takes no images of that size, or the file is not named
-            or missing.
+        UserError: there is no such model, its patches do not fill that size, or the file is not
+            named or missing.
     """
-    _named(model, weights)
-    if size is not None:
-        with torch.device("meta"):
-            _check_patches(_created(model), model, size)
-
-
-def _named(model: str, weights: Path | None) -> Path:
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
@@ -151,22 +143,25 @@ def _named(model: str, weights: Path | None) -> Path:
             "(evaluate.extractor_weights, --extractor-weights)"
         )
     check_there(weights)
+    if size is not None:
+        _check_patches(model, size)
     return weights
 
 
-def _check_patches(network: nn.Module, model: str, size: int) -> None:
-    """See that patches leave no rest, which such a network would not look at."""
+def _check_patches(model: str, size: int) -> None:
+    """See that patches leave no rest of the images, which timm would cut off or stop at."""
+    with torch.device("meta"):
+        network = _created(model)
     patch = next((one for one in network.modules() if isinstance(one, PatchEmbed)), None)
-    if patch is None or size % patch.patch_size[0] == 0:
-        return
-    side = patch.patch_size[0]
-    below = size // side * side
-    near = f"{below} or {below + side}" if below else f"{side}"
-    raise UserError(
-        f"torch:{model} takes no images of {size}x{size} pixels, since its patches have {side} a "
-        f"side: expected a multiple of {side}, such as {near} (evaluate.extractor_size, "
-        "--extractor-size)"
-    )
+    side = 1 if patch is None else patch.patch_size[0]
+    if size % side:
+        below = size // side * side
+        near = f"{below} or {below + side}" if below else f"{side}"
+        raise UserError(
+            f"torch:{model} takes no images of {size}x{size} pixels, since its patches have {side} "
+            f"a side: expected a multiple of {side}, such as {near} (evaluate.extractor_size, "
+            "--extractor-size)"
+        )
 
 
 def _created(model: str) -> Any:

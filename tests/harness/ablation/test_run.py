@@ -27,6 +27,7 @@ from harness.machine.environment import ROOT
 from harness.vocabulary import names
 from harness.vocabulary.names import SAMPLES
 from tests.support.command import output_of
+from tests.support.stand_ins.random_weights import write_random_vit
 
 TINY = [
     *("train.steps=12", "train.batch_size=16", "train.checkpoint_every=4", "model.depth=1"),
@@ -254,6 +255,18 @@ def test_no_table_since_no_server_answers_is_a_failure(
     printed += "".join(capsys.readouterr())
     assert "http://127.0.0.1:9" in printed
     assert "s3cr3t" not in printed
+
+
+def test_a_size_that_an_extractor_does_not_take_is_refused_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_of(tmp_path))
+    weights = write_random_vit(tmp_path / "vit.pth")
+    extractor = ("evaluate.extractor=torch:test_vit", f"evaluate.extractor_weights={weights}")
+    assert main(command(tmp_path, *extractor, "evaluate.extractor_size=100")[3:]) == 2
+    assert "such as 96 or 112" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.rglob("tracking.jsonl"))
+    assert not list(tmp_path.rglob("log*.txt"))
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "../outside", ""])
