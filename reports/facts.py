@@ -53,6 +53,27 @@ def measured_sentence(runs: AblationRuns) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
+def attention_sentence(runs: AblationRuns) -> str:
+    """Heads, their width, and bias of the projections of each row; empty if it was not recorded."""
+    rows_of: dict[str, list[str]] = {}
+    for variant in runs.variants:
+        recorded = [
+            list(runs.values(variant, metric).values())
+            for metric in (names.HEADS, names.HEAD_WIDTH, names.QKV_BIAS)
+        ]
+        if all(recorded):
+            heads, width, bias = (values[0] for values in recorded)
+            shape = f"{heads:.0f}\u00d7{width:.0f} {'with' if bias else 'without'} bias"
+            rows_of.setdefault(shape, []).append(variant)
+    finished = [variant for variant in runs.variants if len(runs.of(variant))]
+    shapes = [
+        shape if variants == finished else f"{shape} ({', '.join(variants)})"
+        for shape, variants in rows_of.items()
+    ]
+    what = "Heads \u00d7 width of one, bias of the projections to queries, keys and values"
+    return f"{what}: {'; '.join(shapes)}." if shapes else ""
+
+
 def floor_sentence(comparison: Comparison) -> str:
     """What the row of real images is; empty without it."""
     if comparison.floor is None:

@@ -10,6 +10,7 @@ from itertools import compress
 from reports.columns import Column
 from reports.comparison import Comparison
 from reports.facts import (
+    attention_sentence,
     floor_sentence,
     measured_sentence,
     provenance_notes,
@@ -153,6 +154,7 @@ def _caption(runs: AblationRuns, comparison: Comparison) -> str:
     after = (
         spread_sentence(runs),
         measured_sentence(runs),
+        attention_sentence(runs),
         floor_sentence(comparison),
         *reading_notes(runs, comparison),
     )

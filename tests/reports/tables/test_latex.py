@@ -102,6 +102,27 @@ def test_the_caption_says_what_the_marks_and_figures_mean(build_runs: Build) -> 
         assert part in caption
 
 
+def attention(heads: int, width: int, bias: int) -> dict[int, dict[str, float]]:
+    found = {names.HEADS: heads, names.HEAD_WIDTH: width, names.QKV_BIAS: bias}
+    return {seed: {LOSS: 0.5, **found} for seed in (0, 1)}
+
+
+def test_the_caption_names_heads_width_and_bias_of_each_row(build_runs: Build) -> None:
+    what = r"Heads $\times$ width of one, bias of the projections to queries, keys and values: "
+    shapes = {"softmax": attention(6, 64, 1), "no_bias": attention(12, 32, 0)}
+    latex = latex_of(build_runs({**shapes, "lit": attention(6, 64, 1)}))
+    assert (
+        what + r"6$\times$64 with bias (softmax, lit); 12$\times$32 without bias (no\_bias). "
+        in latex
+    )
+    assert {len(row) for row in rows_of(latex)} == {2}, "and no column is added"
+    alike = latex_of(build_runs({"a": attention(6, 64, 1), "b": attention(6, 64, 1)}))
+    assert what + r"6$\times$64 with bias. " in alike
+    some = latex_of(build_runs({"a": attention(6, 64, 1), "b": {0: {LOSS: 0.5}}}))
+    assert r"6$\times$64 with bias (a). " in some
+    assert "bias of the projections" not in latex_of(example(build_runs, "a", "b"))
+
+
 def test_a_table_without_floor_has_no_second_rule(build_runs: Build) -> None:
     runs = replace(example(build_runs, "a", "b"), floor=Floor({}, {}))
     assert latex_of(runs).count(r"\midrule") == 1
