@@ -47,7 +47,7 @@ class Report:
     """Printed by a `rich.console.Console`."""
     files: tuple[Path, ...]
     notes: tuple[str, ...]
-    """What the report lacks and why: missing trials, figures without data."""
+    """What the figures lack and why; what the tables lack stands in these."""
 
 
 def write_report(
@@ -71,7 +71,6 @@ def write_report(
     # Imported late: pandas, scipy, matplotlib and MLflow take seconds, and the command line
     # imports this module to say what it can do.
     from reports.comparison import compare
-    from reports.facts import provenance_notes, reading_notes
     from reports.figures import curves as lines
     from reports.figures.samples import draw_samples, load_grids
     from reports.figures.tradeoff import draw_tradeoff
@@ -112,8 +111,6 @@ def write_report(
         console=console_table(runs, comparison),
         files=tuple(folder / name for name in contents),
         notes=(
-            *reading_notes(runs, comparison),
-            *provenance_notes(runs, comparison),
             *(f"{SAMPLES} {fault}." for fault in grid_faults),
             *([f"No {TRAINING_CURVES}: no validation loss was logged."] if curves.empty else []),
             *([f"No {VALIDATION_SAMPLES}: {validated.fault}."] if validated.fault else []),

@@ -110,5 +110,7 @@ def _folder(runs_dir: Path, scale: str, ablation: str) -> Path:
 
 def _show(report: Report, console: Console) -> None:
     console.print(report.console)
+    for note in report.notes:
+        print_line(console, f"! {note}")
     for file in report.files:
         print_line(console, str(file))
