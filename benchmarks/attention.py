@@ -12,6 +12,7 @@ import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
 import torch
@@ -114,25 +115,28 @@ def _measure(
     dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
     side = torch.randn(_MATMUL_SIDE, _MATMUL_SIDE, device=device, dtype=dtype)
     timings = take_turns({**work, _PEAK_MATMUL: lambda: side @ side}, seconds=seconds)
-    peak_flops = 2 * _MATMUL_SIDE**3 / timings.pop(_PEAK_MATMUL).median
-    return [
-        {
-            "subject": name,
-            "tokens": count,
-            "pass": kind,
-            "median_seconds": timing.median,
-            "lower_quartile_seconds": timing.quartiles[0],
-            "upper_quartile_seconds": timing.quartiles[1],
-            "rounds": len(timing.seconds),
-            "ratio_to_sana": timing.median / timings[BASELINE].median,
-            "tokens_per_second": setting.batch * count / timing.median,
-            "peak_tensor_bytes": memory[name],
-            "macs": flops[name] // 2,
-            "flops": flops[name],
-            "share_of_peak": flops[name] / timing.median / peak_flops,
-        }
-        for name, timing in timings.items()
-    ]
+    peak_flops = 2 * _MATMUL_SIDE**3 / median(timings.pop(_PEAK_MATMUL))
+    rows = []
+    for name, times in timings.items():
+        lower, middle, upper = quantiles(times, n=4, method="inclusive")
+        rows.append(
+            {
+                "subject": name,
+                "tokens": count,
+                "pass": kind,
+                "median_seconds": middle,
+                "lower_quartile_seconds": lower,
+                "upper_quartile_seconds": upper,
+                "rounds": len(times),
+                "ratio_to_sana": middle / median(timings[BASELINE]),
+                "tokens_per_second": setting.batch * count / middle,
+                "peak_tensor_bytes": memory[name],
+                "macs": flops[name] // 2,
+                "flops": flops[name],
+                "share_of_peak": flops[name] / middle / peak_flops,
+            }
+        )
+    return rows
 
 
 def _flops(work: Callable[[], None]) -> int:

@@ -22,7 +22,7 @@ from scipy.linalg import sqrtm
 from torch import nn
 from torchvision.models import inception_v3
 
-from benchmarks.tools import Comparison, ImagePair, ToolSpeed, available_tools, measure_evaluation
+from benchmarks.tools import Comparison, ToolSpeed, available_tools, measure_evaluation
 from benchmarks.turns import ratios, spread, take_rounds
 from harness.evaluation.extractors.inception import Extractor, standard_weights
 from harness.evaluation.extractors.weights_file import check_there, file_sha256
@@ -70,22 +70,23 @@ def run(options: argparse.Namespace) -> int:
     ):
         scratch = Path(temporary)
         if options.samples is None:
-            pair = write_digits(options.count, scratch)
+            images, what = write_digits(options.count, scratch)
         else:
-            pair = link_images(options.samples, options.reference, options.count, scratch)
+            images = link_images(options.samples, options.reference, options.count, scratch)
+            what = f"of {options.samples} and {options.reference}"
         weights = options.weights or standard_weights()
         untrained = not weights.is_file()
         if untrained:
             weights = scratch / "random.pth"
             write_random_inception(weights)
-        given = Comparison(pair, weights, options.batch_size, threads, device)
-        tools, skipped = available_tools(given, scratch)
+        given = Comparison(scratch, images, weights, options.batch_size, threads, device)
+        tools, skipped = available_tools(given)
         speeds = measure_evaluation(tools, given, rounds=options.rounds, on_progress=view)
         digest = file_sha256(weights)
         torch.set_num_threads(threads)
         alone = measure_frechet(dimensions=_DIMENSIONS, rounds=options.rounds, on_progress=view)
     print(
-        f"{pair.images} images, {pair.what}; batches of {options.batch_size}, {threads} threads, "
+        f"{images} images, {what}; batches of {options.batch_size}, {threads} threads, "
         f"{device}, {options.rounds} rounds, Inception weights {short_hash(digest)}"
     )
     for line in (*skipped, *([_UNTRAINED] if untrained else [])):
@@ -93,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     _print(speeds, alone)
     if options.json is not None:
         report = {
-            "images": pair.images,
+            "images": images,
             "batch_size": options.batch_size,
             "threads": threads,
             "device": device,
@@ -128,8 +129,8 @@ def _print(speeds: Sequence[ToolSpeed], alone: FrechetSpeeds) -> None:
     )
 
 
-def link_images(samples: Path, reference: Path, count: int, scratch: Path) -> ImagePair:
-    """The first images of two folders at any depth, as links.
+def link_images(samples: Path, reference: Path, count: int, folder: Path) -> int:
+    """The first images of two folders at any depth as links in `folder`; how many there are.
 
     Raises:
         UserError: a folder holds no images, or others than all tools read.
@@ -139,20 +140,19 @@ def link_images(samples: Path, reference: Path, count: int, scratch: Path) -> Im
         if not source.is_dir():
             raise UserError(f"{source} is no folder of images")
         files = FolderImages(source).files[:count]
-        (scratch / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for number, file in enumerate(files):
             if file.suffix not in _SUFFIXES:
                 raise UserError(
                     f"{file} is no file that all tools look for: expected {', '.join(_SUFFIXES)}"
                 )
-            (scratch / name / f"{number:06}{file.suffix}").symlink_to(file.resolve())
+            (folder / name / f"{number:06}{file.suffix}").symlink_to(file.resolve())
         total += len(files)
-    what = f"of {samples} and {reference}"
-    return ImagePair(scratch / "samples", scratch / "reference", total, what)
+    return total
 
 
-def write_digits(count: int, scratch: Path) -> ImagePair:
-    """Real images that come with scikit-learn, enlarged to 256 pixels a side.
+def write_digits(count: int, folder: Path) -> tuple[int, str]:
+    """Real images that come with scikit-learn, enlarged to 256 pixels a side: how many, and what.
 
     Raises:
         UserError: more images are asked for than half of its 1,797, for each of the two folders.
@@ -166,13 +166,12 @@ def write_digits(count: int, scratch: Path) -> ImagePair:
             "folders with --samples and --reference"
         )
     for place, name in enumerate(("samples", "reference")):
-        (scratch / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for number, digit in enumerate(digits[place::2][:count]):
             levels = (digit * (255 / _LEVELS)).round().astype(np.uint8)
             image = Image.fromarray(levels).resize((_PIXELS, _PIXELS), Image.Resampling.BICUBIC)
-            image.convert("RGB").save(scratch / name / f"{number:06}.png")
-    what = f"scikit-learn's digits of {_PIXELS} pixels"
-    return ImagePair(scratch / "samples", scratch / "reference", 2 * count, what)
+            image.convert("RGB").save(folder / name / f"{number:06}.png")
+    return 2 * count, f"scikit-learn's digits of {_PIXELS} pixels"
 
 
 def write_random_inception(path: Path) -> None:

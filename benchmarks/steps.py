@@ -115,12 +115,8 @@ def measure_step_overhead(
     sends it to an MLflow database in the background. Validation and checkpoints, which the plain
     loop does not have, are left out, and so are the first ten steps of a round.
 
-    Args:
-        config: of a trial.
-        folder: for what the harness writes.
-        steps: that are timed, a round; whole blocks of `train.log_every` are.
-        rounds: trainings.
-        on_progress: gets a report after each round.
+    A round is one training; of its `steps` whole blocks of `train.log_every` are timed. What the
+    harness writes goes to `folder`.
     """
     total = WARM_UP_STEPS + steps
     fields = {"steps": total, "validate_every": total + 1, "checkpoint_every": total + 1}

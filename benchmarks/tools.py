@@ -34,22 +34,14 @@ _LAST_LINES = 3
 
 
 @dataclass(frozen=True)
-class ImagePair:
-    """Two folders of images, without folders in them."""
-
-    samples: Path
-    reference: Path
-    images: int
-    """How many both folders hold together."""
-    what: str
-    """What they are, in print."""
-
-
-@dataclass(frozen=True)
 class Comparison:
     """What all tools are given."""
 
-    pair: ImagePair
+    folder: Path
+    """Holds the folders `samples` and `reference` of images, without folders in them; what tools
+    need or write goes there too."""
+    images: int
+    """How many both folders hold together."""
     weights: Path
     """Inception weights in the layout that all three tools read."""
     batch_size: int
@@ -87,15 +79,13 @@ class ToolSpeed:
     """Its processor seconds over ours."""
 
 
-def available_tools(given: Comparison, scratch: Path) -> tuple[list[Tool], list[str]]:
-    """Ours first and the others that are installed, and a line on each that is not.
-
-    What they need or write goes to `scratch`.
-    """
-    report = scratch / "ours.json"
+def available_tools(given: Comparison) -> tuple[list[Tool], list[str]]:
+    """Ours first and the others that are installed, and a line on each that is not."""
+    samples, reference = given.folder / "samples", given.folder / "reference"
+    report = given.folder / "ours.json"
     ours = (
-        *(sys.executable, "-m", "harness", "evaluate", "--samples", given.pair.samples),
-        *("--reference", given.pair.reference, "--extractor", "inception"),
+        *(sys.executable, "-m", "harness", "evaluate", "--samples", samples),
+        *("--reference", reference, "--extractor", "inception"),
         *("--extractor-weights", given.weights, "--metrics", "fd", "--resamples", "0"),
         *("--json", report, "--batch-size", str(given.batch_size), "--device", given.device),
     )
@@ -109,7 +99,7 @@ def available_tools(given: Comparison, scratch: Path) -> tuple[list[Tool], list[
         fidelity = (
             *(command, "--fid", "--json", "--silent", "--no-cache"),
             *(("--cpu",) if given.device == "cpu" else ("--gpu", "0")),
-            *("--input1", given.pair.samples, "--input2", given.pair.reference),
+            *("--input1", samples, "--input2", reference),
             *("--feature-extractor-weights-path", given.weights),
             *("--batch-size", str(given.batch_size)),
         )
@@ -117,11 +107,11 @@ def available_tools(given: Comparison, scratch: Path) -> tuple[list[Tool], list[
     if importlib.util.find_spec("pytorch_fid") is None:
         skipped.append("pytorch-fid is skipped: it is not installed (pip install pytorch-fid)")
     else:
-        home = scratch / "torch-home"
+        home = given.folder / "torch-home"
         (home / _PYTORCH_FID_WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
         (home / _PYTORCH_FID_WEIGHTS).symlink_to(given.weights.resolve())
         pytorch_fid = (
-            *(sys.executable, "-m", "pytorch_fid", given.pair.samples, given.pair.reference),
+            *(sys.executable, "-m", "pytorch_fid", samples, reference),
             *("--batch-size", str(given.batch_size), "--device", given.device),
         )
         environment = {"TORCH_HOME": str(home)}
@@ -152,7 +142,7 @@ def measure_evaluation(
             figure=turns[tool.name][-1].result,
             seconds=wall[tool.name],
             processor_seconds=busy[tool.name],
-            features_per_second=given.pair.images / statistics.median(wall[tool.name]),
+            features_per_second=given.images / statistics.median(wall[tool.name]),
             ratios=ratios(wall[tool.name], wall[first]),
             processor_ratios=ratios(busy[tool.name], busy[first]),
         )

@@ -25,54 +25,34 @@ WARM_UP_ROUNDS = 2
 FEWEST_ROUNDS = 5
 CONFIDENCE = 0.95
 TIGHT = 0.02
-"""Rounds end when half of every median's interval is within this share of it."""
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds that one piece of work took, one value a round."""
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """A 95 % confidence interval of the median, by order statistics.
 
-    seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-    @property
-    def quartiles(self) -> tuple[float, float]:
-        """The lower and the upper one."""
-        lower, _, upper = statistics.quantiles(self.seconds, n=4, method="inclusive")
-        return lower, upper
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """A 95 % confidence interval of the median, by order statistics.
-
-        The count of values below the true median is binomial with probability 1/2, whatever the
-        distribution of the times.
-        """
-        ordered = sorted(self.seconds)
-        below = int(binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5))
-        return ordered[max(below - 1, 0)], ordered[min(len(ordered) - below, len(ordered) - 1)]
-
-    @property
-    def looseness(self) -> float:
-        """Half the width of the interval over the median."""
-        lower, upper = self.interval
-        return (upper - lower) / 2 / self.median
+    The count of values below the true median is binomial with probability 1/2, whatever the
+    distribution of the values.
+    """
+    ordered = sorted(values)
+    below = int(binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5))
+    return ordered[max(below - 1, 0)], ordered[min(len(ordered) - below, len(ordered) - 1)]
 
 
-def take_turns(work: Mapping[str, Callable[[], object]], *, seconds: float) -> dict[str, Timing]:
-    """Time every piece of work once a round, in an order drawn anew for each round.
+def _looseness(values: Sequence[float]) -> float:
+    """Half the width of the interval over the median."""
+    lower, upper = median_interval(values)
+    return (upper - lower) / 2 / statistics.median(values)
 
-    A GPU is waited for before and after each piece. Rounds end when every median is known within
-    2 %, or when none may begin any more.
 
-    Args:
-        work: by name; each is called without arguments.
-        seconds: no round begins after this much time, but five are always run.
+def take_turns(
+    work: Mapping[str, Callable[[], object]], *, seconds: float
+) -> dict[str, list[float]]:
+    """Seconds of every piece of work, one a round, in an order drawn anew for each round.
+
+    `work` is by name. A GPU is waited for before and after each piece. Rounds end, after five, when
+    every median is known within 2 % or so many seconds have gone by.
     """
     for _ in range(WARM_UP_ROUNDS):
         for piece in work.values():
@@ -89,12 +69,9 @@ def take_turns(work: Mapping[str, Callable[[], object]], *, seconds: float) -> d
             work[name]()
             _wait_for_gpu()
             taken[name].append(time.perf_counter() - began)
-        if len(taken[order[0]]) < FEWEST_ROUNDS:
-            continue
-        timings = {name: Timing(tuple(values)) for name, values in taken.items()}
-        loosest = max(timing.looseness for timing in timings.values())
-        if loosest <= TIGHT or time.perf_counter() > ends:
-            return timings
+        enough = max(map(_looseness, taken.values())) <= TIGHT or time.perf_counter() > ends
+        if enough and len(taken[order[0]]) >= FEWEST_ROUNDS:
+            return taken
 
 
 def _wait_for_gpu() -> None:
@@ -117,10 +94,7 @@ def take_rounds(
 ) -> dict[str, list[Turn[Result]]]:
     """Call every piece of work once a round, and begin each round with another one.
 
-    Args:
-        work: by name; each is called without arguments.
-        rounds: how often each is called, at least 1.
-        on_progress: told after each call.
+    `work` is by name; `on_progress` gets a report after each call.
     """
     taken: dict[str, list[Turn[Result]]] = {name: [] for name in work}
     names = deque(work)

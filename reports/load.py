@@ -144,13 +144,8 @@ def load_ablation(
 ) -> AblationRuns:
     """Read an ablation's run and the trials that it lists.
 
-    Trials that are unfinished, failed or gone are left out and named in `missing`.
-
-    Args:
-        tracking_uri: of the MLflow store.
-        ablation: its name.
-        scale: its name, which is the MLflow experiment's.
-        run_id: the ablation's own run; left out, the one last at work that lists any trial.
+    Trials that are unfinished, failed or gone are left out and named in `missing`. `run_id` is the
+    ablation's own run; left out, it is the one last at work that lists any trial.
 
     Raises:
         UserError: the store cannot be read, it knows no such ablation, no trial has finished, or
@@ -185,6 +180,13 @@ def load_ablation(
             f"no trial of ablation {ablation} at scale {scale} has finished:\n{lost}\n"
             f"`{again}` goes on where they stopped"
         )
+    identities = {
+        f"{variant} seed {seed}": parse_identity(
+            run.data.tags.get(names.TAG_METRIC_IDENTITY), f"MLflow run {run.info.run_id}"
+        )
+        for (variant, seed), run in finished.items()
+    }
+    remedy = f"`{again}` measures all of them in the way that the configuration says now"
     trials, metrics = _frame(finished)
     return AblationRuns(
         tracking_uri=tracking_uri,
@@ -196,7 +198,7 @@ def load_ablation(
         trials=trials,
         metrics=metrics,
         missing=tuple(missing),
-        identity=_identity(finished, again),
+        identity=shared_identity(identities, remedy),
         floor=_floor(listing),
     )
 
@@ -271,24 +273,10 @@ def _listed_trials(entries: object, run_id: str) -> dict[tuple[str, int], str | 
     return trials
 
 
-def _identity(finished: Mapping[tuple[str, int], Run], again: str) -> dict[str, Any]:
-    identities = {
-        f"{variant} seed {seed}": parse_identity(
-            run.data.tags.get(names.TAG_METRIC_IDENTITY), f"MLflow run {run.info.run_id}"
-        )
-        for (variant, seed), run in finished.items()
-    }
-    remedy = f"`{again}` measures all of them in the way that the configuration says now"
-    return shared_identity(identities, remedy)
-
-
 def _floor(listing: Mapping[str, Any]) -> Floor:
-    values = {
-        key: float(value)
-        for key, value in (listing.get("floor") or {}).items()
-        if value is not None and math.isfinite(value)
-    }
-    return Floor(values, listing.get("floor_identity") or {})
+    recorded = listing.get("floor") or {}
+    finite = {key: float(v) for key, v in recorded.items() if v is not None and math.isfinite(v)}
+    return Floor(finite, listing.get("floor_identity") or {})
 
 
 def _why_missing(run_id: str | None, run: Run | None) -> str:

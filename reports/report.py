@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.machine.files import write_bytes
 from harness.vocabulary import names
@@ -13,6 +13,8 @@ from harness.vocabulary import names
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
+
+    from reports.load import AblationRuns
 
 TABLE_CSV = "table.csv"
 TABLE_LATEX = "table.tex"
@@ -76,7 +78,6 @@ def write_report(
     from reports.figures.tradeoff import draw_tradeoff
     from reports.load import load_ablation
     from reports.tables.console import console_table
-    from reports.tables.csv import csv_table
     from reports.tables.latex import latex_table
     from reports.tables.markdown import markdown_table
 
@@ -116,6 +117,35 @@ def write_report(
             *([f"No {VALIDATION_SAMPLES}: {validated.fault}."] if validated.fault else []),
         ),
     )
+
+
+def csv_table(runs: AblationRuns) -> str:
+    """Columns `row` (seed, mean or std), `variant`, `seed`, `run_id` and one a metric's key.
+
+    Values are raw, in the unit of the metric's key and with all digits; no figure is an empty
+    cell. `seed` and `run_id` are empty in mean and std rows, std is empty for one seed. Metrics of
+    single layers, timesteps and routers are left out; MLflow has them.
+    """
+    import pandas as pd
+
+    from reports.statistics import summarize
+
+    metrics = [metric for metric in runs.metrics if not names.is_detail(metric)]
+    rows: list[dict[Any, Any]] = []
+    for variant in runs.variants:
+        trials = runs.of(variant)
+        if trials.empty:
+            continue
+        rows += trials.assign(row="seed").to_dict("records")
+        found = {metric: summary for metric in metrics if (summary := summarize(trials[metric]))}
+        means = {key: summary.mean for key, summary in found.items()}
+        stds = {key: summary.std for key, summary in found.items()}
+        rows += [{"row": "mean", "variant": variant, **means}]
+        rows += [{"row": "std", "variant": variant, **stds}]
+    table = pd.DataFrame(rows, columns=["row", "variant", "seed", "run_id", *metrics])
+    table["seed"] = table["seed"].astype("Int64")
+    table[metrics] = table[metrics].astype("float64")
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def _png(figure: Figure) -> bytes:

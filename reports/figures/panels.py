@@ -28,6 +28,8 @@ STYLE: dict[Any, Any] = {
 }
 PAGE_WIDTH = 6.5
 """Inches of a page's text."""
+COLORS = sns.color_palette("colorblind")
+"""Ten that the colour-blind tell apart."""
 _DASHES = ("-", "--", ":", "-.")
 """So that lines differ in print, and where colours repeat."""
 _FEW_POINTS = 12
@@ -74,7 +76,7 @@ def draw_panels(
     width, height = size
     columns = min(len(panels), round(PAGE_WIDTH / width))
     rows = -(-len(panels) // columns)
-    styles = list(zip(drawn, colors(len(drawn)), itertools.cycle(_DASHES), strict=False))
+    styles = list(zip(drawn, itertools.cycle(COLORS), itertools.cycle(_DASHES), strict=False))
     handles: dict[str, Any] = {}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
@@ -98,11 +100,6 @@ def draw_panels(
                 )
         add_legend_below(figure, [handles[variant] for variant in drawn], drawn)
     return figure
-
-
-def colors(count: int) -> list[tuple[float, float, float]]:
-    """Colours that the colour-blind tell apart; from ten on they repeat."""
-    return list(sns.color_palette("colorblind", count))
 
 
 def add_legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:

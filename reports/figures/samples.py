@@ -19,17 +19,12 @@ from reports.load import AblationRuns, fetched_artifact, open_store
 _NOT_A_GRID = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 MOST_CLASSES = 20
-
 _SMALLEST_CELL, _LARGEST_CELL = 0.28, 0.55
 """Inches a side of one image."""
-
 _BLOCK_GAP = 0.12
-
 _CELL_PIXELS = 96
 """Tiny images are enlarged by a whole number to about this size."""
-
 _FONT_SIZE = 8
-
 _CHARACTER_WIDTH = 0.068
 """Inches that a character of this size takes on average, rather too much than too little."""
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from harness.vocabulary import names
 from reports.columns import Kind
 from reports.comparison import Comparison
-from reports.figures.panels import STYLE, add_legend_below, colors
+from reports.figures.panels import COLORS, STYLE, add_legend_below
 from reports.load import AblationRuns
 from reports.statistics import summarize
 
@@ -41,9 +41,8 @@ def draw_tradeoff(runs: AblationRuns, comparison: Comparison) -> Figure | None:
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.subplots()
         handles = []
-        for index, (color, point) in enumerate(
-            zip(colors(len(points)), points.values(), strict=True)
-        ):
+        for index, point in enumerate(points.values()):
+            color = COLORS[index % len(COLORS)]
             # A step further each time that the colours begin anew, so that no pair comes twice.
             marker = _MARKERS[(index + index // len(_MARKERS)) % len(_MARKERS)]
             handles.append(axes.errorbar(*point, fmt=marker, markersize=5, color=color, capsize=3))

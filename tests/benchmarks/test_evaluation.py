@@ -22,8 +22,10 @@ from models.errors import UserError
 
 
 def comparison(tmp_path: Path, count: int = 4) -> Comparison:
-    pair = write_digits(count, tmp_path)
-    return Comparison(pair, tmp_path / "random.pth", batch_size=4, threads=1, device="cpu")
+    images, _ = write_digits(count, tmp_path)
+    return Comparison(
+        tmp_path, images, tmp_path / "random.pth", batch_size=4, threads=1, device="cpu"
+    )
 
 
 def python(name: str, program: str) -> Tool:
@@ -65,7 +67,7 @@ def test_tools_that_are_not_installed_are_skipped_with_a_line(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "pytorch_fid", None)
     monkeypatch.setattr(tools.importlib.util, "find_spec", lambda _: None)
-    found, skipped = available_tools(comparison(tmp_path), tmp_path)
+    found, skipped = available_tools(comparison(tmp_path))
     assert [tool.name for tool in found] == [OURS]
     assert [line.split(" ")[0] for line in skipped] == ["torch-fidelity", "pytorch-fid"]
 
@@ -83,9 +85,8 @@ def test_folders_at_any_depth_become_flat_ones(tmp_path: Path) -> None:
             path = tmp_path / name / f"class{number}" / "x.png"
             path.parent.mkdir(parents=True)
             Image.new("RGB", (4, 4), (number, 0, 0)).save(path)
-    pair = link_images(tmp_path / "a", tmp_path / "b", 2, tmp_path / "scratch")
-    assert pair.images == 4
-    found = sorted(pair.samples.iterdir())
+    assert link_images(tmp_path / "a", tmp_path / "b", 2, tmp_path / "scratch") == 4
+    found = sorted((tmp_path / "scratch" / "samples").iterdir())
     assert [path.name for path in found] == ["000000.png", "000001.png"]
     assert [Image.open(path).getpixel((0, 0)) for path in found] == [(0, 0, 0), (1, 0, 0)]
     Image.new("RGB", (4, 4)).save(tmp_path / "a" / "a.webp")
@@ -104,7 +105,7 @@ def test_no_more_digits_than_there_are(tmp_path: Path) -> None:
 def test_all_tools_find_the_same_distance(tmp_path: Path) -> None:
     given = comparison(tmp_path)
     write_random_inception(given.weights)
-    all_of_them, skipped = available_tools(given, tmp_path)
+    all_of_them, skipped = available_tools(given)
     assert skipped == []
     ours, torch_fidelity, pytorch_fid = measure_evaluation(all_of_them, given, rounds=1)
     assert ours.figure == pytest.approx(torch_fidelity.figure, rel=1e-4)

@@ -193,7 +193,7 @@ def test_reading_writes_nothing_to_the_store(stored: Any, build_runs: Callable[.
         (
             "reports.report, reports.load, reports.comparison, reports.figures.tradeoff, "
             "reports.figures.samples, reports.figures.curves, reports.tables.markdown, "
-            "reports.tables.latex, reports.tables.console, reports.tables.csv",
+            "reports.tables.latex, reports.tables.console",
             ["matplotlib", "pandas", "scipy"],
         ),
     ],

@@ -12,7 +12,7 @@ import pytest
 
 from harness.vocabulary import names
 from harness.vocabulary.metrics import BY_KEY
-from reports.tables.csv import csv_table
+from reports.report import csv_table
 
 FD = BY_KEY["fd"].recorded("efficientnet_lite0")
 
