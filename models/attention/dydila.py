@@ -39,6 +39,11 @@ from models.attention.parts.routing import InitialFactors, RouterGradient, Route
 QUESTION = "dynamic differential linear attention: does mending over-smoothed weights pay?"
 
 
+MOST_CHOICES = 4096
+"""Projectors, exponents or lambdas that a token can choose from: far more than anybody tries, and
+few enough for a tensor of them to have a size that PyTorch can count."""
+
+
 class Config(AttentionConfig):
     """The three parts, each dynamic, static or off, and the points the paper leaves open."""
 
@@ -58,9 +63,9 @@ class Config(AttentionConfig):
         description="the sum of similarities before the difference, a bound on the sum of absolute "
         "ones after it, the first with rows restored to 1, the signed sum, N, or N and an RMSNorm",
     )
-    n_projectors: int = Field(default=3, ge=1)
-    n_kernels: int = Field(default=9, ge=1)
-    n_differentials: int = Field(default=9, ge=1)
+    n_projectors: int = Field(default=3, ge=1, le=MOST_CHOICES)
+    n_kernels: int = Field(default=9, ge=1, le=MOST_CHOICES)
+    n_differentials: int = Field(default=9, ge=1, le=MOST_CHOICES)
     kernel_sharing_roles: Literal["separate", "shared"] = Field(
         default="separate", description="exponents of their own for Q, K, Q', K', or the same ones"
     )

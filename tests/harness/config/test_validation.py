@@ -137,6 +137,15 @@ def test_a_number_that_other_programs_cannot_hold_is_refused(tree: Tree, number:
     assert len(line) < 200
 
 
+@pytest.mark.parametrize("number", ["1000000000000000", "99999999999999999999999"])
+@pytest.mark.parametrize("field", ["n_projectors", "n_kernels", "n_differentials"])
+def test_more_choices_than_a_tensor_can_hold_are_refused(
+    tree: Tree, field: str, number: str
+) -> None:
+    lines = tree.mistakes(f"attention.{field}={number}")
+    assert any(f"attention.{field}: got {number}; expected a number <= " in line for line in lines)
+
+
 def test_without_guidance_no_labels_need_be_dropped(tree: Tree) -> None:
     assert tree.load("model.label_dropout=0.0", "sample.guidance_scale=1").trials
 
