@@ -286,9 +286,7 @@ def verify(options: argparse.Namespace) -> int:
     option("--dtype", choices=("float16", "float32"), default="float16", help="to store in"),
     number("--batch-size", 32, "images encoded at once"),
     number(
-        "--images-per-shard",
-        512,
-        "about how many images a file holds, and a killed process loses",
+        "--images-per-shard", 512, "about how many images a file holds, and a killed process loses"
     ),
     number("--processes", 1, "on this machine, GPUs in turn"),
     number("--loaders", 8, "threads of each process that read and decode images"),

@@ -22,11 +22,8 @@ from harness.vocabulary.metrics import METRICS, Measurement
 from models.errors import UserError
 
 BUILD_REFERENCE = "evaluate build-reference"
-
 _EXPORT = "adm="
-
 _FEWEST_OF_A_CLASS = 100
-
 _MEASUREMENTS = {measurement.value: measurement for measurement in Measurement} | {
     name: metric.measurement
     for metric in METRICS
@@ -153,11 +150,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Complete the options that depend on one another.
-
-    Raises:
-        UserError: some are missing, or contradict.
-    """
+    """Complete options that depend on one another, or raise a UserError."""
     images = options.images
     if len(images) == 2 and options.samples is None and options.reference is None:
         options.samples, options.reference = images[0], Path(images[1])

@@ -45,15 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
-    """Call the function that the words choose, and turn what it raises into an exit code.
-
-    Args:
-        parser: each of its commands has set `command`, a function of the parsed options.
-        words: what is typed after the program's name.
-
-    Returns:
-        The exit codes of `main`.
-    """
+    """Call the function that the words choose, which the parser has as `command`, and turn what it
+    raises into an exit code of `main`."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         options = _parse(parser, words)

@@ -37,11 +37,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that tells a mistake in one line, without the list of all options."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse what was typed.
-
-        Raises:
-            UserError: always.
-        """
+        """Refuse what was typed, as a UserError."""
         told = message.removeprefix("argument ").replace(": is ", " is ", 1)
         raise UserError(f"{self.prog}: {told}; see {self.prog} --help")
 
@@ -113,10 +109,8 @@ def number(
     field: str | None = None,
     required: bool = False,
 ) -> Option:
-    """An option that is a whole number, and refuses smaller ones than `least`.
-
-    `field` is the name that the options have it under, if it is another than the option's.
-    """
+    """An option that is a whole number of at least `least`; `field` names it among the options if
+    its own name does not."""
 
     def read(typed: str) -> int:
         if not typed.removeprefix("-").isdecimal() or int(typed) < least:
@@ -240,11 +234,7 @@ def extraction(default: str | None, shown: str) -> tuple[Option, ...]:
 
 
 def load_selected_ablation(options: argparse.Namespace) -> Ablation:
-    """The ablation of `SELECTION`, for commands to which it does not matter where it runs.
-
-    Raises:
-        ConfigError: with all mistakes.
-    """
+    """The ablation of `SELECTION`; a ConfigError has all mistakes."""
     from harness.config.load import load_ablation
 
     return load_ablation(
@@ -257,22 +247,14 @@ def load_selected_ablation(options: argparse.Namespace) -> Ablation:
 
 
 def load_selection(options: argparse.Namespace) -> tuple[Ablation, ClusterConfig]:
-    """The ablation of `SELECTION`, and where it runs.
-
-    Raises:
-        ConfigError: with all mistakes of both.
-    """
+    """The ablation of `SELECTION`, and where it runs; a ConfigError has all mistakes of both."""
     return load_with_cluster(lambda: load_selected_ablation(options), options)
 
 
 def load_with_cluster(
     load: Callable[[], What], options: argparse.Namespace
 ) -> tuple[What, ClusterConfig]:
-    """What `load` gives, and the cluster of the options.
-
-    Raises:
-        ConfigError: with all mistakes of both.
-    """
+    """What `load` gives, and the cluster of the options; a ConfigError has all mistakes of both."""
     from harness.config.load import load_cluster
     from harness.config.mistakes import ConfigError, Mistake
 

@@ -49,8 +49,7 @@ Seeds = Annotated[tuple[Seed, ...], Field(strict=False, min_length=1), AfterVali
 
 
 class _AblationKeys(Section):
-    """The keys of an ablation's file; what settings and variants hold is the trial schema's
-    business."""
+    """An ablation's file, whose settings and variants are left to the trial's schema."""
 
     question: Question
     baseline: str
@@ -63,9 +62,7 @@ class _AblationKeys(Section):
 class AblationFile:
     """What the file says, its settings and variants not yet checked against the schema."""
 
-    question: str
-    baseline: str
-    seeds: tuple[int, ...]
+    keys: _AblationKeys
     settings: Node
     """For all variants."""
     variants: Mapping[str, Node]
@@ -100,7 +97,7 @@ def read_ablation_file(path: Path, mistakes: list[Mistake]) -> AblationFile | No
         expected = f"one of {', '.join(variants)}"
         nearest = nearest_name(keys.baseline, list(variants))
         mistakes.append(Mistake(origin, "baseline", problem, expected, nearest))
-    return AblationFile(keys.question, keys.baseline, keys.seeds, settings, variants)
+    return AblationFile(keys, settings, variants)
 
 
 def trial_overrides(overrides: Sequence[str], mistakes: list[Mistake]) -> Node:
@@ -173,24 +170,13 @@ class Ablation:
 
 
 def load_ablation(
-    name: str,
-    *,
-    scale: str,
-    seeds: int | None,
-    overrides: Sequence[str],
-    experiments_dir: Path,
+    name: str, *, scale: str, seeds: int | None, overrides: Sequence[str], experiments_dir: Path
 ) -> Ablation:
-    """Resolve an ablation at a scale.
+    """Resolve an ablation at a scale, each the name of a file below `experiments_dir`.
 
     Weakest first: what the scale extends, the scale, the ablation's settings, the variant's
-    differences, the overrides.
-
-    Args:
-        name: of a file in `experiments/ablation`.
-        scale: of a file in `experiments/scale`.
-        seeds: run seeds 0 to `seeds` - 1 instead of the file's own.
-        overrides: `train.steps=200` and the like; those of `cluster.` are left to `load_cluster`.
-        experiments_dir: the folder of YAML files.
+    differences, the overrides such as `train.steps=200`, of which those of `cluster.` are left to
+    `load_cluster`. A number of `seeds` stands for 0 to `seeds` - 1 instead of the file's own.
 
     Raises:
         ConfigError: with all mistakes in files and overrides.
@@ -218,10 +204,11 @@ def load_ablation(
         raise ConfigError(mistakes)
     trials = tuple(
         Trial(scale, variant, config.model_copy(update={SEED: seed}))
-        for seed in (file.seeds if seeds is None else range(seeds))
+        for seed in (file.keys.seeds if seeds is None else range(seeds))
         for variant, config in resolved.items()
     )
-    return Ablation(name, file.question, file.baseline, scale, tuple(resolved), trials)
+    keys = file.keys
+    return Ablation(name, keys.question, keys.baseline, scale, tuple(resolved), trials)
 
 
 def _refuse_twins(

@@ -44,6 +44,13 @@ def is_without_effect(field: FieldInfo) -> bool:
     return isinstance(field.json_schema_extra, dict) and WITHOUT_EFFECT in field.json_schema_extra
 
 
+def can_change_results(field: FieldInfo, value: Any) -> bool:
+    """Whether a value belongs to the trial's hash: it has an effect, and is not the neutral one."""
+    marks = field.json_schema_extra
+    neutral = isinstance(marks, dict) and NEUTRAL in marks and marks[NEUTRAL] == value
+    return not neutral and not is_without_effect(field)
+
+
 MOST_IMAGES = 10_000_000
 """Samples or images of one kind, two hundred times the field's 50,000. A larger number is a slip of
 the keyboard, and would be noticed only once the disk or the memory is full."""

@@ -7,10 +7,9 @@ import json
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from harness.config.schema import TrialConfig
-from harness.config.sections import NEUTRAL, is_without_effect
+from harness.config.sections import can_change_results
 from harness.vocabulary.names import short_hash
 
 HASH_VERSION = 2
@@ -25,33 +24,27 @@ def trial_hash(config: TrialConfig) -> str:
 
     Equal configurations have equal hashes in every process and on every machine.
     """
-    return _digest(_effective_fields(_with_exact_types(config)))
+    return _digest(_trial_fields(config))
 
 
 def training_hash(config: TrialConfig) -> str:
     """12 hex digits over the fields that the trained weights depend on, so without sampling and
     evaluation."""
-    fields = _effective_fields(_with_exact_types(config))
+    fields = _trial_fields(config)
     return _digest({key: fields[key] for key in _TRAINING})
 
 
-def _with_exact_types(config: TrialConfig) -> TrialConfig:
-    """Validate once more: a default of 1 in a field of numbers becomes the 1.0 that the same value
-    from a file would be."""
-    return TrialConfig.model_validate(config.model_dump())
+def _trial_fields(config: TrialConfig) -> dict[str, Any]:
+    # Validated once more, a default of 1 in a field of numbers becomes the 1.0 of a file.
+    return _effective_fields(TrialConfig.model_validate(config.model_dump()))
 
 
 def _effective_fields(section: BaseModel) -> dict[str, Any]:
     return {
         name: _canonical(getattr(section, name))
         for name, field in type(section).model_fields.items()
-        if not is_without_effect(field) and not _is_neutral(field, getattr(section, name))
+        if can_change_results(field, getattr(section, name))
     }
-
-
-def _is_neutral(field: FieldInfo, value: Any) -> bool:
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and NEUTRAL in extra and extra[NEUTRAL] == value
 
 
 def _canonical(value: Any) -> Any:

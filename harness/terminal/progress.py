@@ -23,10 +23,7 @@ class ProgressView:
     """
 
     def __init__(
-        self,
-        console: Console,
-        unit: str = "images",
-        clock: Callable[[], float] = time.monotonic,
+        self, console: Console, unit: str = "images", clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Counts in `unit`, and takes the seconds from `clock`."""
         self._console = console
