@@ -49,10 +49,11 @@ def _measurement(name: str) -> Measurement:
 
 def _meanings(measurement: Measurement) -> str:
     """The metrics of a measurement in words, with the field's names where those are others."""
-    return ", ".join(
-        f"{metric.meaning} ({metric.inception_title})" if metric.inception_title else metric.meaning
-        for metric in measurement.metrics
-    )
+    words = []
+    for metric in measurement.metrics:
+        own = metric.inception_title not in (None, metric.title)
+        words.append(f"{metric.meaning} ({metric.inception_title})" if own else metric.meaning)
+    return ", ".join(words)
 
 
 def _export(typed: str) -> Path:
