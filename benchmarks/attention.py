@@ -24,6 +24,7 @@ from benchmarks.subjects import Pass, Setting, build_block
 from benchmarks.turns import crossover, growth_exponent, take_turns
 from harness.cli.options import spec_of
 from harness.evaluation.cost import peak_tensor_bytes
+from harness.machine.files import check_folder
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
             asked for.
     """
     setting = prepare(options)
+    if options.output is not None:
+        check_folder(options.output, "--output")
     frame = _measure_all(options.subjects, options.tokens, setting, options.seconds)
     grown = _growth(frame)
     usable = _sdpa_backends(setting, max(options.tokens))

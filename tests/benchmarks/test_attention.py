@@ -112,12 +112,20 @@ def test_the_command_writes_tables_and_figures(
     assert "multiple of sana" in capsys.readouterr().out
 
 
-def test_a_number_of_tokens_that_is_none_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(("--tokens", "16", "0"), "--tokens: 0"), (("--output", "/dev/null/x"), "--output")],
+)
+def test_what_cannot_be_measured_or_written_is_one_line_at_once(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     threads = torch.get_num_threads()
-    assert main(["attention", "--tokens", "16", "0"]) == 2
+    assert main(["attention", *words]) == 2
     torch.set_num_threads(threads)
-    (told,) = capsys.readouterr().err.splitlines()
-    assert "--tokens: 0" in told
+    output = capsys.readouterr()
+    (told,) = output.err.splitlines()
+    assert message in told
+    assert not output.out
 
 
 def test_a_profile_prints_the_dearest_operations_of_its_trace(
