@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -47,6 +48,13 @@ def one_line(error: BaseException | str, *, named: bool = False, most: int | Non
         kind = type(error).__name__
         text = f"{kind}: {text}" if named and text else text or kind
     return text if most is None or len(text) <= most else f"{text[: most - 3]}..."
+
+
+def error_chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that led to it, from the last one back."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def first_line(error: BaseException) -> str:

@@ -50,16 +50,9 @@ def make_launcher(
     *,
     detach: bool = False,
 ) -> Launcher:
-    """The launcher that a configuration describes.
-
-    Args:
-        config: where jobs run.
-        runs_dir: of their results.
-        label: what the jobs are for, in words.
-        notice: told what the user should know.
-        detach: leave the jobs to themselves once they are handed over; a UserError where they would
-            end with this process.
-    """
+    """The launcher that a configuration describes, for jobs whose results belong into `runs_dir`;
+    `label` says to people what they are for, and `notice` tells the user what happens. With
+    `detach` they are left to themselves; a UserError where they would end with this process."""
     match config:
         case LocalCluster():
             from harness.cluster.this_machine import LocalLauncher

@@ -40,15 +40,9 @@ def resolve_workers(
             f"cluster.workers is {config.workers}, but {len(gpus)} GPU(s) are visible and "
             f"each worker needs {needed}: set it to {groups} or less, or to auto"
         )
-    if config.workers != "auto":
-        limit = config.workers
-    elif gpus:
-        limit = groups
-    elif config.threads_per_worker != "auto":
-        limit = cores // config.threads_per_worker
-    else:
-        limit = cores // processes
-    workers = max(1, min(limit, jobs))
+    threads_wanted = processes if config.threads_per_worker == "auto" else config.threads_per_worker
+    room = groups if gpus else cores // threads_wanted
+    workers = max(1, min(room if config.workers == "auto" else config.workers, jobs))
     even_share = max(1, cores // workers)
     threads = even_share if config.threads_per_worker == "auto" else config.threads_per_worker
     busy = max(threads, processes)

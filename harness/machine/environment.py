@@ -82,11 +82,8 @@ def parse_gpu_list(listing: str) -> tuple[str, ...]:
 
 
 def select_visible(installed: Sequence[str], visible: str | None) -> tuple[str, ...]:
-    """The entries of CUDA_VISIBLE_DEVICES (`visible`; None where unset) that CUDA would take.
-
-    CUDA stops at the first entry that names no device, and takes an abbreviated UUID.
-    Source: CUDA C++ Programming Guide, CUDA environment variables.
-    """
+    """The entries of CUDA_VISIBLE_DEVICES (`visible`; None where unset) that CUDA would take: up to
+    the first that names no device, also abbreviated UUIDs (CUDA C++ Programming Guide)."""
     if visible is None:
         return tuple(installed)
     selected: list[str] = []

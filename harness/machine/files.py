@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from models.errors import UserError, one_line
+from models.errors import UserError, error_chain, one_line
 
 Record = TypeVar("Record")
 
@@ -169,13 +169,12 @@ def full_disk_as_user_error(what: str) -> Iterator[None]:
 def _is_full_disk(error: BaseException) -> bool:
     """Also where a library met it on the way to another error, or tells it in a type of its own:
     torch closes its archive, which fails again; safetensors has the system's words alone."""
-    left: BaseException | None = error
-    while left is not None:
-        told = isinstance(left, OSError) and left.errno in _FULL
-        if told or any(os.strerror(number) in str(left) for number in _FULL):
-            return True
-        left = left.__cause__ or left.__context__
-    return False
+    words = [os.strerror(number) for number in _FULL]
+    return any(
+        (isinstance(each, OSError) and each.errno in _FULL)
+        or any(word in str(each) for word in words)
+        for each in error_chain(error)
+    )
 
 
 def given_path(text: str, what: str) -> Path:

@@ -6,13 +6,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from models.errors import UserError, first_line
+from models.errors import UserError, error_chain, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -125,7 +125,7 @@ def error_code(error: Exception) -> str:
 def is_silence(error: Exception) -> bool:
     """Whether a store did not answer, or is out of order for now, rather than that waiting does not
     mend it: a wrong password, a missing driver, an address of something else, a bad setting."""
-    chain = list(_chain(error))
+    chain = list(error_chain(error))
     if any(isinstance(each, ValueError | ImportError) for each in chain):
         return False
     return any(isinstance(each, OSError) for each in chain) or error_code(error) in _SILENT
@@ -134,17 +134,11 @@ def is_silence(error: Exception) -> bool:
 def explain(error: BaseException) -> str:
     """The cause of an error in one short line without credentials: the operating system's own words
     where it has any, since MLflow, SQLAlchemy and requests repeat whole URLs or statements."""
-    system = [each for each in _chain(error) if isinstance(each, OSError)]
+    system = [each for each in error_chain(error) if isinstance(each, OSError)]
     if system and system[-1].strerror:
         return system[-1].strerror
     told = system[-1] if system else error
     return without_credentials(f"{type(told).__name__}: {first_line(told)}")[:_LONGEST]
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 _SECRET = re.compile(

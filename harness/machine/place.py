@@ -1,8 +1,5 @@
-"""Which of several processes this one is, and the device that it gets.
-
-Whoever starts processes together says so in their environment: torchrun and this package itself by
-RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, SLURM's srun by variables of its own.
-"""
+"""Which of several processes this one is, and the device that it gets, by its environment: torchrun
+and this package set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, SLURM's srun its own."""
 
 from __future__ import annotations
 
@@ -44,11 +41,8 @@ class Place:
 
 
 def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """What torchrun or SLURM tell this process, or None for one that is alone.
-
-    Raises:
-        UserError: what they tell is incomplete, or contradicts itself.
-    """
+    """What torchrun or SLURM tell this process, or None for one that is alone; raises a UserError
+    where that is incomplete, or contradicts itself."""
     try:
         if int(environment.get("WORLD_SIZE", "1")) > 1:
             place = Place(
@@ -102,11 +96,7 @@ def _place_in_step(environment: Mapping[str, str]) -> Place:
 
 def choose_device(name: str, setting: str = "--device") -> torch.device:
     """The device that `auto`, `cpu` or `cuda` means for this process: of several GPUs, the one of
-    its rank on the machine.
-
-    Raises:
-        UserError: `setting` asks for a GPU and there is none.
-    """
+    its rank on the machine; a UserError where `setting` asks for a GPU and there is none."""
     import torch
 
     cuda = name != "cpu" and torch.cuda.is_available()
@@ -117,5 +107,5 @@ def choose_device(name: str, setting: str = "--device") -> torch.device:
     if not cuda:
         return torch.device("cpu")
     place = place_from_environment()
-    local_rank = 0 if place is None else place.local_rank
+    local_rank = place.local_rank if place else 0
     return torch.device("cuda", local_rank % torch.cuda.device_count())

@@ -23,11 +23,8 @@ from models.errors import UserError, first_line
 Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others before it gives up with an error.
-
-Far more than what one does alone while they wait (a checkpoint on a slow disk, a figure of all
-samples), and far less than a night that a hanging process would hold its GPUs.
-"""
+"""How long a process waits for the others: far more than what one does alone (a checkpoint on a
+slow disk, a figure of all samples), far less than a night for which it would hold its GPUs."""
 
 
 @dataclass(frozen=True)

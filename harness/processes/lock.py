@@ -56,10 +56,8 @@ def held(path: Path, look: Callable[[], object]) -> Iterator[None]:
 def trial_lock(
     folder: Path, on_wait: Callable[[str], None], stop: StopRequest | None = None
 ) -> Iterator[None]:
-    """Holds the trial's folder, which is made where missing, for the length of the context.
-
-    Where another process holds it, `on_wait` is told once, with that process's id and host. Whoever
-    waited should look whether the trial is done now.
+    """Holds the trial's folder, which is made where missing, for the length of the context. Where
+    another process holds it, `on_wait` is told which; the trial may be done after the wait.
 
     Raises:
         UserError: the file system has no such locks.
@@ -98,10 +96,8 @@ def trial_lock(
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process runs the trial now, as far as the file system tells; takes no part in it.
-
-    The shared lock that this tries for an instant makes a trial that starts just then try again.
-    """
+    """Whether a process runs the trial now, as far as the file system tells. The shared lock that
+    this tries for an instant makes a trial that starts just then try again."""
     try:
         with (folder / LOCK_FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

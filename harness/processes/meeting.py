@@ -39,17 +39,13 @@ def talk_on_this_machine_only() -> None:
 
 
 class Meeting:
-    """A context from the start of a process to the end of what it does with the others.
-
-    Args:
-        place: of this process; None makes a group of one.
-        timeout: for each step of their common work.
-        stop: looked at while this process waits for the others.
-    """
+    """A context from the start of a process to the end of what it does with the others."""
 
     def __init__(
         self, place: Place | None, timeout: timedelta = TIMEOUT, stop: StopRequest | None = None
     ) -> None:
+        """`place` None makes a group of one; `timeout` is for each step of the common work, and
+        `stop` is looked at while this process waits for the others."""
         self._place = place
         self._timeout = timeout
         self._stop = stop or StopRequest()

@@ -69,11 +69,10 @@ def run_ranks(
             report(event.progress)
 
     ended: dict[str, JobResult] = {}
-    with (
-        _meeting_place(processes) as port,
-        Pool(jobs, target, threads, _surroundings(processes, port), listen) as pool,
-    ):
-        failed_at: float | None = None
+    failed_at: float | None = None
+    store = _meeting_place(processes)
+    surroundings = _surroundings(processes, store.port)
+    with Pool(jobs, target, threads, surroundings, listen) as pool:
         for _ in pool.turns(stop):
             # The others of one that is asked to stop amid common work lose touch with it.
             if not ended and not stop.requested and any(map(_failed, pool.results.values())):
@@ -106,21 +105,17 @@ def _surroundings(processes: int, port: int) -> list[dict[str, str]]:
     ]
 
 
-@contextmanager
-def _meeting_place(processes: int) -> Iterator[int]:
-    """The port of a store that lives as long as the context, reachable from this machine alone."""
+def _meeting_place(processes: int) -> TCPStore:
+    """A store that is reachable from this machine alone, as long as it is referred to."""
     listening = socket.create_server((_HOST, 0), backlog=2 * processes)
-    port: int = listening.getsockname()[1]
-    store = TCPStore(
+    return TCPStore(
         _HOST,
-        port,
+        listening.getsockname()[1],
         processes,
         is_master=True,
         wait_for_workers=False,
         master_listen_fd=listening.detach(),
     )
-    yield port
-    del store
 
 
 def _failed(result: JobResult) -> bool:

@@ -55,11 +55,8 @@ def read_status(folder: Path) -> TrialStatus | None:
 
 @contextmanager
 def recorded_status(folder: Path, listener: ProgressListener) -> Iterator[ProgressListener]:
-    """Records how a trial comes on and how it ends. Only the process that runs it may.
-
-    Yields:
-        A listener that tells `listener` and writes the file about once a second.
-    """
+    """Records for the process that runs a trial how it comes on and how it ends, by a listener that
+    tells `listener` and writes the file about once a second."""
     stage = StageClock()
     next_write = 0.0
 

@@ -42,12 +42,8 @@ class NodeGroup:
 
 
 def check_request(config: SlurmCluster) -> None:
-    """Ask SLURM for its partitions, and compare.
-
-    Raises:
-        SlurmError: `sinfo` gives no answer.
-        UserError: the request can never be met, with the largest that can.
-    """
+    """Raises a UserError where a request can never be met, with the largest that can, and a
+    SlurmError where `sinfo` gives no answer."""
     # Hidden partitions can be used all the same.
     command = ["sinfo", "--all", "--noheader", "--exact", f"--format={_FORMAT}"]
     problem = problem_of(config, parse_partitions(ask(command, config.command_timeout)))

@@ -35,11 +35,8 @@ def require_slurm() -> None:
 
 
 def ask(command: Sequence[str], timeout: float) -> str:
-    """What a command prints.
-
-    Raises:
-        SlurmError: it failed, with what its own message says, or took more than `timeout` seconds.
-    """
+    """What a command prints; raises SlurmError, with what its own message says, where it failed or
+    took more than `timeout` seconds."""
     name = command[0]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)

@@ -1,8 +1,7 @@
 """The job's side: runs the target, and decides what a signal, a failure or an end means.
 
-The one owner of signals in a job. A requested stop puts the job back into the queue, and so does
-the loss of one of several processes, whose node may have died; a failure does not, since it would
-only happen again.
+A requested stop puts the job back into the queue, and so does the loss of one of several processes,
+whose node may have died; a failure does not, since it would only happen again.
 """
 
 from __future__ import annotations
@@ -58,14 +57,14 @@ class TaskSpec:
 
 
 def run_task(spec: TaskSpec) -> None:
-    """Run one process of a job. Called by submitit on the node.
+    """Run one process of a job; called by submitit on the node.
 
     Raises:
         SystemExit: with 0 where the job was put back or stopped, with 1 where it failed. One of
             several processes ends at once instead, with the same code.
     """
     stop = StopRequest()
-    # Replaces submitit's handlers, which would requeue at once, in the middle of a step. SLURM
+    # In place of submitit's handlers, which would requeue at once, in the middle of a step. SLURM
     # sends several signals to the same end, and kills by itself what does not heed them.
     stop.listen(PREEMPTING, ignore_signal)
     _Task(spec, stop).run()
@@ -83,7 +82,7 @@ class _Task:
         self._requeues = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         spec.job.log_path.parent.mkdir(parents=True, exist_ok=True)
         told = self._told()
-        self._lost = 0 if told is None else told.lost
+        self._lost = told.lost if told else 0
 
     def run(self) -> None:
         # Another process may have failed while this one was still starting.
@@ -111,11 +110,8 @@ class _Task:
         target(spec.job.payload, ignore_progress, self._stop)
 
     def _may_go_on(self, error: BaseException) -> bool:
-        """Whether a later turn may go on from here.
-
-        A process that failed says why before the others lose touch with it. One that is gone
-        without a word was killed, or its node died.
-        """
+        """Whether a later turn may go on from here. A process that failed says why before others
+        lose touch with it; one that is gone without a word was killed, or its node died."""
         lost = isinstance(error, LostTouchError)
         # srun, too, ends the others where one of them failed.
         if self._several and (lost or self._stop.reason == "SIGTERM"):
@@ -150,10 +146,9 @@ class _Task:
         else:
             traceback.print_exception(error)
             reason = one_line(error, named=True, most=REASON_CHARACTERS)
-        if self._rank > 0:
-            reason = f"process {self._rank}: {reason}"
+        who = f"process {self._rank}: " if self._rank else ""
         if not self._another_failed():
-            self._write("failed", reason, by_user)
+            self._write("failed", f"{who}{reason}", by_user)
 
     def _stopped(self, error: BaseException) -> None:
         """Put the job back, unless SLURM does it, or nobody wants it back."""
@@ -199,9 +194,9 @@ class _Task:
         requeues: int | None = None,
     ) -> None:
         outcome = TaskOutcome(
-            job=self._job,
-            submission=self._spec.submission,
-            state=state,
+            self._job,
+            self._spec.submission,
+            state,
             requeues=self._requeues if requeues is None else requeues,
             updated=time.time(),
             reason=reason,
