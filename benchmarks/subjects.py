@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from harness.config.mistakes import nearest_name
-from models.attention import AttentionShape, build_attention, load_variant, variant_names
-from models.attention.base import AttentionBlock, ValueConvolutionConfig
+from models.attention import build_attention, load_variant, variant_names
+from models.attention.base import AttentionBlock, AttentionShape, ValueConvolutionConfig
 from models.errors import UserError
 from models.randomness import initialize
 

@@ -6,9 +6,8 @@ table 1.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 import torch
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.attention import AnyAttention, build_attention
-from models.attention.base import AttentionBlock, AttentionShape, ValueConvolutionConfig
+from models.attention.base import AttentionBlock, AttentionShape, ValueConvolutionConfig, convolve
 from models.attention.parts.load_balance import forgetting
 from models.attention.parts.products import SumPrecision
 from models.embeddings import LabelEmbedding, TimestepEmbedding, position_embedding
@@ -103,19 +102,9 @@ class MixFeedForward(nn.Module, SelfInitialized):
 
     def initialize(self, generator: torch.Generator) -> None:
         nn.init.uniform_(self.depthwise.weight, -1 / 3, 1 / 3, generator=generator)
-        assert self.depthwise.bias is not None
-        nn.init.zeros_(self.depthwise.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        rows, columns = self.grid
-        if tokens.shape[1] != rows * columns:
-            raise UserError(
-                f"the Mix-FFN is made for {rows}x{columns} = {rows * columns} tokens, "
-                f"but got {tokens.shape[1]}"
-            )
-        # (B, N, 2 hidden) -> (B, 2 hidden, rows, columns) and back
-        image = F.silu(self.hidden(tokens)).unflatten(1, self.grid).permute(0, 3, 1, 2)
-        mixed = self.depthwise(image).permute(0, 2, 3, 1).flatten(1, 2)
+        mixed = convolve(self.depthwise, F.silu(self.hidden(tokens)), self.grid, "the Mix-FFN")
         content, gate = mixed.chunk(2, dim=-1)
         return self.output(content * F.silu(gate))
 
@@ -124,11 +113,7 @@ def build_feedforward(
     kind: FeedForwardKind, width: int, hidden: int, grid: tuple[int, int]
 ) -> FeedForward | MixFeedForward:
     """The feed-forward part that a configuration names, with `hidden` channels inside."""
-    match kind:
-        case "mlp":
-            return FeedForward(width, hidden)
-        case "mix":
-            return MixFeedForward(width, hidden, grid)
+    return FeedForward(width, hidden) if kind == "mlp" else MixFeedForward(width, hidden, grid)
 
 
 class BackboneConfig(BaseModel):
@@ -173,14 +158,8 @@ class BackboneConfig(BaseModel):
     @property
     def attention_shape(self) -> AttentionShape:
         """What each block's attention is told about the network."""
-        return AttentionShape(
-            width=self.width,
-            heads=self.heads,
-            grid=self.grid,
-            value_convolution=self.value_convolution,
-            qk_norm=self.qk_norm,
-            sum_precision=self.sum_precision,
-        )
+        names = (field.name for field in fields(AttentionShape))
+        return AttentionShape(**{name: getattr(self, name) for name in names})
 
 
 class PatchEmbedding(nn.Module, SelfInitialized):
@@ -192,8 +171,6 @@ class PatchEmbedding(nn.Module, SelfInitialized):
 
     def initialize(self, generator: torch.Generator) -> None:
         nn.init.xavier_uniform_(self.projection.weight.flatten(1), generator=generator)
-        assert self.projection.bias is not None
-        nn.init.zeros_(self.projection.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.projection(images).flatten(2).transpose(1, 2)
@@ -261,15 +238,9 @@ class Backbone(nn.Module):
         initialize(self, seed)
 
     def forward(self, images: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        """Predict.
+        """Predict (B, variance_channels * C, H, W) of noised images (B, C, H, W).
 
-        Args:
-            images: (B, C, H, W), noised.
-            timesteps: (B,), in 0..1000.
-            labels: (B,), in 0..num_classes, the last being the null label.
-
-        Returns:
-            (B, variance_channels * C, H, W).
+        Timesteps (B,) are in 0..1000, labels (B,) in 0..num_classes, the last being the null label.
 
         Raises:
             UserError: the images have another shape than the network was built for.
@@ -281,21 +252,23 @@ class Backbone(nn.Module):
             )
         tokens = self.patch_embedding(images) + self.positions
         condition = self.timestep_embedding(timesteps) + self.label_embedding(labels)
-        recomputes = self.checkpoints_activations and torch.is_grad_enabled()
         for block in self.blocks:
-            if recomputes:
-                # No block draws random numbers, so there is no state of theirs to restore.
-                tokens = checkpoint(
-                    block,
-                    tokens,
-                    condition,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                    context_fn=partial(_first_and_second_pass, block),
-                )
-            else:
-                tokens = block(tokens, condition)
+            tokens = self._through(block, tokens, condition)
         return self._unpatchify(self.final_layer(tokens, condition))
+
+    def _through(self, block: nn.Module, tokens: Tensor, condition: Tensor) -> Tensor:
+        if not (self.checkpoints_activations and torch.is_grad_enabled()):
+            return block(tokens, condition)
+        return checkpoint(
+            block,
+            tokens,
+            condition,
+            use_reentrant=False,
+            # No block draws random numbers, so there is no state of theirs to restore.
+            preserve_rng_state=False,
+            # Of the second pass, the terms of the loss are known already.
+            context_fn=lambda: (nullcontext(), forgetting(block)),
+        )
 
     def _unpatchify(self, patches: Tensor) -> Tensor:
         size = self.config.patch_size
@@ -303,13 +276,6 @@ class Backbone(nn.Module):
         grid = patches.unflatten(1, (rows, columns)).unflatten(-1, (size, size, -1))
         # (B, rows, columns, p, q, C) -> (B, C, rows * p, columns * q)
         return grid.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-
-
-def _first_and_second_pass(
-    block: nn.Module,
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """The contexts of a block's forward pass, and of computing it again in the backward pass."""
-    return nullcontext(), forgetting(block)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from models.attention.parts.routing import factor_parameters
 from models.backbone import Backbone
 from models.distributed import gathered, mean_over_processes, reshard, shard
 from models.errors import UserError
-from models.objectives import TrainingObjective
+from models.objectives.base import TrainingObjective
 from models.randomness import generator
 
 
@@ -63,8 +63,7 @@ class Optimization:
 
 
 class _Noised(NamedTuple):
-    """What a process trains on in a step: images (B, C, H, W), noise like them, times (B,), and
-    labels (B,), some of them dropped."""
+    """Images and noise (B, C, H, W), times (B,), and labels (B,), some of them dropped."""
 
     clean: Tensor
     noise: Tensor
@@ -152,11 +151,10 @@ class DiffusionModule(pl.LightningModule):
             shard(self.ema.module, mesh)
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """Go through the micro-batches, leaving the last one's backward pass to Lightning.
+        """Go through the micro-batches, leaving the backward pass of the last one to Lightning.
 
         Returns:
-            `loss`, for that backward pass, and `train_loss`, the mean of the whole batch over all
-            processes.
+            Its `loss`, and `train_loss`, the mean of the whole batch over all processes.
         """
         count = self.optimization.accumulate
         parts = self._noised(batch).split(count)
@@ -167,10 +165,10 @@ class DiffusionModule(pl.LightningModule):
         losses, balances = torch.zeros(2, device=batch.images.device)
         for number, part in enumerate(parts, start=1):
             loss = self._losses(part).mean() / count
-            # Kept apart, so that the training loss means the same in every variant.
-            balance = balance_loss(self.backbone, shares)
             losses += loss.detach()
             total = loss
+            # Kept apart, so that the training loss means the same in every variant.
+            balance = balance_loss(self.backbone, shares)
             if balance is not None:
                 total = loss + balance / count
                 balances += balance.detach() / count

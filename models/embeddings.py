@@ -14,21 +14,15 @@ from torch.nn import functional as F
 from models.randomness import SelfInitialized
 
 
-def sinusoid(values: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:
-    """Cosines, then sines, of geometrically spaced frequencies.
+def sinusoid(values: Tensor, channels: int) -> Tensor:
+    """Cosines, then sines, (B, channels) of values (B,), in float32, or float64 where they are.
 
-    Args:
-        values: (B,) of any real numbers.
-        channels: even.
-        max_period: the wavelengths run from 2 pi to almost 2 pi times this.
-
-    Returns:
-        (B, channels) in float32, or float64 where `values` are.
+    Frequencies are spaced geometrically; wavelengths run from 2 pi to almost 2 pi times 10,000.
     """
     dtype = torch.promote_types(values.dtype, torch.float32)
     half = channels // 2
     exponents = torch.arange(half, dtype=dtype, device=values.device) / half
-    angles = values.to(dtype)[:, None] * torch.exp(-math.log(max_period) * exponents)
+    angles = values.to(dtype)[:, None] * torch.exp(-math.log(10_000.0) * exponents)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

@@ -39,13 +39,13 @@ class SelfInitialized(ABC):
 
 @torch.no_grad()
 def initialize(model: nn.Module, seed: int) -> None:
-    """Initialise a model in place: Xavier-uniform linear layers with zero bias, then, from the
+    """Initialise a model in place: Xavier-uniform linear layers, biases of zero, then, from the
     outermost module inwards, whatever a `SelfInitialized` module asks for."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight, generator=generator("init", seed, name))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
     for name, module in model.named_modules():
         if isinstance(module, SelfInitialized):
             module.initialize(generator("init", seed, name, "own"))

@@ -41,8 +41,8 @@ from models.attention.parts.products import full_precision, split_heads
 from models.attention.parts.routing import Router
 from models.attention.parts.routing_health import RoutingRecorder
 from models.backbone import Backbone
-from models.objectives import TrainingObjective, build_objective
-from models.objectives.base import Noised
+from models.objectives import build_objective
+from models.objectives.base import Noised, TrainingObjective
 from models.randomness import generator
 
 NOISE_LEVELS = 4

@@ -22,7 +22,7 @@ from harness.training.pace import record
 from harness.vocabulary.metrics import JudgedBy, higher_is_better
 from models.backbone import Backbone
 from models.diffusion_module import DiffusionModule
-from models.objectives import TrainingObjective
+from models.objectives.base import TrainingObjective
 from models.randomness import generator
 
 METRIC: Literal["validation_loss"] = "validation_loss"

@@ -13,19 +13,6 @@ from pydantic import Field
 
 from models.attention.base import AttentionBlock, AttentionConfig, AttentionShape
 
-__all__ = [
-    "AnyAttention",
-    "AttentionBlock",
-    "AttentionConfig",
-    "AttentionShape",
-    "Variant",
-    "build_attention",
-    "load_variant",
-    "variant_names",
-]
-
-_CONTRACT = "base"
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -39,16 +26,12 @@ class Variant:
 
 def variant_names() -> tuple[str, ...]:
     """The names of all variants, sorted, found without importing them."""
-    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
-    return tuple(sorted(name for name in found if name != _CONTRACT))
+    found = {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg}
+    return tuple(sorted(found - {"base"}))
 
 
 def load_variant(name: str) -> Variant:
-    """Import one variant.
-
-    Raises:
-        KeyError: no module of that name is in this package.
-    """
+    """Import one variant; KeyError where no module of that name is in this package."""
     if name not in variant_names():
         raise KeyError(name)
     module = importlib.import_module(f"{__name__}.{name}")

@@ -1,4 +1,4 @@
-"""What every attention variant is, and the depth-wise convolution of V that all of them share.
+"""What every attention variant is, and what all of them share.
 
 A variant is one module in this package. It defines three names:
 
@@ -202,25 +202,28 @@ class ValueConvolution(nn.Module, SelfInitialized):
     def initialize(self, generator: torch.Generator) -> None:
         if not self.size:
             return
-        weight = self.convolution.weight
-        assert self.convolution.bias is not None
-        nn.init.zeros_(self.convolution.bias)
-        if self.initialization == "random":
-            bound = self.size**-1.0
-            nn.init.uniform_(weight, -bound, bound, generator=generator)
-            return
-        nn.init.zeros_(weight)
-        if self.initialization == "identity":
-            weight[:, :, self.size // 2, self.size // 2] = 1.0
+        weight, bound = self.convolution.weight, self.size**-1.0
+        match self.initialization:
+            case "random":
+                nn.init.uniform_(weight, -bound, bound, generator=generator)
+            case "identity":
+                nn.init.dirac_(weight, groups=len(weight))
+            case "zero":
+                nn.init.zeros_(weight)
 
     def forward(self, attended: Tensor, values: Tensor) -> Tensor:
         if not self.size:
             return attended
-        rows, columns = self.grid
-        if values.shape[1] != rows * columns:
-            raise UserError(
-                f"the convolution of V is made for {rows}x{columns} = {rows * columns} tokens, "
-                f"but got {values.shape[1]}"
-            )
-        image = values.unflatten(1, self.grid).permute(0, 3, 1, 2)
-        return attended + self.convolution(image).permute(0, 2, 3, 1).flatten(1, 2)
+        return attended + convolve(self.convolution, values, self.grid, "the convolution of V")
+
+
+def convolve(convolution: nn.Conv2d, tokens: Tensor, grid: tuple[int, int], name: str) -> Tensor:
+    """A convolution of tokens (B, N, C), laid out on their grid; `name` is what refuses other N."""
+    rows, columns = grid
+    if tokens.shape[1] != rows * columns:
+        raise UserError(
+            f"{name} is made for {rows}x{columns} = {rows * columns} tokens, "
+            f"but got {tokens.shape[1]}"
+        )
+    image = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
+    return convolution(image).permute(0, 2, 3, 1).flatten(1, 2)

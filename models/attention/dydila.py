@@ -23,7 +23,6 @@ from models.attention.parts.power_kernel import (
     ChosenPower,
     ExponentMap,
     FixedPower,
-    ReluKernel,
     share_exponents,
 )
 from models.attention.parts.products import (
@@ -109,7 +108,6 @@ class Config(AttentionConfig):
 
     @property
     def router_learning(self) -> RouterLearning:
-        """How every router of the block learns."""
         return RouterLearning(self.router_gradient, self.load_balance_weight)
 
 
@@ -248,7 +246,7 @@ def _materialised_sums(queries: Tensor, keys: Tensor) -> Tensor:
     return similarities(queries, keys).sum(dim=-1, keepdim=True)
 
 
-def _kernel(config: Config, heads: int) -> ChosenPower | FixedPower | ReluKernel:
+def _kernel(config: Config, heads: int) -> ChosenPower | FixedPower | nn.ReLU:
     match config.kernel:
         case "dynamic":
             return ChosenPower(
@@ -261,4 +259,4 @@ def _kernel(config: Config, heads: int) -> ChosenPower | FixedPower | ReluKernel
         case "static":
             return FixedPower(config.static_exponent)
         case "relu":
-            return ReluKernel()
+            return nn.ReLU()

@@ -7,21 +7,11 @@ import pkgutil
 
 from models.objectives.base import ObjectiveConfig, TrainingObjective
 
-__all__ = [
-    "ObjectiveConfig",
-    "TrainingObjective",
-    "build_objective",
-    "objective_config",
-    "objective_names",
-]
-
-_CONTRACT = "base"
-
 
 def objective_names() -> tuple[str, ...]:
     """The names of all objectives, sorted, found without importing them."""
-    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
-    return tuple(sorted(name for name in found if name != _CONTRACT))
+    found = {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg}
+    return tuple(sorted(found - {"base"}))
 
 
 def objective_config(name: str) -> type[ObjectiveConfig]:

@@ -9,6 +9,7 @@ factor 1/1000. Source: Nichol and Dhariwal 2021, equations 14 to 16; DiT's publi
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -73,23 +74,16 @@ class Objective(TrainingObjective):
         return squared + bound
 
     def _variational_bound(
-        self,
-        predicted_noise: Tensor,
-        fraction: Tensor,
-        images: Tensor,
-        noise: Tensor,
-        times: Tensor,
+        self, predicted: Tensor, fraction: Tensor, images: Tensor, noise: Tensor, times: Tensor
     ) -> Tensor:
         """One term of the bound, (B,), in bits a dimension."""
+        at = partial(_at, times=times, like=images)
         noised = self.add_noise(images, noise, times).images
-        predicted_part = _at(self._noise, times, images) * predicted_noise
-        clean = (noised - predicted_part) / _at(self._signal, times, images)
-        clean_weight = _at(self._clean_weight, times, images)
-        noisy_weight = _at(self._noisy_weight, times, images)
+        clean = (noised - at(self._noise) * predicted) / at(self._signal)
+        clean_weight, noisy_weight = at(self._clean_weight), at(self._noisy_weight)
         true_mean = clean_weight * images + noisy_weight * noised
         mean = clean_weight * clean + noisy_weight * noised
-        smallest = _at(self._smallest_log_variance, times, images)
-        largest = _at(self._largest_log_variance, times, images)
+        smallest, largest = at(self._smallest_log_variance), at(self._largest_log_variance)
         share = (fraction + 1.0) / 2.0
         log_variance = share * largest + (1.0 - share) * smallest
         divergence = _gaussian_divergence(true_mean, smallest, mean, log_variance)

@@ -14,8 +14,7 @@ import torch
 from benchmarks.__main__ import main
 from benchmarks.subjects import build_block
 from benchmarks.turns import crossover, growth_exponent, median_interval, take_turns
-from models.attention import AttentionShape
-from models.attention.base import ValueConvolutionConfig
+from models.attention.base import AttentionShape, ValueConvolutionConfig
 from models.errors import UserError
 
 SHAPE = AttentionShape(

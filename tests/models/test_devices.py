@@ -26,7 +26,8 @@ from models.attention.base import ValueConvolutionConfig
 from models.backbone import Backbone, BackboneConfig
 from models.diffusion_module import Batch, DiffusionModule, Optimization
 from models.errors import UserError
-from models.objectives import ObjectiveConfig, build_objective, objective_config, objective_names
+from models.objectives import build_objective, objective_config, objective_names
+from models.objectives.base import ObjectiveConfig
 
 GPU, META = torch.device("cuda", 0), torch.device("meta")
 BATCH = 4

@@ -56,14 +56,15 @@ class ProjectorBank(nn.Module, SelfInitialized):
             # Without values there is no choice to sort by; for shapes, and for counting what a
             # token costs, one projector is like another.
             return choice.gated(F.linear(tokens, self.weight[: self.width]))
-        if choice.gradient == "gate" or not _grouped(tokens):
+        half = torch.is_autocast_enabled(tokens.device.type)
+        traced = torch.compiler.is_compiling()
+        if choice.gradient == "gate" or tokens.device.type != "cpu" or half or traced:
             return choice.gated(self._dense(tokens, choice))
-        chosen: Tensor = _ChosenProjection.apply(
-            tokens.flatten(0, -2),
-            self.weight,
-            choice.logits.flatten(0, -2).t(),
-            choice.index.flatten(),
-        )
+        # Tokens are sorted by their choice, so that each meets its own projector alone. The host
+        # must know how many chose each: a wait on a GPU, and impossible where a pass is traced.
+        logits, index = choice.logits.flatten(0, -2).t(), choice.index.flatten()
+        rows = tokens.flatten(0, -2)
+        chosen: Tensor = _ChosenProjection.apply(rows, self.weight, logits, index)
         return chosen.view(tokens.shape)
 
     def _dense(self, tokens: Tensor, choice: Choice) -> Tensor:
@@ -73,21 +74,11 @@ class ProjectorBank(nn.Module, SelfInitialized):
         weights = choice.weights.to(projected.dtype)
         # One multiply-add pass a projector; an einsum would copy the candidates first.
         chosen = candidates[..., 0, :] * weights[..., :1]
-        for option in range(1, self.projectors):
-            chosen = torch.addcmul(
-                chosen, candidates[..., option, :], weights[..., option : option + 1]
-            )
+        for own, weight in zip(
+            candidates.unbind(-2)[1:], weights.split(1, dim=-1)[1:], strict=True
+        ):
+            chosen = torch.addcmul(chosen, own, weight)
         return chosen
-
-
-def _grouped(tokens: Tensor) -> bool:
-    """Whether tokens are sorted by their choice, so that each meets its own projector alone.
-
-    The host must know how many chose each: free on a CPU, a wait on a GPU, and impossible where a
-    pass is traced.
-    """
-    half = torch.is_autocast_enabled(tokens.device.type)
-    return tokens.device.type == "cpu" and not torch.compiler.is_compiling() and not half
 
 
 class _ChosenProjection(torch.autograd.Function):

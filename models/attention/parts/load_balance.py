@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -37,34 +38,28 @@ def option_shares(model: nn.Module) -> Tensor | None:
 
 
 def balance_loss(model: nn.Module, shares: Tensor | None = None) -> Tensor | None:
-    """The weighted sum of the routers' load-balancing terms in the last forward pass.
+    """The weighted sum of the routers' load-balancing terms in the last forward pass, a scalar.
 
-    The routers forget their terms, so that no graph outlives its step.
+    None where no router has a weight, or where the last pass was not one of training. The routers
+    forget their terms, so that no graph outlives its step.
 
     Args:
-        model: with the routers. On several processes, all must call it.
+        model: on several processes, all must call it.
         shares: f of the whole batch, where the pass saw only a part of it on this process, as
             means of `option_shares`; None takes the mean over the processes.
-
-    Returns:
-        A differentiable scalar to add to the loss, or None where no router has a weight, or where
-        the last pass was not one of training.
     """
     uses = _taken_uses(model)
     if not uses or any(use.means is None for _, use in uses):
         return None
     if shares is None:
         shares = mean_over_processes(torch.cat([use.shares.flatten() for _, use in uses]))
-    total: Tensor | None = None
-    start = 0
-    for router, use in uses:
+    parts = shares.split([use.shares.numel() for _, use in uses])
+    terms = []
+    for (router, use), own in zip(uses, parts, strict=True):
         assert use.means is not None
-        own = shares[start : start + use.means.numel()].view_as(use.means)
-        start += use.means.numel()
-        term = router.options * (own * use.means).sum(dim=-1).mean()
-        weighted = router.learning.balance_weight * term
-        total = weighted if total is None else total + weighted
-    return total
+        term = router.options * (own.view_as(use.means) * use.means).sum(dim=-1).mean()
+        terms.append(router.learning.balance_weight * term)
+    return reduce(torch.add, terms)
 
 
 @contextmanager

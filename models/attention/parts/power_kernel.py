@@ -73,25 +73,12 @@ def _tiny(like: Tensor) -> float:
 def power_kernel(rows: Tensor, exponents: Tensor) -> Tensor:
     """The norm-preserving power map.
 
-    Rows are divided by their largest entry before the power, so neither large nor tiny rows leave
-    the range of float32, and a row without a positive entry maps to zero with a zero gradient.
-
-    Args:
-        rows: (..., d).
-        exponents: (...), positive.
-
-    Returns:
-        (..., d), not negative.
+    Rows (..., d) are divided by their largest entry before the power of positive exponents (...),
+    so neither large nor tiny rows leave the range of float32, and a row without a positive entry
+    maps to zero with a zero gradient.
     """
     result: Tensor = _PowerKernel.apply(rows, exponents)
     return result
-
-
-class ReluKernel(nn.Module):
-    """`phi(z) = relu(z)`."""
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return rows.relu()
 
 
 class FixedPower(nn.Module):
@@ -133,13 +120,8 @@ class ExponentMap:
 class ChosenPower(nn.Module, SelfInitialized, LearnsFactor):
     """`phi_g` with one of n learnable exponents, chosen for each row by its own router.
 
-    Args:
-        head_dim: channels of a row.
-        initial: the exponents at first, all above the map's floor.
-        exponent_map: what is learned in place of the exponents.
-        learning: how the router learns.
-        heads: H gives each head of rows (B, N, H, d) its own exponents and its own router; 1 shares
-            both between them.
+    The initial exponents lie above the map's floor. `heads` of H gives each head of rows
+    (B, N, H, d) exponents and a router of its own; 1 shares both between them.
     """
 
     def __init__(
@@ -176,10 +158,7 @@ class ChosenPower(nn.Module, SelfInitialized, LearnsFactor):
 
 
 def share_exponents(model: nn.Module) -> None:
-    """Make all `ChosenPower` kernels in a module use the first one's exponents.
-
-    Each keeps a router of its own.
-    """
+    """Make all `ChosenPower` kernels use the first one's exponents; each keeps its router."""
     kernels = [module for module in model.modules() if isinstance(module, ChosenPower)]
     for kernel in kernels[1:]:
         kernel.raw_exponents = kernels[0].raw_exponents

@@ -38,11 +38,8 @@ def linear_product(
 ) -> Tensor:
     """`Q (K^T V)`, all (..., N, d); `(Q K^T) V` where N <= d, the same result for less work.
 
-    Args:
-        queries: in the precision that the result has, whatever the autocast.
-        keys: likewise.
-        values: likewise.
-        precision: what the factors of both products, and of their gradients, are rounded to.
+    The result has the arguments' type, whatever the autocast; the factors of both products, and of
+    their gradients, are rounded to `precision`.
     """
 
     def product(left: Tensor, right: Tensor) -> Tensor:
@@ -91,13 +88,9 @@ def _rounded_product(left: Tensor, right: Tensor, precision: SumPrecision) -> Te
     if not on_gpu:
         # Products of two bf16 numbers are exact in float32, so this is what a tensor core does.
         return (short_left.float() @ short_right.float()).to(left.dtype)
-    lead = left.shape[:-2]
-    flat = torch.bmm(
-        short_left.reshape(-1, *left.shape[-2:]),
-        short_right.reshape(-1, *right.shape[-2:]),
-        out_dtype=torch.float32,
-    )
-    return flat.view(*lead, *flat.shape[-2:]).to(left.dtype)
+    left_stack, right_stack = short_left.flatten(0, -3), short_right.flatten(0, -3)
+    flat = torch.bmm(left_stack, right_stack, out_dtype=torch.float32)
+    return flat.view(*left.shape[:-2], *flat.shape[-2:]).to(left.dtype)
 
 
 def similarities(queries: Tensor, keys: Tensor) -> Tensor:
@@ -112,11 +105,7 @@ def similarity_sums(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def checked_heads(width: int, head_dim: int) -> int:
-    """Heads of `head_dim` channels each.
-
-    Raises:
-        UserError: the head dimension does not divide the width.
-    """
+    """Heads of `head_dim` channels each; UserError where they do not divide the width."""
     if width % head_dim:
         raise UserError(
             f"attention.head_dim {head_dim} does not divide the width {width}: "

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from models.attention.parts.products import full_precision
 from models.randomness import SelfInitialized
@@ -113,8 +114,8 @@ def _first_largest(logits: Tensor) -> Tensor:
 
     By maxima without an index, which a CPU finds in a tenth of the time.
     """
-    ranks = torch.arange(len(logits), 0, -1, device=logits.device, dtype=torch.int16)
-    largest = (logits == logits.amax(dim=0)).to(torch.int16)
+    ranks = torch.arange(len(logits), 0, -1, device=logits.device, dtype=logits.dtype)
+    largest = torch.eq(logits, logits.amax(dim=0), out=torch.empty_like(logits))
     rank = largest.mul_(ranks.view(-1, *[1] * (logits.dim() - 1))).amax(dim=0)
     # Where a logit is not a number, none is the largest.
     return (len(logits) - rank).long().clamp_max_(len(logits) - 1)
@@ -150,13 +151,9 @@ class OptionUse:
 
 
 class Router(nn.Module, SelfInitialized):
-    """Chooses one of `options` by a linear map of the input.
+    """Chooses one of n options by a linear map of the input.
 
-    Args:
-        channels: of the input.
-        options: n.
-        learning: how the router learns.
-        groups: 1 shares one map; H has one for each head of an input (B, N, H, channels).
+    With 1 group all share one map; with H each head of an input (B, N, H, channels) has its own.
     """
 
     def __init__(
@@ -176,7 +173,7 @@ class Router(nn.Module, SelfInitialized):
             nn.init.xavier_uniform_(group, generator=generator)
 
     def forward(self, *inputs: Tensor) -> Choice:
-        """Tensors (..., c), whose channels side by side are the router's, to a choice of (...).
+        """The choice of (...) for tensors (..., c), whose channels side by side are the router's.
 
         Computed in float32 at least.
         """
@@ -185,15 +182,13 @@ class Router(nn.Module, SelfInitialized):
         with torch.autocast(parts[0].device.type, enabled=False):
             options_first = self._logits(parts, weight)
         index = _first_largest(options_first.detach())
-        choice = Choice(options_first.movedim(0, -1), index, self.learning.gradient)
+        logits = options_first.movedim(0, -1)
         if self.training and self.learning.balance_weight > 0:
-            shares = nn.functional.one_hot(index, self.options).to(weight.dtype)
-            means = choice.logits.softmax(dim=-1) if torch.is_grad_enabled() else None
-            self.use = OptionUse(
-                self._mean_over_tokens(shares),
-                None if means is None else self._mean_over_tokens(means),
-            )
-        return choice
+            shares = self._mean_over_tokens(F.one_hot(index, self.options).to(weight.dtype))
+            learns = torch.is_grad_enabled()
+            means = self._mean_over_tokens(logits.softmax(dim=-1)) if learns else None
+            self.use = OptionUse(shares, means)
+        return Choice(logits, index, self.learning.gradient)
 
     def _logits(self, parts: tuple[Tensor, ...], weight: Tensor) -> Tensor:
         """(n, ...)."""

@@ -47,7 +47,8 @@ from harness.vocabulary.names import check_name
 from models.attention import load_variant
 from models.attention.base import ValueConvolutionConfig
 from models.backbone import Backbone, BackboneConfig, modulate
-from models.objectives import TrainingObjective, build_objective, objective_config
+from models.objectives import build_objective, objective_config
+from models.objectives.base import TrainingObjective
 
 MANY_TOKENS = ROOT / "tests/support/processes/probe_many_tokens.py"
 VARIANTS = {
