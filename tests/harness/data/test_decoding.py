@@ -1,4 +1,4 @@
-"""The crop, and what is no image. Kinds of pixels are in `test_image_decoding_modes.py`."""
+"""The crop, and what is no image. Kinds of pixels are in `test_decoding_modes.py`."""
 
 from __future__ import annotations
 
