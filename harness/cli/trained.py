@@ -58,9 +58,11 @@ def export(options: argparse.Namespace) -> int:
 
     Example: python -m harness export runs/digits/dydila/seed0-0123456789ab exported
     """
-    from harness.trial.trained import export_run
+    from harness.training.export import export_model
+    from harness.trial.trained import load_trained_trial
 
-    export_run(options.run, options.runs_dir, options.out, options.weights)
+    trial = load_trained_trial(options.run, options.runs_dir, options.weights)
+    export_model(trial.network, options.out, trial.config, trial.weights)
     print(options.out)
     return 0
 

@@ -69,11 +69,9 @@ def leave_out(
     if group.leads:
         write_json(folder / _FILE, sorted(after))
         _log.warning(
-            "the loss or its gradient was not finite at step %d: training goes back to the last "
-            "checkpoint and leaves that batch out (%d of at most %d)",
-            error.step,
-            len(after),
-            settings.most_skips,
+            f"the loss or its gradient was not finite at step {error.step}: training goes back to "
+            f"the last checkpoint and leaves that batch out ({len(after)} of at most "
+            f"{settings.most_skips})"
         )
     return after
 

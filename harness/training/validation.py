@@ -71,7 +71,7 @@ class BestWeights(pl.Callback):
         with atomic_path(self.folder / BEST_WEIGHTS) as temporary:
             save_model(network, str(temporary))
             self._weights = torch.from_numpy(np.fromfile(temporary, dtype=np.uint8))
-        self._write_description()
+        write_json(self.folder / BEST, self.best, indent=2)
 
     def on_train_start(self, *_: object) -> None:
         self.write()
@@ -85,7 +85,7 @@ class BestWeights(pl.Callback):
             (self.folder / BEST_WEIGHTS).unlink(missing_ok=True)
             return
         write_bytes(self.folder / BEST_WEIGHTS, self._weights.numpy().tobytes())
-        self._write_description()
+        write_json(self.folder / BEST, self.best, indent=2)
 
     def state_dict(self) -> dict[str, Any]:
         if self.best is None:
@@ -102,10 +102,6 @@ class BestWeights(pl.Callback):
             return math.isfinite(value)
         better = operator.gt if higher_is_better(self.metric) else operator.lt
         return better(value, self.best.value)
-
-    def _write_description(self) -> None:
-        assert self.best is not None
-        write_json(self.folder / BEST, self.best, indent=2)
 
 
 @torch.no_grad()

@@ -65,9 +65,7 @@ def trial_folder(runs_dir: Path, trial: Trial) -> Path:
     A trial belongs to no ablation, and two ablations may call the same configuration differently.
     """
     own = runs_dir / trial.folder
-    if own.exists():
-        return own
-    return next((runs_dir / trial.scale).glob(f"*/{own.name}"), own)
+    return own if own.exists() else next((runs_dir / trial.scale).glob(f"*/{own.name}"), own)
 
 
 def finished_result(folder: Path) -> dict[str, Any] | None:

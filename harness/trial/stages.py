@@ -257,12 +257,7 @@ class TrialStages:
             return extraction, self._reference(data, extraction)
 
         return ValidationSamples(
-            self.config,
-            self.folder,
-            self.device,
-            load_measuring,
-            on_grid,
-            self.report_training,
+            self.config, self.folder, self.device, load_measuring, on_grid, self.report_training
         )
 
     def _extraction(self) -> Extraction:

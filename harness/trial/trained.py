@@ -1,4 +1,4 @@
-"""What is done with a trial that is trained: load its network, probe its attention, export it."""
+"""A trial that is trained: its network, and the probe of its attention."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ from harness.evaluation.probe import (
 from harness.machine.place import choose_device
 from harness.processes.progress import ignore_progress
 from harness.tracking.publisher import find_trial
-from harness.training.export import export_model
 from harness.training.train import finished_training, load_trained
 from harness.vocabulary import names
 from models.backbone import Backbone
@@ -81,16 +80,6 @@ def load_trained_trial(run: str, runs_dir: Path, weights: Weights | None = None)
         )
     weights = weights or config.sample.weights
     return TrainedTrial(folder, config, weights, load_trained(folder, config, weights))
-
-
-def export_run(run: str, runs_dir: Path, out: Path, weights: Weights | None = None) -> None:
-    """Export the EMA weights of a trial, which is named as for `load_trained_trial`.
-
-    Raises:
-        UserError: the trial cannot be loaded, or the folder `out` holds a model already.
-    """
-    trial = load_trained_trial(run, runs_dir, weights)
-    export_model(trial.network, out, trial.config, trial.weights)
 
 
 def probe_run(

@@ -32,11 +32,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(
-        self,
-        evaluation: int,
-        prediction: Tensor,
-        images: Tensor,
-        streams: list[torch.Generator],
+        self, evaluation: int, prediction: Tensor, images: Tensor, streams: list[torch.Generator]
     ) -> Tensor:
         """Move the batch on by one evaluation of the network.
 
