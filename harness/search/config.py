@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from pydantic import Field
 
 from harness.config.layers import find_file, load_named_layers, merge, nest
@@ -24,6 +24,7 @@ from harness.config.mistakes import ConfigError, Mistake, Origin, nearest_name
 from harness.config.schema import TrialConfig, unmeasured
 from harness.config.sections import Section, is_without_effect
 from harness.config.serialisation import flatten
+from harness.config.trial_hash import trial_hash
 from harness.config.validation import (
     all_fields,
     check_keys,
@@ -34,7 +35,12 @@ from harness.config.validation import (
 from harness.config.yaml_source import Node, Scalar, quoted, read_yaml
 from harness.search.space import dimensions, holds, probes, read_dimension
 from harness.search.strategy import AnyPruner, AnySampler, Median, Tpe
-from harness.vocabulary.metrics import VALIDATION_LOSS, JudgedBy, higher_is_better
+from harness.vocabulary.metrics import (
+    VALIDATION_LOSS,
+    JudgedBy,
+    higher_is_better,
+    recorded_name,
+)
 
 QUESTION = "question"
 
@@ -62,8 +68,6 @@ class SearchKeys(Section):
     sampler: AnySampler = Tpe()
 
 
-Space = Mapping[str, BaseDistribution]
-"""The distribution of each field that is varied, by dotted key."""
 Point = Mapping[str, Scalar]
 """A value for each key of a space."""
 
@@ -75,7 +79,8 @@ class SearchFile:
     keys: SearchKeys
     base: Node
     """Settings, nested, or a text ABLATION/VARIANT."""
-    space: Space
+    space: Mapping[str, BaseDistribution]
+    """The distribution of each field that is varied, by dotted key."""
     entries: Mapping[str, Node]
     """Where each key of the space was written."""
     metric: Origin
@@ -113,8 +118,7 @@ def read_search_file(path: Path, mistakes: list[Mistake]) -> SearchFile | None:
     return SearchFile(keys, base, found, entries, metric.origin)
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(Section):
     """A question, and the configurations among which its answer is looked for."""
 
     name: str
@@ -123,25 +127,72 @@ class Search:
     objective: ObjectiveConfig
     pruner: AnyPruner
     sampler: AnySampler
-    space: Space
+    space: dict[str, str] = Field(description="dotted keys to Optuna's distributions as JSON")
     tree: dict[str, Any]
     """The base configuration, plain and merged, without the schema's defaults: a changed name of an
     attention variant or size must still be able to take its own."""
-    differences: dict[str, Any]
-    """The part of `tree` that does not come from the scale."""
-    base: TrialConfig
-    """The base configuration, complete, with the first seed."""
-    longest: int
-    """The most training steps that a point of the space may have."""
+    differences: dict[str, Any] = Field(description="what of `tree` is not from the scale")
+    base: TrialConfig = Field(description="the base, complete, with the first seed")
+    longest: int = Field(description="the most training steps that a point of the space may have")
 
-    def default_point(self) -> Point | None:
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.objective.seeds
+
+    @property
+    def metric(self) -> str:
+        """The key in a trial's metrics."""
+        return recorded_name(self.objective.metric, self.base.evaluate.extractor)
+
+    @property
+    def last_step(self) -> int:
+        """The last step that a trial can report, over all its seeds."""
+        return self.longest * len(self.seeds)
+
+    @property
+    def default(self) -> dict[str, Any] | None:
         """The base configuration as a point; None where it lies outside of the space."""
-        flat = flatten(self.base)
-        if not flat.keys() >= self.space.keys():
-            return None
-        point = {key: flat[key] for key in self.space}
-        inside = all(holds(self.space[key], value) for key, value in point.items())
-        return point if inside else None
+        flat, distributions = flatten(self.base), self.distributions()
+        if all(key in flat and holds(it, flat[key]) for key, it in distributions.items()):
+            return {key: flat[key] for key in distributions}
+        return None
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """All that makes two trials comparable."""
+        return {
+            "space": self.space,
+            "objective": {"metric": self.metric, "seeds": list(self.seeds)},
+            "base configuration": trial_hash(self.base),
+        }
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The space as Optuna knows it."""
+        return {key: json_to_distribution(text) for key, text in self.space.items()}
+
+
+class SearchSpec(Search):
+    """What a worker needs to take trials of a study and run them; can be written as JSON.
+
+    The base is bound to the very data, whose hash is part of the trials' hashes.
+    """
+
+    folder: str = Field(description="of the study, where it is a file, and of its outcome")
+    storage: str | None = Field(description="URL of a database; null for a file in the folder")
+    trials: int = Field(description="how many the study shall have in all")
+    runs_dir: str
+    store_uri: str
+    threads: int = 1
+    side_by_side: int = 1
+
+    @property
+    def study(self) -> str:
+        """The study's name in its storage, which may hold those of other searches."""
+        return f"{self.scale}/{self.name}"
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder)
 
 
 def config_at(tree: Mapping[str, Any], point: Point, seed: int, where: str) -> TrialConfig:
@@ -204,7 +255,7 @@ def load_search(
         objective=file.keys.objective,
         pruner=file.keys.pruner,
         sampler=file.keys.sampler,
-        space=file.space,
+        space={key: distribution_to_json(it) for key, it in file.space.items()},
         tree=merge(layers, tags).plain(),
         differences=merge([*own, layer], tags).plain(),
         base=base.model_copy(update={SEED: file.keys.objective.seeds[0]}),

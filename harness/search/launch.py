@@ -20,12 +20,12 @@ from rich.console import Console
 
 from harness.cluster import Launcher, make_launcher
 from harness.config.cluster import ClusterConfig
+from harness.data.datasets import data_content
 from harness.machine.environment import ROOT
 from harness.machine.files import check_folder, read_json
 from harness.processes.jobs import Job, JobEnded, JobEvent
 from harness.search import outcome
-from harness.search.config import Search
-from harness.search.spec import SearchSpec, spec_of
+from harness.search.config import Search, SearchSpec
 from harness.search.study import MEMBERS, REASON, current, prepare_study, still_running, to_begin
 from harness.terminal.jobs import job_display, print_line
 from harness.tracking.events import first_event
@@ -95,8 +95,7 @@ def run_search(
     seeds = ", ".join(map(str, spec.seeds))
     left = to_begin(known, trials)
     notice(f"{done}{left} of {trials} to run, {spec.metric} over seeds {seeds}")
-    wants_gpu = search.base.train.device != "cpu"
-    jobs = _Jobs(spec, study, launcher, wants_gpu, console, spec.path / "jobs")
+    jobs = _Jobs(spec, study, launcher, console, spec.path / "jobs")
     lead = FileLock(spec.path / _LEAD_LOCK)
     try:
         lead.acquire(timeout=0)
@@ -104,7 +103,31 @@ def run_search(
         own = jobs.folder / f"{socket.gethostname()}-{os.getpid()}"
         return _help(replace(jobs, folder=own), notice)
     with lead:
-        return _lead(search, jobs, store, notice)
+        return _lead(jobs, store, notice)
+
+
+def spec_of(
+    search: Search, trials: int, storage: str | None, runs_dir: Path, store_uri: str
+) -> SearchSpec:
+    """What workers are told.
+
+    Raises:
+        UserError: the data are missing, or are not those of a content that was written down.
+    """
+    content = data_content(search.base.data)
+    data = search.base.data.model_copy(update={"content": content})
+    bound = {
+        "base": search.base.model_copy(update={"data": data}),
+        "tree": {**search.tree, "data": {**search.tree["data"], "content": content}},
+    }
+    return SearchSpec(
+        **(dict(search) | bound),
+        folder=str(runs_dir / "searches" / search.scale / search.name),
+        storage=storage,
+        trials=trials,
+        runs_dir=str(runs_dir),
+        store_uri=store_uri,
+    )
 
 
 @dataclass(frozen=True)
@@ -114,7 +137,6 @@ class _Jobs:
     spec: SearchSpec
     study: optuna.Study
     launcher: Launcher
-    wants_gpu: bool
     console: Console
     folder: Path
     """Gets a folder for each job."""
@@ -130,7 +152,7 @@ class _Jobs:
         left = to_begin(before, self.spec.trials)
         if not left:
             return False
-        plan = self.launcher.plan(left, wants_gpu=self.wants_gpu)
+        plan = self.launcher.plan(left, wants_gpu=self.spec.base.train.device != "cpu")
         if plan.processes > 1:
             raise UserError(
                 "a search trains each of its trials in one process: set "
@@ -202,7 +224,7 @@ def _help(jobs: _Jobs, notice: Callable[[str], None]) -> bool:
     return bool(outcome.best_first(jobs.spec, trials))
 
 
-def _lead(search: Search, jobs: _Jobs, store: Store, notice: Callable[[str], None]) -> bool:
+def _lead(jobs: _Jobs, store: Store, notice: Callable[[str], None]) -> bool:
     """Run trials, wait for those that others run, and write the outcome."""
     spec, study = jobs.spec, jobs.study
     store.prepare(spec.scale, notice)
@@ -212,7 +234,7 @@ def _lead(search: Search, jobs: _Jobs, store: Store, notice: Callable[[str], Non
         names.KIND_SEARCH,
         scale=spec.scale,
         name=spec.name,
-        question=search.question,
+        question=spec.question,
         params={
             **{f"space.{key}": text for key, text in spec.space.items()},
             "objective": spec.metric,
@@ -230,7 +252,7 @@ def _lead(search: Search, jobs: _Jobs, store: Store, notice: Callable[[str], Non
     with tracked.ended_by_errors():
         _run_all(jobs, record, notice)
         record()
-        found = _outcome(search, jobs, tracked, notice)
+        found = _outcome(jobs, tracked, notice)
     if found:
         tracked.end("FINISHED", "finished")
     else:
@@ -255,14 +277,12 @@ def _run_all(jobs: _Jobs, record: Callable[[], None], notice: Callable[[str], No
         time.sleep(_POLL_SECONDS)
 
 
-def _outcome(
-    search: Search, jobs: _Jobs, tracked: ParentRun, notice: Callable[[str], None]
-) -> bool:
+def _outcome(jobs: _Jobs, tracked: ParentRun, notice: Callable[[str], None]) -> bool:
     """Write, record and print what was found; whether there is anything."""
     spec, study = jobs.spec, jobs.study
     trials = study.get_trials(deepcopy=False)
     _end_runs_of_lost_workers(trials, Path(spec.runs_dir))
-    files = outcome.write_outcome(search, spec, trials)
+    files = outcome.write_outcome(spec, trials)
     files += outcome.write_figures(study, spec.metric, spec.path, notice)
     for file in files:
         tracked.artifact(file)
@@ -275,7 +295,7 @@ def _outcome(
         from reports.tables.markdown import markdown_text
 
         table = (spec.path / outcome.TABLE_MARKDOWN).read_text(encoding="utf-8")
-        tracked.note(f"**{markdown_text(search.question)}**\n\n{table}")
+        tracked.note(f"**{markdown_text(spec.question)}**\n\n{table}")
         notice(table.rstrip())
     for file in files:
         notice(str(file))

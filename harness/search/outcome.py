@@ -25,8 +25,7 @@ from optuna.visualization.matplotlib import (
 
 from harness.config.serialisation import plain_to_yaml, to_yaml
 from harness.machine.files import atomic_path, write_text
-from harness.search.config import Search, config_at, differences_at
-from harness.search.spec import SearchSpec
+from harness.search.config import SearchSpec, config_at, differences_at
 from harness.search.study import AGAIN_OF, REASON, SCORES, WORKER, current
 
 TRIALS_CSV = "trials.csv"
@@ -51,7 +50,7 @@ _STATES = {
 def best_first(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The completed trials, the best one first."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    return sorted(complete, key=lambda trial: trial.value or 0.0, reverse=spec.maximize)
+    return sorted(complete, key=lambda trial: trial.value or 0.0, reverse=spec.objective.maximize)
 
 
 def summary(trials: Sequence[FrozenTrial]) -> str:
@@ -73,7 +72,7 @@ def markdown_table(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> str:
     ranked = best_first(spec, trials)
     shown = ranked[:ROWS]
     shown += [trial for trial in ranked[ROWS:] if trial.params == spec.default]
-    mean = f"{spec.metric} ({'higher' if spec.maximize else 'lower'} is better)"
+    mean = f"{spec.metric} ({'higher' if spec.objective.maximize else 'lower'} is better)"
     heads = ["trial", mean, *(f"seed {seed}" for seed in spec.seeds), *spec.space]
     rows: list[list[object]] = [[*heads], ["---"] * len(heads)]
     for trial in shown:
@@ -83,7 +82,7 @@ def markdown_table(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> str:
     return "".join(f"| {' | '.join(map(_shown, row))} |\n" for row in rows)
 
 
-def write_outcome(search: Search, spec: SearchSpec, trials: Sequence[FrozenTrial]) -> list[Path]:
+def write_outcome(spec: SearchSpec, trials: Sequence[FrozenTrial]) -> list[Path]:
     """Write the tables and, once a trial has completed, the best configuration and its ablation."""
     folder = spec.path
     written = {TRIALS_CSV: _csv(spec, trials)}
@@ -96,7 +95,7 @@ def write_outcome(search: Search, spec: SearchSpec, trials: Sequence[FrozenTrial
             f"{spec.metric} over seeds {_listed(spec.seeds)} is {best.value:.6g}\n"
             f"{to_yaml(config)}"
         )
-        written[ablation_file(spec)] = _ablation(search, spec, best)
+        written[ablation_file(spec)] = _ablation(spec, best)
     for name, text in written.items():
         write_text(folder / name, text)
     return [folder / name for name in written]
@@ -107,11 +106,11 @@ def ablation_file(spec: SearchSpec) -> str:
     return f"{spec.name}_best.yaml"
 
 
-def _ablation(search: Search, spec: SearchSpec, best: FrozenTrial) -> str:
+def _ablation(spec: SearchSpec, best: FrozenTrial) -> str:
     name = ablation_file(spec).removesuffix(".yaml")
-    variants = {"default": search.differences}
+    variants = {"default": spec.differences}
     if best.params != spec.default:
-        variants["best"] = differences_at(search.differences, best.params)
+        variants["best"] = differences_at(spec.differences, best.params)
     # A configuration chosen for its figures with some seeds looks better with them than it is.
     first = max(spec.seeds) + 1
     seeds = list(range(first, first + max(len(spec.seeds), 2)))

@@ -36,7 +36,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.machine.mlflow_client import explain, without_credentials
-from harness.search.spec import SearchSpec
+from harness.search.config import SearchSpec
 from models.errors import UserError
 
 DEFINITION = "definition"
@@ -77,7 +77,7 @@ def prepare_study(spec: SearchSpec) -> optuna.Study:
         study = optuna.create_study(
             storage=_open_storage(spec, create=True),
             study_name=spec.study,
-            direction="maximize" if spec.maximize else "minimize",
+            direction="maximize" if spec.objective.maximize else "minimize",
             load_if_exists=True,
         )
         begun_with = study.user_attrs.get(DEFINITION)
@@ -158,7 +158,8 @@ def claimed_trial(spec: SearchSpec) -> Iterator[tuple[optuna.Study, optuna.Trial
     """
     with _claiming(spec):
         storage = _open_storage(spec, create=False)
-        pruner = spec.pruner.build(validate_every=spec.validate_every, last_step=spec.last_step)
+        every, last = spec.base.train.validate_every, spec.last_step
+        pruner = spec.pruner.build(validate_every=every, last_step=last)
         study = optuna.load_study(study_name=spec.study, storage=storage, pruner=pruner)
         _give_back_dead(study, spec)
         trials = study.get_trials(deepcopy=False)

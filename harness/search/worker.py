@@ -28,8 +28,7 @@ from harness.machine.files import write_json
 from harness.processes.progress import Progress, ProgressListener
 from harness.processes.signals import StopRequest
 from harness.processes.status import recorded_status
-from harness.search.config import config_at
-from harness.search.spec import SearchSpec
+from harness.search.config import SearchSpec, config_at
 from harness.search.study import MEMBERS, REASON, SCORES, claimed_trial
 from harness.tracking.events import Metrics, recorded_events
 from harness.trial.run import run_trial
@@ -116,7 +115,7 @@ def search_trials(
         if claimed is not None:
             study, trial = claimed
             print(f"trial {trial.number}: {json.dumps(trial.params)}", flush=True)
-            pruning = Pruning(trial, negate=spec.maximize, longest=spec.longest, stop=stop)
+            pruning = Pruning(trial, spec.objective.maximize, spec.longest, stop)
             told = _Evaluation(spec, study, trial, recorded, pruning).run()
         write_json(result, told)
     return told

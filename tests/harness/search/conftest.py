@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.machine.environment import EXPERIMENTS
-from harness.search.config import Search, load_search
-from harness.search.spec import SearchSpec, spec_of
+from harness.search.config import Search, SearchSpec, load_search
+from harness.search.launch import spec_of
 
 SEARCH = """\
 question: Which values?

@@ -47,7 +47,7 @@ def test_a_search_is_its_base_its_space_and_the_defaults(tree: Tree) -> None:
     assert search.objective.metric == "validation_loss"
     assert search.objective.seeds == (0, 1)
     assert (search.pruner.name, search.sampler.name) == ("median", "tpe")
-    assert search.default_point() == {"attention.lambda_init": 0.01, "train.learning_rate": 1e-4}
+    assert search.default == {"attention.lambda_init": 0.01, "train.learning_rate": 1e-4}
     assert search.differences == {"train": {"steps": 7}}
 
 
@@ -89,9 +89,7 @@ def test_the_most_steps_of_the_space_are_known(tree: Tree) -> None:
 
 
 def test_a_base_outside_of_the_space_is_no_point_of_it(tree: Tree) -> None:
-    assert (
-        load(tree, with_space("train.learning_rate: {low: 0.1, high: 0.2}")).default_point() is None
-    )
+    assert load(tree, with_space("train.learning_rate: {low: 0.1, high: 0.2}")).default is None
 
 
 @pytest.mark.parametrize(
@@ -227,7 +225,7 @@ def test_an_unknown_search_names_the_nearest(tree: Tree) -> None:
 @pytest.mark.parametrize("name", names("search", EXPERIMENTS))
 def test_every_search_that_ships_loads_and_tries_its_base_first(name: str, scale: str) -> None:
     search = load_search(name, scale=scale, overrides=[], experiments_dir=EXPERIMENTS)
-    assert search.default_point() is not None
+    assert search.default is not None
 
 
 def test_every_search_that_ships_is_listed_with_its_question_and_header() -> None:

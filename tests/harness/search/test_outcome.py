@@ -15,6 +15,7 @@ from PIL import Image
 
 from harness.config.load import load_ablation
 from harness.config.serialisation import from_yaml_file
+from harness.search.config import SearchSpec
 from harness.search.outcome import (
     HISTORY,
     IMPORTANCES,
@@ -25,7 +26,6 @@ from harness.search.outcome import (
     write_figures,
     write_outcome,
 )
-from harness.search.spec import SearchSpec
 from harness.search.study import REASON, SCORES, prepare_study
 from tests.harness.search.conftest import Made
 
@@ -55,7 +55,7 @@ def test_the_best_configuration_is_a_file_and_an_ablation_that_loads(
 ) -> None:
     made = make()
     study = told(made.spec, 9)
-    files = write_outcome(made.search, made.spec, study.get_trials())
+    files = write_outcome(made.spec, study.get_trials())
     assert [file.name for file in files] == ["trials.csv", "table.md", "best.yaml", "s_best.yaml"]
     best = study.best_trial.params
     config = from_yaml_file(made.spec.path / "best.yaml")
@@ -79,7 +79,7 @@ def test_the_best_configuration_is_a_file_and_an_ablation_that_loads(
 def test_a_base_that_nothing_beats_is_compared_with_nothing(make: Make, tmp_path: Path) -> None:
     made = make()
     study = told(made.spec, 1)
-    (*_, ablation) = write_outcome(made.search, made.spec, study.get_trials())
+    (*_, ablation) = write_outcome(made.spec, study.get_trials())
     shutil.copy(ablation, tmp_path / "experiments" / "ablation")
     loaded = load_ablation(
         "s_best", scale="smoke", seeds=None, overrides=[], experiments_dir=tmp_path / "experiments"
@@ -90,7 +90,7 @@ def test_a_base_that_nothing_beats_is_compared_with_nothing(make: Make, tmp_path
 def test_tables_hold_every_trial_and_the_best_first(make: Make) -> None:
     made = make()
     trials = told(made.spec, 16).get_trials()
-    write_outcome(made.search, made.spec, trials)
+    write_outcome(made.spec, trials)
     with (made.spec.path / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["trial"]) for row in rows] == list(range(16))

@@ -13,7 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from harness.search.spec import SearchSpec
+from harness.search.config import SearchSpec
 from harness.search.study import (
     AGAIN_OF,
     MOST_CRASHES,

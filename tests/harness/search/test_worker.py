@@ -19,9 +19,8 @@ from harness.machine.environment import EXPERIMENTS
 from harness.machine.files import write_text
 from harness.processes.progress import ignore_progress
 from harness.processes.signals import StopRequest
-from harness.search.config import config_at
+from harness.search.config import SearchSpec, config_at
 from harness.search.launch import run_search
-from harness.search.spec import SearchSpec
 from harness.search.study import REASON, prepare_study
 from harness.search.worker import Pruning, recorded_losses, search_trials
 from harness.tracking.events import JOURNAL_FILE, End, Metrics, read_events

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from multiprocessing.queues import SimpleQueue
 
-from harness.search.spec import SearchSpec
+from harness.search.config import SearchSpec
 from harness.search.study import claimed_trial
 
 
