@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -111,8 +111,9 @@ def run_ablation(
         tags={names.TAG_BASELINE: ablation.baseline},
     )
     with tracked.ended_by_errors():
-        for trial in work.ablation.trials:
-            _restore_lost_record(trial, work, notice)
+        for member in work.members:
+            if member.reused and first_event(member.folder) is None:
+                _restore_lost_record(member, work.folder, notice)
         list_trials(tracked.journal, work.members, work.floor)
         results: list[JobResult] = []
         if plan is not None:
@@ -121,14 +122,14 @@ def run_ablation(
                 results = plan.run(jobs, _WORKER, display.event)
         failed = tuple(result for result in results if not result.ok)
         list_trials(tracked.journal, work.members, work.floor)
-        _end_runs_of_killed_workers(failed, work)
+        _end_runs_of_killed_workers(failed, work.members)
         reported = record_report(tracked, work.members, ablation, work.runs_dir, store, console)
     if failed:
         tracked.end("FAILED", f"{len(failed)} trials failed")
     else:
         tracked.end("FINISHED", "finished")
     # Where no trial failed and none has finished, `retry` has nothing to do, nor to compare.
-    nothing_to_compare = only_failed and not work.left and not work.reused
+    nothing_to_compare = only_failed and not work.left and not work.finished
     return Outcome(failed, reported or nothing_to_compare)
 
 
@@ -150,32 +151,22 @@ def print_scripts(
 
 @dataclass(frozen=True)
 class _Work:
-    """The trials of an ablation, and what of them is left to run."""
+    """The trials of an ablation, bound to the very data, and what of them is left to run."""
 
-    ablation: Ablation
-    """Bound to the very data, so that its trials' hashes are final."""
     runs_dir: Path
     folder: Path
     """Of the ablation's own journal."""
-    folders: Mapping[str, Path]
-    """Of the trials, by their hash."""
-    reused: frozenset[str]
-    """The hashes of the trials that were finished before."""
-    left: tuple[Trial, ...]
+    members: list[AblationMember]
+    """All trials in the order of the table: variant by variant."""
+    left: list[AblationMember]
+    """Those to run, seed by seed."""
     floor: Path
     """Where real images against real ones are scored."""
     lacks_floor: bool
 
     @property
-    def members(self) -> list[AblationMember]:
-        """The trials in the order of the table: variant by variant."""
-        order = self.ablation.variants
-        return [
-            AblationMember(
-                it.variant, it.seed, it.hash, self.folders[it.hash], it.hash in self.reused
-            )
-            for it in sorted(self.ablation.trials, key=lambda trial: order.index(trial.variant))
-        ]
+    def finished(self) -> list[AblationMember]:
+        return [member for member in self.members if member.reused]
 
 
 def _prepare(
@@ -191,38 +182,36 @@ def _prepare(
     bound, runs_dir = bind_content(ablation), runs_dir.resolve()
     label = f"{ablation.name} at {ablation.scale}"
     launcher = make_launcher(cluster, runs_dir, label, notice, detach=detach)
-    folders = {trial.hash: trial_folder(runs_dir, trial) for trial in bound.trials}
-    reused = frozenset(key for key, folder in folders.items() if finished_result(folder))
+    folders = [(trial, trial_folder(runs_dir, trial)) for trial in bound.trials]
+    found = [AblationMember(*each, finished_result(each[1]) is not None) for each in folders]
     floor = floor_file(bound.trials[0].config, runs_dir / "references")
+    hashes = [trial.hash for trial in bound.trials]
     work = _Work(
-        bound,
         runs_dir,
-        ablation_folder(runs_dir, bound.scale, bound.name, list(folders)),
-        folders,
-        reused,
-        left=tuple(trial for trial in bound.trials if trial.hash not in reused),
+        ablation_folder(runs_dir, bound.scale, bound.name, hashes),
+        members=sorted(found, key=lambda it: bound.variants.index(it.trial.variant)),
+        left=[member for member in found if not member.reused],
         floor=floor,
         lacks_floor=finished_floor(floor) is None,
     )
     return work, launcher
 
 
-def _failed_before(work: _Work, notice: Callable[[str], None]) -> tuple[Trial, ...]:
+def _failed_before(work: _Work, notice: Callable[[str], None]) -> list[AblationMember]:
     """Those of the trials left that failed. Asks SLURM, if they were jobs of its."""
-    states = StateReader(notice).read([work.folders[trial.hash] / RESULT for trial in work.left])
+    states = StateReader(notice).read([member.folder / RESULT for member in work.left])
     tried = zip(work.left, states, strict=True)
-    return tuple(trial for trial, state in tried if state.phase == "failed")
+    return [member for member, state in tried if state.phase == "failed"]
 
 
 def _what_is_reused(work: _Work) -> str:
     seeds = defaultdict(list)
-    for trial in work.ablation.trials:
-        if trial.hash in work.reused:
-            seeds[trial.variant].append(str(trial.seed))
+    for member in work.finished:
+        seeds[member.trial.variant].append(str(member.trial.seed))
     if not seeds:
         return f"{len(work.left)} trials to run"
     which = "; ".join(f"{variant} seed {', '.join(ks)}" for variant, ks in seeds.items())
-    count, total = len(work.reused), len(work.ablation.trials)
+    count, total = len(work.finished), len(work.members)
     return f"{count} of {total} trials are finished already and are reused: {which}"
 
 
@@ -231,31 +220,30 @@ def _plan(work: _Work, launcher: Launcher) -> Plan | None:
     count = len(work.left) + work.lacks_floor
     if not count:
         return None
-    wants_gpu = any(trial.config.train.device != "cpu" for trial in work.ablation.trials)
+    wants_gpu = any(member.trial.config.train.device != "cpu" for member in work.members)
     plan = launcher.plan(count, wants_gpu=wants_gpu)
-    check_extractor_sizes(trial.config for trial in work.left)
-    for trial in work.left:
-        check_batch(trial.config.train, plan.processes)
+    check_extractor_sizes(member.trial.config for member in work.left)
+    for member in work.left:
+        check_batch(member.trial.config.train, plan.processes)
     return plan
 
 
 def _remove_damaged(work: _Work) -> None:
     """So that nobody takes a damaged result, which is made again, for the new one."""
-    for trial in work.left:
-        folder = work.folders[trial.hash]
+    for member in work.left:
         # Another command may have finished it since this one looked.
-        if finished_result(folder) is None:
-            (folder / RESULT).unlink(missing_ok=True)
+        if finished_result(member.folder) is None:
+            (member.folder / RESULT).unlink(missing_ok=True)
     if finished_floor(work.floor) is None:
         work.floor.unlink(missing_ok=True)
 
 
-def _restore_lost_record(trial: Trial, work: _Work, notice: Callable[[str], None]) -> None:
-    """Write the journal of a finished trial again, where it was lost or its beginning damaged, from
-    its result, which has the figures of the table, but not the curves of the training."""
-    folder = work.folders[trial.hash]
-    if trial.hash not in work.reused or first_event(folder) is not None:
-        return
+def _restore_lost_record(
+    member: AblationMember, parent: Path, notice: Callable[[str], None]
+) -> None:
+    """Write a finished trial's journal again, which was lost or its beginning damaged, from the
+    result, which has the figures of the table, but not the curves of the training."""
+    trial, folder = member.trial, member.folder
     result = finished_result(folder)
     assert result is not None
     journal = Journal(folder)
@@ -264,7 +252,7 @@ def _restore_lost_record(trial: Trial, work: _Work, notice: Callable[[str], None
         run_name=trial_key(trial),
         tags=result["tags"],
         params=flatten(trial.config),
-        parent=work.folder,
+        parent=parent,
     )
     journal.metrics(result["metrics"], step=int(result["training"]["steps"]))
     for name in TRIAL_ARTIFACTS:
@@ -282,13 +270,13 @@ def _jobs(work: _Work, plan: Plan, store_uri: str) -> list[Job]:
     """A job for each trial that is left, behind that of the floor where it has to be measured."""
     references = work.runs_dir / "references"
 
-    def payload(kind: str, trial: Trial) -> dict[str, object]:
+    def payload(kind: str, trial: Trial, folder: Path) -> dict[str, object]:
         spec = TrialSpec(
             config=to_plain(trial.config),
             variant=trial.variant,
             scale=trial.scale,
             hash=trial.hash,
-            folder=str(work.folders[trial.hash]),
+            folder=str(folder),
             references=str(references),
             parent=str(work.folder),
             store_uri=store_uri,
@@ -301,18 +289,21 @@ def _jobs(work: _Work, plan: Plan, store_uri: str) -> list[Job]:
 
     jobs = []
     if work.lacks_floor:
-        floor = payload("floor", work.ablation.trials[0])
+        first = work.members[0]
+        floor = payload("floor", first.trial, first.folder)
         jobs.append(Job(FLOOR, floor, references / _LOG, work.floor, single_process=True))
-    for trial in work.left:
-        folder = work.folders[trial.hash]
-        job = Job(trial_key(trial), payload("trial", trial), folder / _LOG, folder / RESULT)
-        jobs.append(job)
+    for member in work.left:
+        trial, folder = member.trial, member.folder
+        told = payload("trial", trial, folder)
+        jobs.append(Job(trial_key(trial), told, folder / _LOG, folder / RESULT))
     return jobs
 
 
-def _end_runs_of_killed_workers(failed: tuple[JobResult, ...], work: _Work) -> None:
+def _end_runs_of_killed_workers(
+    failed: tuple[JobResult, ...], members: Sequence[AblationMember]
+) -> None:
     """Say in MLflow, and to `status`, how a trial ended whose process could not say it."""
-    folders = {trial_key(trial): work.folders[trial.hash] for trial in work.ablation.trials}
+    folders = {trial_key(member.trial): member.folder for member in members}
     for result in failed:
         if not result.caused_by_user and result.stopped is None and result.key in folders:
             end_left_run(folders[result.key], "FAILED", result.reason or "")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.machine.files import read_json, write_bytes
 from harness.tracking import events
@@ -25,6 +25,9 @@ from harness.tracking.store import Store
 from harness.vocabulary import names
 from harness.vocabulary.names import short_hash
 from models.errors import Detached
+
+if TYPE_CHECKING:
+    from harness.config.load import Trial
 
 _NAME_TAGS = {names.KIND_ABLATION: names.TAG_ABLATION, names.KIND_SEARCH: names.TAG_SEARCH}
 TAG_NOTE = "mlflow.note.content"
@@ -117,9 +120,7 @@ class ParentRun:
 class AblationMember:
     """One trial that an ablation compares, with its folder, and whether it was finished before."""
 
-    variant: str
-    seed: int
-    hash: str
+    trial: Trial
     folder: Path
     reused: bool
 
@@ -149,9 +150,9 @@ def list_trials(journal: Journal, members: Sequence[AblationMember], floor_file:
     """
     trials = [
         {
-            "variant": member.variant,
-            "seed": member.seed,
-            "hash": member.hash,
+            "variant": member.trial.variant,
+            "seed": member.trial.seed,
+            "hash": member.trial.hash,
             "run_id": events.run_link(member.folder, journal.folder),
         }
         for member in members
@@ -166,7 +167,7 @@ def members_table(members: Sequence[AblationMember], folder: Path) -> str:
     for member in members:
         origin = "reused" if member.reused else "trained for this ablation"
         link = events.run_link(member.folder, folder)
-        lines.append(f"| {member.variant} | {member.seed} | {link} | {origin} |")
+        lines.append(f"| {member.trial.variant} | {member.trial.seed} | {link} | {origin} |")
     if any(member.reused for member in members):
         lines += ["", "A reused trial is listed below the ablation that trained it first."]
     return "\n".join(lines)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from harness.config.load import Trial
+from harness.config.schema import TrialConfig
 from harness.tracking.publisher import publish_pending, run_id_of, wait_published
 from harness.tracking.runs import (
     AblationMember,
@@ -73,10 +75,14 @@ def table(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def members(write_trial: WriteTrial, folder: Path) -> list[AblationMember]:
+def members(
+    write_trial: WriteTrial, folder: Path, trial_config: Callable[..., TrialConfig]
+) -> list[AblationMember]:
+    first = Trial("digits", "dydila", trial_config("dydila"))
+    second = Trial("digits", "sana", trial_config("sana", seed=1))
     return [
-        AblationMember("dydila", 0, "h0", write_trial("seed0", parent=folder), reused=False),
-        AblationMember("sana", 1, "h1", write_trial("seed1"), reused=True),
+        AblationMember(first, write_trial("seed0", parent=folder), reused=False),
+        AblationMember(second, write_trial("seed1"), reused=True),
     ]
 
 
@@ -113,8 +119,8 @@ def test_the_parent_says_what_it_compares_and_where(
     assert run.info.status == "FINISHED"
     assert listed(store, run_id) == {
         "trials": [
-            {"variant": m.variant, "seed": m.seed, "hash": m.hash, "run_id": trial_ids[m.folder]}
-            for m in members
+            {"variant": variant, "seed": seed, "hash": m.trial.hash, "run_id": trial_ids[m.folder]}
+            for m, variant, seed in zip(members, ("dydila", "sana"), (0, 1), strict=True)
         ],
         "floor_file": "../../../../../references/floor-x.json",
         "floor": {"fd_x": 3.5},
@@ -146,12 +152,18 @@ def test_the_same_set_of_trials_continues_the_same_run(
 
 
 def test_trials_that_began_after_they_were_listed_get_their_run_when_they_are_listed_again(
-    store: Store, folder: Path, tmp_path: Path, write_trial: WriteTrial, notices: list[str]
+    store: Store,
+    folder: Path,
+    tmp_path: Path,
+    write_trial: WriteTrial,
+    notices: list[str],
+    trial_config: Callable[..., TrialConfig],
 ) -> None:
     later = tmp_path / "runs" / "digits" / "sana" / "seed0"
     run = begun(folder, store, notices)
     floor_file = tmp_path / "runs" / "references" / "floor-x.json"
-    list_trials(run.journal, [AblationMember("sana", 0, "h0", later, reused=False)], floor_file)
+    trial = Trial("digits", "sana", trial_config("sana"))
+    list_trials(run.journal, [AblationMember(trial, later, reused=False)], floor_file)
     run.leave(timeout=60)
     run_id = str(run.run_id)
     before = listed(store, run_id)
