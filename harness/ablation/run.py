@@ -75,7 +75,7 @@ def run_ablation(
     """Run what is not finished, then compare.
 
     Args:
-        ablation: with its trials resolved.
+        ablation: resolved.
         cluster: where trials run.
         runs_dir: of all outputs.
         console: told what happens.

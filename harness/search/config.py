@@ -221,11 +221,9 @@ def differences_at(differences: Mapping[str, Any], point: Point) -> dict[str, An
 def load_search(
     name: str, *, scale: str, overrides: Sequence[str], experiments_dir: Path
 ) -> Search:
-    """Resolve a search at a scale.
+    """Resolve a search at a scale; overrides of `cluster.` are left to `load_cluster`.
 
     Weakest first: what the scale extends, the scale, the base's settings, the overrides, a point.
-
-    Overrides of `cluster.` are left to `load_cluster`.
 
     Raises:
         ConfigError: with all mistakes in files and overrides.

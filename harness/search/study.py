@@ -12,10 +12,9 @@ worker ends: a running trial whose lock is free has no worker any more. It is fa
 put in the queue, where it becomes a new trial of Optuna's; its trainings go on from their
 checkpoints. A database also has heartbeats, for workers whose folder is not this one.
 
-Optuna's own `RetryFailedTrialCallback` and `MaxTrialsCallback` cannot stand in for this. They work
-inside `study.optimize` and, the first, on a database alone (a journal has no heartbeats); they see
-a death only after the grace period, count an interruption as a failed try, and stop a study after
-it has too many trials rather than before.
+Optuna's own `RetryFailedTrialCallback` and `MaxTrialsCallback` see a death in a database alone and
+after a grace period, count an interruption as a failed try, and stop a study only after it has too
+many trials.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What a journal holds: one JSON object a line, and the types these lines are read into.
 
-A run's id differs from store to store and is unknown while a server is down. A text in a journal
-therefore names another run by a link to that run's folder; the publisher puts in its place the id
-that the run has in the store at hand.
+A run's id differs from store to store and is unknown while a server is down. A text therefore names
+another run by a link to its folder; the publisher puts the id in its place.
 """
 
 from __future__ import annotations
@@ -104,11 +103,7 @@ _KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_ar
 
 
 def encode(event: Event) -> bytes:
-    """One line with its newline.
-
-    Raises:
-        ValueError: a number in it is not finite.
-    """
+    """One line with its newline; `ValueError` where a number in it is not finite."""
     fields = {"event": type(event).__name__.lower(), **asdict(event)}
     return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 

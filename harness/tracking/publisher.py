@@ -146,11 +146,8 @@ def publish_pending(
 def wait_published(
     folders: Sequence[Path], store: Store, on_notice: Callable[[str], None], timeout: float = 30.0
 ) -> dict[Path, str | None]:
-    """Wait until the store has all of these journals, sending those that nobody else sends.
-
-    Returns:
-        The run id of each folder, None where the store has not answered.
-    """
+    """Wait until the store has all of these journals, sending those that nobody else sends; the run
+    id of each folder, None where the store has not answered."""
     deadline = time.monotonic() + timeout
     while left := [f for f in folders if first_event(f) and not is_complete(f, store.name)]:
         if not _publish(left, store, on_notice, deadline) or time.monotonic() > deadline:
