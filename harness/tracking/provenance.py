@@ -30,8 +30,8 @@ def provenance_tags(
 ) -> dict[str, str]:
     """The surroundings of a run started now, as MLflow tags which name no machine and no user.
 
-    Imports none of the libraries. Outside of a git checkout there is no commit; `gpu` is the name of
-    the GPU, if one is used; the CPU threads are all that this process may use if left out.
+    Imports none of the libraries. Outside of a git checkout there is no commit; `gpu` is the name
+    of the GPU, if one is used; the threads are all that this process may use if left out.
     """
     is_checkout = _git(root, "rev-parse", "--show-prefix") == ""
     commit = _git(root, "rev-parse", "--verify", "HEAD") if is_checkout else None
