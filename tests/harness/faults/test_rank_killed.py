@@ -18,7 +18,7 @@ from harness.processes.status import read_status
 from harness.trial.run import run_trial_job
 from harness.trial.spec import TrialSpec
 from harness.vocabulary import names
-from tests.support.processes.killed_trials import Place, read_journal, recorded_metrics
+from tests.support.processes.killed_trials import STEPS, Place, read_journal, recorded_metrics
 
 
 def ranks() -> list[psutil.Process]:
@@ -59,5 +59,8 @@ def test_the_trial_says_which_process_was_killed_and_goes_on_as_if_none_had_been
     reference = recorded_metrics(undisturbed.trial)
     found = recorded_metrics(place.trial)
     assert found.keys() == reference.keys()
+    # Each of two processes holds half of a batch.
+    memory = (names.TRAINING_MEMORY, STEPS)
+    assert found.pop(memory) < reference.pop(memory)
     for key, value in reference.items():
         assert found[key] == pytest.approx(value, rel=1e-3, abs=1e-4), key

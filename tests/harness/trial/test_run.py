@@ -87,6 +87,9 @@ def test_samples_and_figures_are_those_of_one_process(
     assert Progress("sample", 14, 14) in seen
     assert measured["identity"] == result["identity"]
     assert measured["metrics"].keys() == result["metrics"].keys()
+    # Each of two processes holds half of a batch.
+    memory = [one["metrics"].pop(names.TRAINING_MEMORY) for one in (measured, result)]
+    assert memory[0] < memory[1]
     for name, value in result["metrics"].items():
         if name not in SPEEDS:
             assert measured["metrics"][name] == pytest.approx(value, rel=1e-10), name
