@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
     for each in COMMANDS:
         each.add(commands)
-    return run_command(parser, sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    return run_command(parser, words, "a benchmark measures from the beginning")
 
 
 @command(

@@ -109,7 +109,7 @@ def provenance(runs: AblationRuns) -> dict[str, str]:
         "generated images a trial": "" if samples is None else f"{samples:,}",
         "measured with": describe_identity(runs.identity, without=(EXTRACTOR, SAMPLES)),
         "commit": ", ".join(_commits(runs)),
-        "device": ", ".join(runs.tag(names.TAG_DEVICE)),
+        "device": "; ".join(runs.tag(names.TAG_DEVICE)),
         "precision": ", ".join(runs.tag(names.TAG_PRECISION)),
         "versions": " | ".join(map(_readable, runs.tag(names.TAG_VERSIONS))),
         "train images/s": " and ".join(side_by_side),

@@ -44,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(parser, words)
 
 
-def run_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
+def run_command(
+    parser: argparse.ArgumentParser,
+    words: Sequence[str],
+    after_interruption: str = "the same command resumes where this one stopped",
+) -> int:
     """Call the function that the words choose, which the parser has as `command`, and turn what it
     raises into an exit code of `main`."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
@@ -59,7 +63,7 @@ def run_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return FAILED
     except KeyboardInterrupt as error:
-        print("interrupted: the same command resumes where this one stopped", file=sys.stderr)
+        print(f"interrupted: {after_interruption}", file=sys.stderr)
         return error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough.

@@ -23,6 +23,16 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
+_CODE = (
+    "models",
+    "harness",
+    "reports",
+    "benchmarks",
+    "experiments",
+    "pyproject.toml",
+    "constraints.txt",
+)
+"""What a figure can depend on; files that a command was asked to write beside it change none."""
 
 
 def provenance_tags(
@@ -35,7 +45,7 @@ def provenance_tags(
     """
     is_checkout = _git(root, "rev-parse", "--show-prefix") == ""
     commit = _git(root, "rev-parse", "--verify", "HEAD") if is_checkout else None
-    status = _git(root, "status", "--porcelain") if is_checkout else None
+    status = _git(root, "status", "--porcelain", "--", *_CODE) if is_checkout else None
     versions = {"python": platform.python_version(), **installed_versions(PACKAGES)}
     tags = {
         names.TAG_GIT_COMMIT: commit or "not a git checkout",
@@ -43,7 +53,7 @@ def provenance_tags(
         names.TAG_VERSIONS: json.dumps(versions),
     }
     if status is not None:
-        # Files that differ from the commit, or are not in it.
+        # Files of the code that differ from the commit, or are not in it.
         tags[names.TAG_GIT_DIRTY] = "true" if status else "false"
     return tags
 

@@ -57,7 +57,7 @@ def measure_floor(spec: TrialSpec, report: ProgressListener) -> dict[str, Any]:
     the reference as well.
 
     Returns:
-        `metrics` and `identity`, as `AblationRun.trials` takes them.
+        `metrics` and `identity`, as a trial's result has them.
     """
     config = TrialConfig.model_validate(spec.config)
     references = Path(spec.references)

@@ -18,8 +18,9 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
+from harness.config.discovery import samplers
 from harness.sampling.sample import GuidedDenoiser
-from harness.sampling.samplers import build_sampler, sampler_names
+from harness.sampling.samplers import build_sampler
 from harness.sampling.samplers.base import Sampler
 from models.attention import load_variant, variant_names
 from models.attention.base import ValueConvolutionConfig
@@ -88,7 +89,7 @@ def test_an_objective_noises_and_scores_where_the_images_are(name: str) -> None:
     assert noised.images.device == noised.timesteps.device == loss.device == GPU
 
 
-@pytest.mark.parametrize("name", sampler_names())
+@pytest.mark.parametrize("name", samplers())
 def test_a_sampler_steps_where_the_network_predicts(name: str) -> None:
     objectives = [objective_config(name)() for name in objective_names()]
     (sampler,) = fitting(name, objectives)

@@ -1,9 +1,9 @@
 """The two parts of DyDiLA that work on redundancy: the dynamic projection and the difference.
 
 The dynamic projection gives each token one of n projectors: `Q'_i = X_i W^(u_i)` with
-`u_i = argmax_m (X_i R)_m`. All n projections are computed and one is kept, since the
-straight-through gradient needs the others, and dense products are what hardware is good at; the
-cost counts them all.
+`u_i = argmax_m (X_i R)_m`. On CPUs the forward pass computes that one alone; elsewhere all n are
+computed and one is kept. The straight-through gradient needs the others in any case. FLOPs count
+one projector a token.
 
 The token differential operator subtracts the redundancy: `Q^_i = Q~_i - lambda_i Q'~_i`.
 """

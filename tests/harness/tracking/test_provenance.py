@@ -22,7 +22,8 @@ def checkout(tmp_path: Path) -> Path:
         subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
 
     git("init", "-q")
-    (tmp_path / "code.py").write_text("1\n")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/code.py").write_text("1\n")
     git("add", ".")
     git("commit", "-qm", "first")
     return tmp_path
@@ -35,10 +36,15 @@ def test_a_clean_checkout_gives_its_commit(checkout: Path) -> None:
     assert tags["harness.git_dirty"] == "false"
 
 
-@pytest.mark.parametrize("file", ["code.py", "new_variant.py"])
+@pytest.mark.parametrize("file", ["models/code.py", "models/new_variant.py"])
 def test_changed_and_new_files_make_it_dirty(checkout: Path, file: str) -> None:
     (checkout / file).write_text("2\n")
     assert provenance_tags(checkout)["harness.git_dirty"] == "true"
+
+
+def test_what_a_command_wrote_beside_the_code_changes_nothing(checkout: Path) -> None:
+    (checkout / "reference.npz").write_text("figures")
+    assert provenance_tags(checkout)["harness.git_dirty"] == "false"
 
 
 def test_outside_a_checkout_there_is_no_commit(tmp_path: Path) -> None:

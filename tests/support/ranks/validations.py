@@ -1,4 +1,4 @@
-"""What each process of a training with validation samples does: see test_validation_ranks.py."""
+"""What each process of a training with validation samples does."""
 
 from __future__ import annotations
 
