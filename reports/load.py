@@ -98,7 +98,7 @@ class AblationRuns:
     def machine_differences(self) -> tuple[str, ...]:
         """In words, what differs between the machines of the finished trials; empty where alike."""
         return tuple(
-            f"{difference} ({', '.join(self.tag(tag))})"
+            f"{difference} ({'; '.join(self.tag(tag))})"
             for tag, difference in MACHINE_TAGS.items()
             if len(self.tag(tag)) > 1
         )
