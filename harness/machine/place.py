@@ -68,6 +68,11 @@ def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place
             f"the environment says that this process is number {place.rank} of {place.size}, but "
             f"numbers go from 0 to {place.size - 1}: see RANK and WORLD_SIZE"
         )
+    if not 0 < place.port < 2**16:
+        raise UserError(
+            f"the environment says that processes meet at port {place.port}, but ports go from 1 "
+            "to 65535: see MASTER_PORT"
+        )
     return place
 
 

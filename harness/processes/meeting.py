@@ -24,8 +24,11 @@ from models.errors import UserError, first_line
 
 _BEGUN, _ENDED, _HERE = "begun", "ended", "here"
 
-_LOOK_AGAIN = timedelta(seconds=2)
-"""How often who waits looks whether it shall stop."""
+_LOOK_AGAIN = 2.0
+"""Seconds that one try to connect may take."""
+_PAUSE = 0.1
+"""Seconds between two looks at what is waited for, and at whether to stop. A store's own wait with
+a time limit writes two lines to the terminal whenever the time is over."""
 _NOTICE = timedelta(seconds=10)
 """Of waiting for the others before it is said."""
 _LOOPBACK = ("127.0.0.1", "localhost")
@@ -64,28 +67,44 @@ class Meeting:
     def _find(self, place: Place) -> TCPStore:
         keeps = self.leads and not place.kept_by_starter
         deadline = time.monotonic() + self._timeout.total_seconds()
+        try:
+            if not keeps:
+                self._await_keeper(place, deadline)
+            else:
+                # A name that stands for no machine would be looked up again and again.
+                socket.getaddrinfo(place.address, place.port)
+            return TCPStore(
+                place.address,
+                place.port,
+                place.size,
+                is_master=keeps,
+                timeout=max(_NOTICE, timedelta(seconds=deadline - time.monotonic())),
+                wait_for_workers=False,
+            )
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"process {place.rank} of {place.size} did not find the others at "
+                f"{place.address}:{place.port}: {first_line(error)}"
+            ) from error
+
+    def _await_keeper(self, place: Place, deadline: float) -> None:
+        """Until somebody listens at the place. A store that waits for that itself writes pages of
+        its own to the terminal, between which nobody finds ours."""
+        began = time.monotonic()
         told = False
         while True:
-            left = timedelta(seconds=deadline - time.monotonic())
             try:
-                return TCPStore(
-                    place.address,
-                    place.port,
-                    place.size,
-                    is_master=keeps,
-                    timeout=min(_NOTICE, left),
-                    wait_for_workers=False,
-                )
-            except RuntimeError as error:
+                with socket.create_connection((place.address, place.port), _LOOK_AGAIN):
+                    return
+            except OSError:
                 self._stop.check("before the processes met")
-                if keeps or left <= _NOTICE:
-                    raise UserError(
-                        f"process {place.rank} of {place.size} did not find the others at "
-                        f"{place.address}:{place.port}: {first_line(error)}"
-                    ) from error
-                if not told:
+                now = time.monotonic()
+                if now > deadline:
+                    raise
+                if now - began > _NOTICE.total_seconds() and not told:
                     _say(place, f"waits for process 0 at {place.address}:{place.port}")
-                told = True
+                    told = True
+                time.sleep(_PAUSE)
 
     def begin(self, cuda: bool) -> ProcessGroup:
         """Connect with the others, to exchange tensors on GPUs as well if `cuda`.
@@ -133,33 +152,34 @@ class Meeting:
         gone."""
         if self.leads:
             store.set(key, "yes")
-            return None
-        while True:
-            try:
-                return store.wait([key], _LOOK_AGAIN)
-            except dist.DistStoreError:
-                store.check([key])
-                self._stop.check("while it waited for the leading process")
+            return
+        while not store.check([key]):
+            self._stop.check("while it waited for the leading process")
+            time.sleep(_PAUSE)
 
     def _wait_for_all(self, store: TCPStore, place: Place) -> None:
         """Until each process has come, so that the wait can be told and ended."""
         store.set(f"{_HERE}{place.rank}", "yes")
+        keys = [f"{_HERE}{rank}" for rank in range(place.size)]
         began = time.monotonic()
         told = False
-        while True:
-            missing = [rank for rank in range(place.size) if not store.check([f"{_HERE}{rank}"])]
-            if not missing:
-                return
+        while not store.check(keys):
             self._stop.check("before the processes met")
             waited = timedelta(seconds=time.monotonic() - began)
-            names = f"process{'es' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
             if waited > self._timeout:
-                raise RuntimeError(f"{names} did not come")
+                raise RuntimeError(f"{_missing(store, keys)} did not come")
             if waited > _NOTICE and not told:
-                _say(place, f"waits for {names}, which torchrun or srun should start")
+                _say(
+                    place, f"waits for {_missing(store, keys)}, which torchrun or srun should start"
+                )
                 told = True
-            with suppress(dist.DistStoreError):
-                store.wait([f"{_HERE}{missing[0]}"], _LOOK_AGAIN)
+            time.sleep(_PAUSE)
+
+
+def _missing(store: TCPStore, keys: list[str]) -> str:
+    """Those that have not come, in words."""
+    missing = [str(rank) for rank, key in enumerate(keys) if not store.check([key])]
+    return f"process{'es' if len(missing) > 1 else ''} {', '.join(missing)}"
 
 
 def _say(place: Place, text: str) -> None:

@@ -115,15 +115,44 @@ def test_tasks_of_srun_with_ntasks_alone_find_each_other() -> None:
     assert printed == ["", "[0, 1]\n"]
 
 
-def test_who_waits_says_for_whom(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_port_that_there_cannot_be_is_refused() -> None:
+    with pytest.raises(UserError, match="MASTER_PORT"):
+        place_from_environment({**TORCHRUN, "MASTER_PORT": "99999999"})
+
+
+def test_who_waits_says_for_whom_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Torch's own waits write lines of C++ whenever a time is over."""
     monkeypatch.setattr(meeting, "_NOTICE", timedelta(seconds=0.2))
-    monkeypatch.setattr(meeting, "_LOOK_AGAIN", timedelta(seconds=0.3))
-    leading = Place(0, 3, 0, "127.0.0.1", 15000 + os.getpid() % 10000, False)
+    port = 15000 + os.getpid() % 10000
     with (
         pytest.raises(LostTouchError, match="processes 1, 2 did not come"),
-        Meeting(leading, timedelta(seconds=1)) as met,
+        Meeting(Place(0, 3, 0, "127.0.0.1", port, False), timedelta(seconds=3)) as met,
     ):
         met.begin(cuda=False)
-    assert "process 0 of 3 waits for processes 1, 2" in capsys.readouterr().err
+    told = capfd.readouterr().err.splitlines()
+    assert told == ["process 0 of 3 waits for processes 1, 2, which torchrun or srun should start"]
+
+
+def test_who_waits_for_the_leading_process_says_so_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(meeting, "_NOTICE", timedelta(seconds=0.2))
+    port = 15000 + (os.getpid() + 1) % 10000
+    with (
+        pytest.raises(UserError, match=f"process 1 of 3 did not find the others at .*:{port}"),
+        Meeting(Place(1, 3, 1, "127.0.0.1", port, False), timedelta(seconds=1)),
+    ):
+        pass
+    told = capfd.readouterr().err.splitlines()
+    assert told == [f"process 1 of 3 waits for process 0 at 127.0.0.1:{port}"]
+
+
+def test_a_meeting_place_without_a_machine_is_refused_at_once() -> None:
+    nowhere = Place(0, 2, 0, "no-such-host.invalid", 29500, False)
+    with (
+        pytest.raises(UserError, match="did not find the others at no-such-host"),
+        Meeting(nowhere),
+    ):
+        pass
