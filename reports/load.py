@@ -125,7 +125,8 @@ def open_store(tracking_uri: str, ablation: str, scale: str) -> Iterator[MlflowC
         yield mlflow_client(tracking_uri)
     except (MlflowException, SQLAlchemyError, ImportError, TimeoutError) as error:
         raise UserError(
-            f"cannot read the MLflow store {without_credentials(tracking_uri)}: {explain(error)}"
+            f"cannot read the MLflow store {without_credentials(tracking_uri)}: {explain(error)}; "
+            f"see to it, or set {URI_VARIABLE} to the store that holds your runs"
         ) from error
 
 

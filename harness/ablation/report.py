@@ -47,8 +47,8 @@ def rebuild_report(
     if store.database is not None and store.database.exists():
         # Where the repository was copied or moved, its artifacts are looked for here.
         store.client()
-    elif store.has_server:
-        # Silence is told once, and as what it is, before anything is sent.
+    elif store.database is None:
+        # Silence and a missing driver are told once, as what they are, before anything is sent.
         with open_for_reading(store.uri, ablation, scale) as client:
             client.search_experiments(max_results=1)
     recorded = runs.ablation_folders(runs_dir, scale, ablation)

@@ -171,3 +171,19 @@ def test_a_report_from_a_server_that_does_not_answer_names_that_cause_alone(
     assert (done.code, done.out) == (2, "")
     (line,) = done.err.splitlines()
     assert f"cannot read the MLflow store {uri}: Connection refused" in line
+
+
+def test_a_report_from_a_store_without_its_driver_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harness: Call
+) -> None:
+    """Runs that wait to be sent do not come first, as if a server were silent."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql+nosuchdriver://u:PW@127.0.0.1:9/runs")
+    monkeypatch.setattr(
+        "harness.ablation.report.publish_pending", lambda *_: pytest.fail("tried to send")
+    )
+    done = harness("report", "no_differential", "--runs-dir", str(tmp_path / "runs"))
+    assert (done.code, done.out) == (2, "")
+    (line,) = done.err.splitlines()
+    assert "cannot read the MLflow store mysql+nosuchdriver://127.0.0.1:9/runs" in line
+    assert "set MLFLOW_TRACKING_URI" in line
+    assert "PW" not in line
