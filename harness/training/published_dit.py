@@ -70,7 +70,7 @@ def dit_network(published: Mapping[str, Tensor], heads: int | None) -> Backbone:
         whole = dense and tensor.untyped_storage().nbytes() >= tensor.nbytes
         if not (whole and tensor.is_floating_point()):
             raise UserError(f"{name} is no dense tensor of floating-point numbers")
-        if broken := int((~tensor.isfinite()).sum()):
+        if broken := int((~_widened(name, tensor).isfinite()).sum()):
             raise UserError(
                 f"{broken} of {tensor.numel()} numbers of {name} are not finite: its training had "
                 "diverged, or the file is damaged; take another checkpoint"
@@ -95,6 +95,18 @@ def dit_network(published: Mapping[str, Tensor], heads: int | None) -> Backbone:
     backbone = Backbone(config, seed=0)
     backbone.load_state_dict({ours: published[theirs] for theirs, ours in names.items()})
     return backbone.eval()
+
+
+def _widened(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of floating-point numbers in a type that PyTorch computes with, which those of eight
+    bits are not."""
+    try:
+        return tensor if tensor.dtype.itemsize > 1 else tensor.float()
+    except (NotImplementedError, RuntimeError) as error:
+        raise UserError(
+            f"{name} is {str(tensor.dtype).removeprefix('torch.')}, which PyTorch does not convert "
+            "to float32: save it in float32, float16 or bfloat16"
+        ) from error
 
 
 def dit_state(backbone: Backbone) -> dict[str, Tensor]:

@@ -160,6 +160,16 @@ def test_weights_of_another_precision_are_read(dtype: torch.dtype) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_eight_bits_are_read(dtype: torch.dtype) -> None:
+    theirs = {name: value.to(dtype) for name, value in PublishedDiT().state_dict().items()}
+    theirs["pos_embed"] = PublishedDiT().state_dict()["pos_embed"]
+    ours = dit_network(theirs, heads=2).state_dict()
+    assert torch.equal(
+        ours["blocks.1.attention.qkv.weight"], theirs["blocks.1.attn.qkv.weight"].float()
+    )
+
+
 def test_other_positions_are_refused() -> None:
     published = PublishedDiT().state_dict()
     for dtype in (torch.float32, torch.bfloat16):
