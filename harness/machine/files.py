@@ -29,6 +29,8 @@ _UMASK = os.umask(0)
 for an instant."""
 os.umask(_UMASK)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED_TYPE = re.compile(r"GLOBAL (?:\x1b\[[\d;]*m)?([\w.]+)")
+"""In the words of torch.load, which may colour the type's name."""
 _PICTURE = re.compile(r"\.(png|jpe?g|webp|avif|bmp|gif|tiff?|ppm)$", re.IGNORECASE)
 _SHOWN_NAMES = 5
 
@@ -261,6 +263,15 @@ def known_kind(path: Path) -> str | None:
             "arrays themselves with numpy.savez or safetensors"
         )
     return kind
+
+
+def refused_object(error: BaseException) -> str | None:
+    """What `torch.load(weights_only=True)` refused to make, in words; None where its error names
+    nothing. Its own advice, to read the file with all that is in it, is none to pass on."""
+    refused = _REFUSED_TYPE.search(str(error))
+    if refused is None:
+        return None
+    return f"a Python object of {refused[1]}, which can run any program when it is read"
 
 
 def kind_of_content(head: bytes) -> str | None:

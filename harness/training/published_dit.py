@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.machine.files import atomic_path
+from harness.machine.files import atomic_path, known_kind, refused_object
 from harness.training.export import export_model, load_exported, shape_difference
 from models.attention.base import ValueConvolutionConfig
 from models.attention.softmax import Config as SoftmaxConfig
@@ -231,8 +231,7 @@ def _state(path: Path) -> tuple[dict[str, Tensor], str]:
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     # A damaged file makes the readers raise almost anything.
     except Exception as error:
-        reason = one_line(error, most=300)
-        raise UserError(f"{path} cannot be read as weights alone: {reason}") from error
+        raise UserError(f"{path} cannot be read as weights alone: {_why(path, error)}") from error
     entry = []
     while isinstance(loaded, dict) and (
         keys := [key for key in _WRAPPERS if isinstance(loaded.get(key), dict)]
@@ -249,6 +248,17 @@ def _state(path: Path) -> tuple[dict[str, Tensor], str]:
     while state and (prefixes := [p for p in _PREFIXES if all(n.startswith(p) for n in state)]):
         state = {name.removeprefix(prefixes[0]): value for name, value in state.items()}
     return state, ".".join(entry)
+
+
+def _why(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, without PyTorch's advice to run what is in it."""
+    if (refused := refused_object(error)) is not None:
+        return f"it holds {refused}; expected a state dictionary"
+    if (kind := known_kind(path)) is not None:
+        return f"it is {kind}"
+    if path.suffix != _SAFETENSORS and not isinstance(error, OSError | RuntimeError):
+        return "it is no file of torch.save, or is damaged; write or fetch it again"
+    return one_line(error, most=300)
 
 
 def _config(state: Mapping[str, Tensor], heads: int | None) -> BackboneConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -14,11 +13,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from harness.machine.files import file_digest, known_kind
+from harness.machine.files import file_digest, known_kind, refused_object
 from models.errors import UserError, first_line
 
-_REFUSED_TYPE = re.compile(r"GLOBAL (?:\x1b\[[\d;]*m)?([\w.]+)")
-"""In the words of torch.load, which may colour the type's name."""
 _WRAPPINGS = ("state_dict", "model", "model_state_dict")
 """Under which a checkpoint may hold its weights beside other things."""
 
@@ -50,12 +47,9 @@ def file_sha256(path: Path) -> str:
 
 def _what_else(path: Path, error: Exception) -> str:
     """What a file is that PyTorch refuses to read as tensors alone, and what is expected."""
-    refused = _REFUSED_TYPE.search(str(error))
+    refused = refused_object(error)
     if refused is not None:
-        return (
-            f"no file of tensors alone: it holds a Python object of {refused[1]}, which can run "
-            "any program when it is read; expected a state dictionary"
-        )
+        return f"no file of tensors alone: it holds {refused}; expected a state dictionary"
     return known_kind(path) or (
         f"no file of tensors ({first_line(error)}): expected .safetensors, or a checkpoint that "
         "torch.load(weights_only=True) reads"

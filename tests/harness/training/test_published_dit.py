@@ -238,9 +238,28 @@ class RunsCode:
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     made = tmp_path / "made by the pickle"
     path = write({"pos_embed": RunsCode(made)}, tmp_path / "dit.pt")
-    with pytest.raises(UserError, match="cannot be read as weights alone"):
+    with pytest.raises(UserError, match="cannot be read as weights alone: .* object of") as caught:
         convert(path, tmp_path / "ours", None)
     assert not made.exists()
+    # PyTorch advises to run it.
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"hello", "no file of torch.save, or is damaged"),
+    ],
+)
+def test_what_is_no_checkpoint_is_called_what_it_is(
+    tmp_path: Path, content: bytes, kind: str
+) -> None:
+    (tmp_path / "dit.ckpt").write_bytes(content)
+    with pytest.raises(UserError, match=rf"dit\.ckpt cannot .*: it is {kind}") as caught:
+        convert(tmp_path / "dit.ckpt", tmp_path / "ours", None)
+    assert "weights_only" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["dit.pt", "dit.safetensors"])
