@@ -155,7 +155,7 @@ class _Provenance(TypedDict):
     images: Annotated[int, Field(ge=2)]
     single_images: Annotated[int, Field(ge=0)]
     resolution: Annotated[str, Field(pattern=r"^\d+x\d+$")]
-    classes: NotRequired[int]
+    classes: NotRequired[Annotated[int, Field(ge=1)]]
     source: str
     fingerprint: str
     versions: dict[str, str]

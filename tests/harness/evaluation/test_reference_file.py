@@ -286,7 +286,7 @@ FIELDS = ("format", "extractor", "weights_sha256", "resize", "images", "resoluti
 
 
 @pytest.mark.parametrize("value", [None, [], {}, -1, 0.5], ids=repr)
-@pytest.mark.parametrize("field", [*FIELDS, "source", "versions"])
+@pytest.mark.parametrize("field", [*FIELDS, "source", "versions", "classes"])
 def test_a_provenance_of_other_types_is_refused(
     field: str, value: object, digits: np.ndarray, tmp_path: Path
 ) -> None:
