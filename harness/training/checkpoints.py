@@ -52,8 +52,12 @@ class WriteInPlace(TorchCheckpointIO):
         try:
             checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
             wrong = shape_difference(checkpoint["state_dict"], self._shapes)
-        except (pickle.UnpicklingError, KeyError, AttributeError, TypeError, EOFError) as error:
-            raise UserError(f"{path} holds other things than weights: {_REMEDY}") from error
+            # Without these Lightning begins to resume, and fails or leaves the state behind.
+            checkpoint["loops"]["fit_loop"], checkpoint["optimizer_states"][0]
+        except (pickle.UnpicklingError, LookupError, AttributeError, TypeError, EOFError) as error:
+            raise UserError(
+                f"{path} holds other things than weights and the state of a training: {_REMEDY}"
+            ) from error
         if wrong:
             raise UserError(f"{path} is of another network: {wrong}: {_REMEDY}")
         return checkpoint

@@ -120,6 +120,8 @@ def lose_a_weight(checkpoint: dict[str, Any]) -> dict[str, Any]:
         (lose_a_weight, "is of another network: it lacks"),
         (lambda checkpoint: {**checkpoint, "extra": Code()}, "holds other things than weights"),
         (lambda checkpoint: [1, 2, 3], "holds other things than weights"),
+        (lambda checkpoint: {**checkpoint, "loops": {}}, "holds other things than weights"),
+        (lambda checkpoint: {**checkpoint, "optimizer_states": []}, "holds other things than"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_named_with_what_to_do(
