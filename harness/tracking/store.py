@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -208,9 +209,19 @@ def open_store(root: Path) -> Store:
         problem = "of no kind that MLflow knows"
     elif scheme == "sqlite" and path in ("", ":memory:"):
         problem = "a database in memory, which trials in other processes cannot reach"
+    elif not _is_address(uri):
+        problem = "no address that can be read"
     else:
         return Store(f"{prefix}:///{Path(path).absolute()}" if scheme == "sqlite" else uri, root)
     raise UserError(f"{URI_VARIABLE} is {without_credentials(uri)!r}, {problem}. {_USE_INSTEAD}")
+
+
+def _is_address(uri: str) -> bool:
+    try:
+        urlsplit(uri)
+    except ValueError:
+        return False
+    return True
 
 
 def _unusable_database(database: Path, error: Exception) -> str:

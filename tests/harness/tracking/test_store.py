@@ -50,6 +50,7 @@ def test_the_users_own_uri_is_honoured(tmp_path: Path, monkeypatch: pytest.Monke
         ("./mlruns", "folder"),
         ("/tmp/mlruns", "folder"),
         ("htp://host", "no kind"),
+        ("http://user:S3CR@[bad", "no address"),
         ("sqlite://", "memory"),
         ("sqlite:///:memory:", "memory"),
     ],
