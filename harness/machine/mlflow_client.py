@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -107,12 +107,10 @@ def within(seconds: float, call: Callable[[], _Result]) -> _Result:
             future.set_exception(error)
 
     Thread(target=work, name="mlflow-call", daemon=True).start()
-    try:
-        return future.result(seconds)
-    except TimeoutError:
-        if future.done():
-            raise
-        raise TimeoutError(f"no whole answer within {seconds:g} seconds") from None
+    # No timeout of the future's own, which would be told as the cause, and has no words.
+    if not wait([future], seconds).done:
+        raise TimeoutError(f"no whole answer within {seconds:g} seconds")
+    return future.result()
 
 
 def error_code(error: Exception) -> str:

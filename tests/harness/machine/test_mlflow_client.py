@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,12 @@ def test_what_a_call_gives_or_raises_comes_through() -> None:
     assert within(5, lambda: 3) == 3
     with pytest.raises(TimeoutError, match="^mine$"):
         within(5, lambda: (_ for _ in ()).throw(TimeoutError("mine")))
+
+
+def test_an_answer_that_takes_too_long_is_explained() -> None:
+    with pytest.raises(TimeoutError) as caught:
+        within(0.1, lambda: time.sleep(2))
+    assert explain(caught.value) == "TimeoutError: no whole answer within 0.1 seconds"
 
 
 def test_a_server_that_is_not_there_is_explained_by_its_cause_alone() -> None:
