@@ -315,3 +315,17 @@ def test_every_file_opens_with_its_question(path: Path) -> None:
     if path.parent.name in ("ablation", "scale"):
         for word in ("# Command:", "# Time:", "# Found:"):
             assert word in header[0]
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_a_comparison_with_and_without_a_difference_says_that_a_gain_comes_with_it(
+    name: str,
+) -> None:
+    ablation = load_ablation(
+        name, scale="digits", seeds=1, overrides=[], experiments_dir=EXPERIMENTS
+    )
+    fields = [flatten(trial.config) for trial in ablation.trials]
+    differs = [each.get("attention.differential", "off") != "off" for each in fields]
+    if any(differs) and not all(differs):
+        header = (EXPERIMENTS / "ablation" / f"{name}.yaml").read_text(encoding="utf-8")
+        assert "signed gain" in header.split("\nquestion:")[0]
