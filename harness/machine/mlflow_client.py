@@ -51,6 +51,8 @@ def configure_mlflow() -> None:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    # What it says ends in the exception as well.
+    logging.getLogger("mlflow.utils.databricks_utils").setLevel(logging.CRITICAL)
 
 
 def mlflow_client(uri: str) -> MlflowClient:
@@ -136,7 +138,11 @@ def explain(error: BaseException) -> str:
     if system and system[-1].strerror:
         return system[-1].strerror
     told = system[-1] if system else error
-    return without_credentials(f"{type(told).__name__}: {first_line(told)}")[:_LONGEST]
+    text = without_credentials(f"{type(told).__name__}: {first_line(told)}")
+    if len(text) <= _LONGEST:
+        return text
+    whole_sentences, _, _ = text[:_LONGEST].rpartition(". ")
+    return whole_sentences or text[:_LONGEST]
 
 
 _SECRET = re.compile(

@@ -118,3 +118,15 @@ def test_a_setting_that_cannot_be_read_is_not_taken_for_silence(
 def test_a_folder_in_place_of_a_database_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{tmp_path} is a folder.*sqlite:///"):
         mlflow_client(f"sqlite:///{tmp_path}")
+
+
+def test_databricks_without_credentials_is_told_in_whole_sentences_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN", "DATABRICKS_CONFIG_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(Exception, match="Databricks") as caught:
+        mlflow_client("databricks").search_experiments()
+    assert explain(caught.value).endswith("authentication is properly configured")
+    assert not caplog.text
