@@ -132,7 +132,7 @@ def test_trouble_is_named(build_runs: Build) -> None:
     assert "- Missing trials: d seed 2 (failed: \\*nan\\*)." in text
     assert "- The baseline gone is not among the variants." in text
     assert "samples is 100 for real against real, but 500 for the trials" in text
-    assert "- Trials ran on different devices (gpu, cpu, 2 cores): speeds and memory" in text
+    assert "- Trials ran on different devices (gpu; cpu, 2 cores): speeds and memory" in text
     assert "- The trials differ in commit." in text
 
 
