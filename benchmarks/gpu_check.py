@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -157,7 +158,7 @@ def _run(check: Check, limit: float, folder: Path, log: Path) -> Outcome:
             try:
                 verdict = "failed" if process.wait(timeout=limit) else "passed"
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     return Outcome(check, verdict, time.monotonic() - began, log.read_text(errors="replace"))
 

@@ -7,13 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
 
 from harness.cli.main import main
 from tests.support.slurm.private_cluster import PrivateCluster
+from tests.support.stand_ins.digit_images import write_digits
 
 pytestmark = pytest.mark.slurm
 
@@ -31,13 +29,7 @@ def one_thread_each() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real digits as images, in two folders."""
-    folder = tmp_path_factory.mktemp("images")
-    digits = (load_digits().images * (255 / 16)).round().astype(np.uint8)
-    for name, part in (("samples", digits[:IMAGES]), ("real", digits[IMAGES : 2 * IMAGES])):
-        (folder / name).mkdir()
-        for number, image in enumerate(part):
-            Image.fromarray(image).save(folder / name / f"{number:03}.png")
-    return folder
+    return write_digits(tmp_path_factory.mktemp("images"), IMAGES, IMAGES)
 
 
 def words(folder: Path, out: Path) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.stand_ins.digit_images import DIGITS
 from tests.support.stand_ins.random_projection import RandomProjection
 
 
@@ -20,9 +21,7 @@ def projection() -> RandomProjection:
 @pytest.fixture(scope="session")
 def digits() -> np.ndarray:
     """(1797, 8, 8, 1) uint8, in the data set's order."""
-    from sklearn.datasets import load_digits
-
-    return (load_digits().images[..., None] * (255 / 16)).round().astype(np.uint8)
+    return DIGITS[..., None]
 
 
 class Labelled(NamedTuple):

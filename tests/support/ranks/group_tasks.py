@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from harness.config.sections import SampleConfig
@@ -26,9 +25,10 @@ from harness.sampling.sample import SampleSpec, draw_samples
 from harness.sampling.samplers import diffusion, flow
 from models.objectives.ddpm import Config as DdpmConfig
 from models.objectives.flow import Config as FlowConfig
+from tests.support.stand_ins import digit_images
 from tests.support.stand_ins.pixel_extractor import PixelExtractor
 
-DIGITS = (load_digits().images[..., None] * (255 / 16)).round().astype(np.uint8)
+DIGITS = digit_images.DIGITS[..., None]
 BATCH = 16
 SAMPLERS = (diffusion, flow)
 """Imported here, since the processes of a group are forks of one that has imported this module."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from harness.cli.main import main
 from harness.machine.environment import ROOT
+from tests.support.stand_ins.digit_images import write_digits
 from tests.support.stand_ins.random_weights import smooth_images, write_random_vit
 
 SAMPLES, REAL = 37, 50
@@ -39,13 +39,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real digits as images: samples and real ones."""
-    folder = tmp_path_factory.mktemp("images")
-    digits = (load_digits().images * (255 / 16)).round().astype(np.uint8)
-    for name, part in (("samples", digits[:SAMPLES]), ("real", digits[SAMPLES : SAMPLES + REAL])):
-        (folder / name).mkdir()
-        for number, image in enumerate(part):
-            Image.fromarray(image).save(folder / name / f"{number:03}.png")
-    return folder
+    return write_digits(tmp_path_factory.mktemp("images"), SAMPLES, REAL)
 
 
 def words(folder: Path, weights: Path, out: Path) -> list[str]:
